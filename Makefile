@@ -1,0 +1,40 @@
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+STAMP := .venv/.installed
+
+.PHONY: help demo test lint miniatures quality bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+
+demo: $(STAMP) ## Set up, export the miniatures, start Triton, make pictures
+	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(PYTHON) demo.py
+
+test: $(STAMP) ## Set up, run the whole suite
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest
+
+miniatures: $(STAMP) ## Retrain the miniatures from nothing (about an hour on two cores)
+	$(PYTHON) -m miniatures
+
+quality: $(STAMP) ## Score 300 served pictures, and diffusers' (about 20 minutes)
+	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(PYTHON) -m benchmarks quality
+
+bench: $(STAMP) ## Measure latency, overhead and in-flight batching
+	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(PYTHON) -m benchmarks latency
+	$(PYTHON) -m benchmarks inflight
+
+clean: ## Remove what was built: environment, graphs, pictures
+	rm -rf .venv out
+	git clean -fdqX model_repository
+
+$(STAMP): requirements.txt constraints.txt
+	python3 -m venv .venv
+	$(PYTHON) -m pip install --quiet --upgrade pip
+	$(PYTHON) -m pip install --quiet -r requirements.txt -c constraints.txt
+	@touch $@

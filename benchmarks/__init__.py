@@ -1,0 +1,1 @@
+"""Measures latency, batching and picture quality; side by side in one run, as ratios."""

@@ -1,0 +1,44 @@
+"""diffusers on the same checkpoint: the oracle for pictures, and what speed is compared with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import StableDiffusion3Pipeline
+
+Picture = npt.NDArray[np.uint8]
+
+
+class Diffusers:
+    """StableDiffusion3Pipeline in eager float32 torch."""
+
+    def __init__(self, checkpoint: Path, t5_tokens: int) -> None:
+        self._pipeline = StableDiffusion3Pipeline.from_pretrained(checkpoint, local_files_only=True)
+        self._pipeline.set_progress_bar_config(disable=True)
+        self._t5_tokens = t5_tokens
+
+    def pictures(
+        self, prompts: Sequence[str], seeds: Sequence[int], steps: int, **settings: Any
+    ) -> list[Picture]:
+        """One batch of pictures, uint8 (height, width, 3), each from a generator of its own.
+
+        ``settings`` are arguments of the pipeline's call: guidance_scale, negative_prompt, …
+        """
+        answer = self._pipeline(
+            list(prompts),
+            num_inference_steps=steps,
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            max_sequence_length=self._t5_tokens,
+            output_type="pil",
+            **settings,
+        )
+        return [np.asarray(image) for image in answer.images]
+
+
+def psnr(picture: Picture, reference: Picture) -> float:
+    """Peak signal-to-noise ratio in dB; infinite for equal pictures."""
+    error = np.mean((picture.astype(np.float64) - reference) ** 2)
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))

@@ -1,0 +1,26 @@
+"""Where results go: JSON with what made them, and lines for a person to read."""
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def write(name: str, command: str, figures: dict[str, Any]) -> None:
+    """Write ``benchmarks/results/<name>.json`` and print its figures."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {"command": command, "machine": _machine(), **figures}
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    for key, value in figures.items():
+        print(f"{key.replace('_', ' '):44} {value}")
+    print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+
+
+def _machine() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {"cpu": models[0], "cores": os.cpu_count(), "python": platform.python_version()}

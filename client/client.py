@@ -1,0 +1,124 @@
+"""Calls a pipeline over gRPC and iterates over its answers."""
+
+import queue
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+
+from client.errors import InvalidSetting, RequestFailed, ServerUnavailable
+from client.events import Event, parse
+
+Setting = str | int | float
+
+
+class Client:
+    """A connection to one server; safe to use from several threads.
+
+    Every request opens a stream of its own, so that closing one leaves the others alone.
+    """
+
+    def __init__(self, url: str = "127.0.0.1:8001") -> None:
+        self.url = url
+        self._server = grpc.InferenceServerClient(url)
+        self._inputs: dict[str, dict[str, str]] = {}
+
+    def inputs(self, pipeline: str) -> Mapping[str, str]:
+        """The names and Triton types of the pipeline's inputs, asked of the server once.
+
+        Raises ServerUnavailable if nobody answers or the pipeline is not served.
+        """
+        if pipeline not in self._inputs:
+            try:
+                config = self._server.get_model_config(pipeline).config
+            except InferenceServerException as error:
+                raise _unavailable(self.url, pipeline, error) from error
+            types = grpc.model_config_pb2.DataType
+            self._inputs[pipeline] = {
+                tensor.name: types.Name(tensor.data_type).removeprefix("TYPE_").replace(
+                    "STRING", "BYTES"
+                )
+                for tensor in config.input
+            }
+        return self._inputs[pipeline]
+
+    def generate(self, pipeline: str, prompt: str, **settings: Setting) -> Iterator[Event]:
+        """Yield progress and results in the order in which the server sends them.
+
+        ``settings`` are the pipeline's inputs by name, for example ``steps=20, seed=7``; text is
+        converted to the input's type. Closing the iterator cancels the stream. Raises
+        InvalidSetting, ServerUnavailable or RequestFailed.
+        """
+        known = self.inputs(pipeline)
+        tensors = [_tensor(pipeline, known, k, v) for k, v in {"prompt": prompt, **settings}.items()]
+        return self._stream(pipeline, tensors)
+
+    def pictures(self, pipeline: str, prompt: str, **settings: Setting) -> list[Event]:
+        """The results alone, one event per picture; waits for all of them."""
+        events = self.generate(pipeline, prompt, **settings)
+        return [event for event in events if event.kind == "result"]
+
+    def _stream(self, pipeline: str, tensors: list[grpc.InferInput]) -> Iterator[Event]:
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        server = grpc.InferenceServerClient(self.url)
+        server.start_stream(lambda result, error: answers.put((result, error)))
+        try:
+            server.async_stream_infer(
+                pipeline, tensors, request_id=str(uuid.uuid4()), enable_empty_final_response=True
+            )
+            yield from self._events(pipeline, answers)
+        finally:
+            server.stop_stream(cancel_requests=True)
+            server.close()
+
+    def _events(self, pipeline: str, answers: "queue.SimpleQueue[Any]") -> Iterator[Event]:
+        while True:
+            result, error = answers.get()
+            if error is not None:
+                raise _failed(self.url, pipeline, error) from error
+            response = result.get_response()
+            if response.outputs:
+                yield parse(result)
+            if response.parameters["triton_final_response"].bool_param:
+                return
+
+
+def _tensor(
+    pipeline: str, known: Mapping[str, str], name: str, value: Setting
+) -> grpc.InferInput:
+    """One request tensor of shape (1,), of the type that the server asks for."""
+    if name not in known:
+        raise InvalidSetting(f"{name}: {pipeline} has no such setting; it has {', '.join(known)}")
+    data = _convert(name, value, known[name])
+    tensor = grpc.InferInput(name, [1], known[name])
+    tensor.set_data_from_numpy(data)
+    return tensor
+
+
+def _convert(name: str, value: Setting, dtype: str) -> npt.NDArray[Any]:
+    if dtype == "BYTES":
+        return np.asarray([str(value).encode()], np.object_)
+    numpy_dtype = triton_to_np_dtype(dtype)
+    try:
+        number: float = float(value) if dtype.startswith("FP") else int(value)
+        return np.asarray([number], numpy_dtype)
+    except (ValueError, OverflowError) as error:
+        raise InvalidSetting(f"{name}: got {value!r}; a number of type {dtype} is needed") from error
+
+
+def _unavailable(url: str, pipeline: str, error: InferenceServerException) -> ServerUnavailable:
+    if error.status() == "StatusCode.UNAVAILABLE":
+        return ServerUnavailable(f"nobody answers at {url}; start a server with: python -m server")
+    return ServerUnavailable(f"{pipeline} is not served at {url}: {error.message()}")
+
+
+def _failed(
+    url: str, pipeline: str, error: InferenceServerException
+) -> RequestFailed | ServerUnavailable:
+    if error.status() == "StatusCode.UNAVAILABLE":
+        return ServerUnavailable(f"the connection to {url} was lost: {error.message()}")
+    return RequestFailed(error.message())

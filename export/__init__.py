@@ -1,0 +1,1 @@
+"""A checkpoint's life: from a diffusers folder to the graphs of a model repository."""

@@ -1,0 +1,139 @@
+"""Opens a checkpoint in the diffusers layout, and finds what is wrong before anything is loaded."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.errors import CheckpointError
+from export.weights import check_weights, read_json
+from pipelines import PIPELINES
+from pipelines.manifest import Sides
+from pipelines.spec import Component, Pipeline
+
+INDEX = "model_index.json"
+SCHEDULER = "scheduler/scheduler_config.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A diffusers folder that has everything its pipeline needs.
+
+    ``missing`` names the optional components that it does without.
+    """
+
+    folder: Path
+    pipeline: Pipeline
+    missing: tuple[str, ...]
+
+    def config(self, component: Component) -> dict[str, Any]:
+        """The ``config.json`` of a component."""
+        return read_json(self.folder / component.subfolder / "config.json")
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """The scheduler's config."""
+        return read_json(self.folder / SCHEDULER)
+
+    @property
+    def vae_scale(self) -> int:
+        """Pixels per latent along a side."""
+        blocks = self.config(self.pipeline.decoder)["block_out_channels"]
+        return int(2 ** (len(blocks) - 1))
+
+    @property
+    def sides(self) -> Sides:
+        """Legal picture sides: the pipeline's range around the native side, as patches allow."""
+        config, scale = self.config(self.pipeline.denoiser), self.vae_scale
+        native = config["sample_size"] * scale
+        multiple = config["patch_size"] * scale
+        low, high = (factor * native for factor in self.pipeline.limits.side_factors)
+        highest = min(high, config["pos_embed_max_size"] * multiple)
+        return Sides(
+            native=native,
+            minimum=-int(-low // multiple) * multiple,
+            maximum=int(highest // multiple) * multiple,
+            multiple=multiple,
+        )
+
+
+def open_checkpoint(folder: Path, pipeline: Pipeline) -> Checkpoint:
+    """Open ``folder`` as a checkpoint of ``pipeline``; raise CheckpointError if it is not one.
+
+    Component folders, configs and the lengths of all weight files are checked; weights are not
+    read.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder} is not a folder; give the folder of a checkpoint in the diffusers layout"
+        )
+    if not (folder / INDEX).is_file():
+        raise CheckpointError(
+            f"{folder} has no {INDEX}; give the folder of a checkpoint in the diffusers layout"
+        )
+    index = read_json(folder / INDEX)
+    _check_class(folder, index, pipeline)
+    missing = tuple(c.name for c in pipeline.components if c.optional and _absent(folder, index, c))
+    for component in pipeline.components:
+        if component.name not in missing:
+            _check_component(folder, component)
+    read_json(folder / SCHEDULER)
+    return Checkpoint(folder, pipeline, missing)
+
+
+def _check_class(folder: Path, index: dict[str, Any], pipeline: Pipeline) -> None:
+    got = index.get("_class_name")
+    if got != pipeline.diffusers_class:
+        known = ", ".join(f"{p.family} ({p.diffusers_class})" for p in PIPELINES.values())
+        raise CheckpointError(
+            f"{folder} holds a {got}, but {pipeline.family} is exported from a "
+            f"{pipeline.diffusers_class}; these pipelines can be exported: {known}"
+        )
+
+
+def _absent(folder: Path, index: dict[str, Any], component: Component) -> bool:
+    """Whether the index or the folder says that the checkpoint does without a component."""
+    listed = index.get(component.subfolder, [None, None]) != [None, None]
+    return not (listed and (folder / component.subfolder).is_dir())
+
+
+def _check_component(folder: Path, component: Component) -> None:
+    for subfolder in filter(None, (component.subfolder, component.tokenizer)):
+        if not (folder / subfolder).is_dir():
+            raise CheckpointError(
+                f"{folder} lacks {component.name}: {folder / subfolder} should be there; "
+                "download the checkpoint again"
+            )
+    read_json(folder / component.subfolder / "config.json")
+    check_weights(folder / component.subfolder)
+
+
+def digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 of all that decides what an export gives: the checkpoint's files and the exporter.
+
+    A repository exported by an older exporter is therefore not taken for an up-to-date one.
+    """
+    total = hashlib.sha256()
+    for path in _sources(checkpoint):
+        total.update(f"{path.parent.name}/{path.name}\n".encode())
+        total.update(file_digest(path).encode())
+    return total.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sources(checkpoint: Checkpoint) -> Iterator[Path]:
+    here = Path(__file__).parent
+    yield from sorted(here.glob("*.py"))
+    for module in ("spec", "manifest", checkpoint.pipeline.family):
+        yield here.parent / "pipelines" / f"{module}.py"
+    yield checkpoint.folder / INDEX
+    yield checkpoint.folder / SCHEDULER
+    for component in checkpoint.pipeline.components:
+        for subfolder in filter(None, (component.subfolder, component.tokenizer)):
+            yield from sorted(p for p in (checkpoint.folder / subfolder).glob("*") if p.is_file())

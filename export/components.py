@@ -1,0 +1,163 @@
+"""Torch modules with the inputs and outputs that the graphs have, around those of a checkpoint."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel
+from torch import Tensor, nn
+from transformers import CLIPTextModelWithProjection, T5EncoderModel
+
+
+class Exportable(nn.Module):
+    """A module whose ``forward`` takes and gives a component's tensors, in the spec's order."""
+
+    def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+        """Random inputs; ``sizes`` gives every dynamic axis of the component its size."""
+        raise NotImplementedError
+
+
+class ClipText(Exportable):
+    """A CLIP text encoder as SD3 and SDXL read it."""
+
+    def __init__(self, model: CLIPTextModelWithProjection) -> None:
+        """Wrap a text encoder that has a projection."""
+        super().__init__()
+        self.model = model
+
+    def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+        """Random token ids."""
+        return (_ids(self.model.config.vocab_size, sizes),)
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """The last layer but one (batch, tokens, hidden), and the projection (batch, pooled).
+
+        ``ids`` are (batch, tokens).
+        """
+        output = self.model(ids, output_hidden_states=True)
+        return output.hidden_states[-2], output.text_embeds
+
+
+class T5Text(Exportable):
+    """A T5 encoder."""
+
+    def __init__(self, model: T5EncoderModel) -> None:
+        """Wrap an encoder without a decoder."""
+        super().__init__()
+        self.model = model
+
+    def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+        """Random token ids."""
+        return (_ids(self.model.config.vocab_size, sizes),)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids (batch, tokens) to the last hidden states (batch, tokens, hidden)."""
+        hidden_states: Tensor = self.model(ids).last_hidden_state
+        return hidden_states
+
+
+class ZeroText(Exportable):
+    """Stands in for a text encoder that the checkpoint lacks, with zeros as in diffusers."""
+
+    def __init__(self, width: int) -> None:
+        """``width`` is that of the denoiser's text input."""
+        super().__init__()
+        self.width = width
+
+    def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+        """Ids of which nothing depends."""
+        return (_ids(2, sizes),)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids (batch, tokens) to zeros (batch, tokens, width)."""
+        return torch.zeros(*ids.shape, self.width)
+
+
+class Sd3Transformer(Exportable):
+    """SD3's multimodal diffusion transformer."""
+
+    def __init__(self, model: SD3Transformer2DModel) -> None:
+        """Wrap the transformer."""
+        super().__init__()
+        self.model = model
+
+    def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+        """Random latents, timesteps, embeddings and pooled embeddings."""
+        config, batch = self.model.config, sizes["batch"]
+        return (
+            torch.randn(batch, config.in_channels, sizes["height"], sizes["width"]),
+            1000 * torch.rand(batch),
+            torch.randn(batch, sizes["text"], config.joint_attention_dim),
+            torch.randn(batch, config.pooled_projection_dim),
+        )
+
+    def forward(self, latents: Tensor, timestep: Tensor, text: Tensor, pooled: Tensor) -> Tensor:
+        """The velocity at ``latents`` (batch, channels, height, width), in the same shape.
+
+        ``timestep`` (batch) is in [0, 1000]; ``text`` is (batch, text, joint), ``pooled`` (batch,
+        pooled).
+        """
+        prediction: Tensor = self.model(
+            hidden_states=latents,
+            timestep=timestep,
+            encoder_hidden_states=text,
+            pooled_projections=pooled,
+            return_dict=False,
+        )[0]
+        return prediction
+
+
+class VaeDecoder(Exportable):
+    """The decoder of an autoencoder, from the denoiser's latents to pictures."""
+
+    def __init__(self, model: AutoencoderKL) -> None:
+        """Wrap the whole autoencoder; only its decoder is used."""
+        super().__init__()
+        self.model = model
+        self.scaling = model.config.scaling_factor
+        self.shift = model.config.shift_factor or 0.0
+
+    def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+        """Random latents."""
+        channels = self.model.config.latent_channels
+        return (torch.randn(sizes["batch"], channels, sizes["height"], sizes["width"]),)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents (batch, channels, height, width) to uint8 pictures (batch, 8 h, 8 w, 3).
+
+        Rounds like diffusers' VaeImageProcessor. The cast to uint8 comes last because TensorRT
+        takes no uint8 inside a graph.
+        """
+        decoded = self.model.decode(latents / self.scaling + self.shift, return_dict=False)[0]
+        levels = ((decoded * 0.5 + 0.5).clamp(0, 1) * 255).round()
+        image: Tensor = levels.permute(0, 2, 3, 1).to(torch.uint8)
+        return image
+
+
+def _ids(vocabulary: int, sizes: Mapping[str, int]) -> Tensor:
+    return torch.randint(vocabulary, (sizes["batch"], sizes["tokens"]))
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model class of a checkpoint, how to load it, and what it is exported as."""
+
+    model: Any
+    wrap: Callable[[Any], Exportable]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    "CLIPTextModelWithProjection": Architecture(
+        CLIPTextModelWithProjection, ClipText, {"dtype": torch.float32}
+    ),
+    # The exporter cannot make T5's fused attention dynamic in its length.
+    "T5EncoderModel": Architecture(
+        T5EncoderModel, T5Text, {"dtype": torch.float32, "attn_implementation": "eager"}
+    ),
+    "SD3Transformer2DModel": Architecture(
+        SD3Transformer2DModel, Sd3Transformer, {"torch_dtype": torch.float32}
+    ),
+    "AutoencoderKL": Architecture(AutoencoderKL, VaeDecoder, {"torch_dtype": torch.float32}),
+}

@@ -1,0 +1,186 @@
+"""Triton model configs of a pipeline, rendered from its literal.
+
+Those of the ensemble and the Python models depend on no checkpoint and are committed. After a
+change to a pipeline, ``python -m export.configs`` renders them again.
+"""
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from pipelines import PIPELINES
+from pipelines.samplers import SAMPLERS
+from pipelines.spec import EVENT, LATENTS, SETTINGS, Component, Pipeline, Tensor, ensemble_name
+
+log = logging.getLogger(__name__)
+
+FILE = "config.pbtxt"
+REPOSITORY = Path("model_repository")
+
+
+@dataclass(frozen=True)
+class PythonModel:
+    """One of a pipeline's Python models: ``<name>_<role>``, served by ``pipelines.triton``."""
+
+    role: str
+    purpose: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    decoupled: bool
+
+
+def python_models(pipeline: Pipeline) -> tuple[PythonModel, ...]:
+    """The Python models, in the order of a request's life."""
+    return (
+        PythonModel(
+            role="prepare",
+            purpose="Checks requests and turns their prompts into token ids.",
+            inputs=pipeline.request,
+            outputs=(*pipeline.ids, SETTINGS),
+            decoupled=False,
+        ),
+        PythonModel(
+            role="denoise",
+            purpose="Denoises all requests together, one batch a step.",
+            inputs=(SETTINGS, *pipeline.embeddings),
+            outputs=(LATENTS, EVENT),
+            decoupled=True,
+        ),
+        PythonModel(
+            role="decode",
+            purpose="Decodes latents to pictures and passes progress on.",
+            inputs=(LATENTS, EVENT),
+            outputs=pipeline.response,
+            decoupled=True,
+        ),
+    )
+
+
+def python_config(pipeline: Pipeline, name: str, model: PythonModel) -> pb.ModelConfig:
+    """The config of a Python model: one instance, on the CPU."""
+    parameters = {"pipeline": pipeline.family, "name": name}
+    if model.role == "prepare":
+        parameters["request"] = request_parameter(pipeline, tuple(SAMPLERS))
+    config = pb.ModelConfig(
+        name=f"{name}_{model.role}",
+        backend="python",
+        input=tensors(model.inputs, pb.ModelInput),
+        output=tensors(model.outputs, pb.ModelOutput),
+        instance_group=[pb.ModelInstanceGroup(count=1, kind=pb.ModelInstanceGroup.KIND_CPU)],
+        parameters=strings(parameters),
+    )
+    if model.decoupled:
+        config.model_transaction_policy.decoupled = True
+    return config
+
+
+def request_parameter(pipeline: Pipeline, samplers: tuple[str, ...]) -> str:
+    """What a client may want to know before it asks: defaults, ranges and samplers, as JSON."""
+    fields = {
+        "defaults": asdict(pipeline.defaults),
+        "ranges": asdict(pipeline.limits),
+        "samplers": samplers,
+    }
+    return json.dumps(fields, sort_keys=True)
+
+
+def ensemble_config(pipeline: Pipeline, name: str) -> pb.ModelConfig:
+    """The config of the ensemble: prepare, the encoders for either prompt, denoise, decode."""
+    prepare, denoise, decode = (_python_step(name, model) for model in python_models(pipeline))
+    encoders = [_encoder_step(name, *encoding) for encoding in pipeline.encodings()]
+    return pb.ModelConfig(
+        name=name,
+        platform="ensemble",
+        input=tensors(pipeline.request, pb.ModelInput),
+        output=tensors(pipeline.response, pb.ModelOutput),
+        ensemble_scheduling=pb.ModelEnsembling(step=[prepare, *encoders, denoise, decode]),
+    )
+
+
+def _python_step(name: str, model: PythonModel) -> pb.ModelEnsembling.Step:
+    return pb.ModelEnsembling.Step(
+        model_name=f"{name}_{model.role}",
+        model_version=-1,
+        input_map={tensor.name: tensor.name for tensor in model.inputs},
+        output_map={tensor.name: tensor.name for tensor in model.outputs},
+    )
+
+
+def _encoder_step(name: str, role: str, encoder: Component) -> pb.ModelEnsembling.Step:
+    return pb.ModelEnsembling.Step(
+        model_name=f"{name}_{encoder.name}",
+        model_version=-1,
+        input_map={t.name: ensemble_name(role, encoder, t) for t in encoder.inputs},
+        output_map={t.name: ensemble_name(role, encoder, t) for t in encoder.outputs},
+    )
+
+
+def tensors(described: Iterable[Tensor], kind: Any) -> list[Any]:
+    """The spec's tensors as ``kind``, ModelInput or ModelOutput; named axes become -1."""
+    return [
+        kind(
+            name=tensor.name,
+            data_type=pb.DataType.Value(data_type(tensor)),
+            dims=[dim if isinstance(dim, int) else -1 for dim in tensor.dims],
+            **({"optional": True} if tensor.optional else {}),
+        )
+        for tensor in described
+    ]
+
+
+def data_type(tensor: Tensor) -> str:
+    """Triton's name for a tensor's type in configs, e.g. ``TYPE_STRING``."""
+    return "TYPE_STRING" if tensor.dtype == "BYTES" else f"TYPE_{tensor.dtype}"
+
+
+def strings(values: dict[str, str]) -> dict[str, pb.ModelParameter]:
+    """Config parameters."""
+    return {key: pb.ModelParameter(string_value=value) for key, value in values.items()}
+
+
+def render(config: pb.ModelConfig) -> str:
+    """A config as the text of ``config.pbtxt``; the same config always gives the same text."""
+    return str(text_format.MessageToString(config))
+
+
+def committed(pipeline: Pipeline, name: str) -> dict[str, str]:
+    """The text of every file, by its path in the repository, that depends on no checkpoint."""
+    files = {
+        f"{name}/{FILE}": render(ensemble_config(pipeline, name)),
+        # Triton wants a version folder even where it is empty, which git does not keep.
+        f"{name}/1/.gitkeep": "",
+    }
+    for model in python_models(pipeline):
+        folder = f"{name}_{model.role}"
+        files[f"{folder}/{FILE}"] = render(python_config(pipeline, name, model))
+        files[f"{folder}/1/model.py"] = (
+            f'"""{model.purpose}"""\n\n'
+            f"from pipelines.triton import {model.role.title()} as TritonPythonModel"
+            "  # noqa: F401\n"
+        )
+    return files
+
+
+def write_committed(pipeline: Pipeline, name: str, repository: Path) -> None:
+    """Write the ensemble and the Python models of ``name`` into ``repository``."""
+    for path, text in committed(pipeline, name).items():
+        (repository / path).parent.mkdir(parents=True, exist_ok=True)
+        (repository / path).write_text(text)
+
+
+def main() -> None:
+    """Render the committed configs of every pipeline again."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for pipeline in PIPELINES.values():
+        write_committed(pipeline, pipeline.family, REPOSITORY)
+        log.info("%s: rendered into %s", pipeline.family, REPOSITORY)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""What can go wrong while a checkpoint is exported.
+
+ValueError
+└── ExportError            anything below
+    ├── CheckpointError    the checkpoint cannot be read as the pipeline asked for
+    ├── GraphError         a graph does not have the inputs, outputs or axes that it should have
+    └── ParityError        a graph computes something else than its torch module
+"""
+
+
+class ExportError(ValueError):
+    """An export that did not succeed; its message is one sentence for the person who ran it."""
+
+
+class CheckpointError(ExportError):
+    """The checkpoint cannot be read as the pipeline asked for."""
+
+
+class GraphError(ExportError):
+    """A graph does not have the inputs, outputs or axes that it should have."""
+
+
+class ParityError(ExportError):
+    """A graph computes something else than its torch module."""

@@ -1,0 +1,101 @@
+"""Torch module to ONNX graph."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+
+from export.components import Exportable
+from export.errors import GraphError
+from export.shapes import Sizes
+from pipelines.spec import Component, Dim, Tensor
+
+FILE = "model.onnx"
+# The exporter's own operator set: any other would go through a version converter.
+OPSET = 18
+# A protobuf holds at most 2 GiB; weights of more than this go to a file beside the graph.
+LARGEST_INLINE_BYTES = 1_500_000_000
+_TYPES = {
+    "FP32": onnx.TensorProto.FLOAT,
+    "FP16": onnx.TensorProto.FLOAT16,
+    "INT32": onnx.TensorProto.INT32,
+    "INT64": onnx.TensorProto.INT64,
+    "UINT8": onnx.TensorProto.UINT8,
+}
+
+
+def write_graph(module: Exportable, component: Component, sizes: Sizes, folder: Path) -> Path:
+    """Trace ``module`` at ``sizes`` and write ``model.onnx`` into ``folder``; return its path.
+
+    The axes that the spec names are dynamic in the graph. Raises GraphError if the graph's
+    inputs, outputs or axes are not the spec's.
+    """
+    path = folder / FILE
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            module,
+            module.example(sizes),
+            input_names=[tensor.name for tensor in component.inputs],
+            output_names=[tensor.name for tensor in component.outputs],
+            dynamic_shapes=tuple(_axes(tensor) for tensor in component.inputs),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    if program is None:
+        raise GraphError(f"{component.name}: the exporter gave no program")
+    program.save(path, external_data=_parameter_bytes(module) > LARGEST_INLINE_BYTES)
+    check_graph(path, component)
+    return path
+
+
+def check_graph(path: Path, component: Component) -> None:
+    """Raise GraphError if a graph is invalid or its tensors are not those of the spec."""
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        raise GraphError(f"{path} is no valid ONNX graph: {error}") from error
+    graph = onnx.load(str(path), load_external_data=False).graph
+    for expected, got in ((component.inputs, graph.input), (component.outputs, graph.output)):
+        names = [tensor.name for tensor in expected]
+        if names != [value.name for value in got]:
+            raise GraphError(
+                f"{path} has {[value.name for value in got]} where the spec has {names}"
+            )
+        for tensor, value in zip(expected, got, strict=True):
+            _check_tensor(component, tensor, value.type.tensor_type)
+
+
+def _check_tensor(component: Component, tensor: Tensor, got: Any) -> None:
+    dims = [dim.dim_param or dim.dim_value for dim in got.shape.dim]
+    if got.elem_type != _TYPES[tensor.dtype] or not _matches(tensor.dims, dims):
+        kind = onnx.TensorProto.DataType.Name(got.elem_type)
+        raise GraphError(
+            f"{component.name}: its graph's {tensor.name} is {kind} {dims} where the spec has "
+            f"{tensor.dtype} {list(tensor.dims)}; named axes must be symbolic, others fixed"
+        )
+
+
+def _matches(wanted: tuple[Dim, ...], got: list[int | str]) -> bool:
+    return len(wanted) == len(got) and all(map(_fits, wanted, got))
+
+
+def _fits(wanted: Dim, got: int | str) -> bool:
+    """Whether a graph's axis is symbolic if the spec names it, and else a number that it allows."""
+    if isinstance(wanted, str) or isinstance(got, str):
+        return isinstance(wanted, str) and isinstance(got, str)
+    return wanted in (-1, got)
+
+
+def _axes(tensor: Tensor) -> dict[int, str]:
+    return {axis: dim for axis, dim in enumerate(tensor.dims) if isinstance(dim, str)}
+
+
+def _parameter_bytes(module: torch.nn.Module) -> int:
+    tensors = (*module.parameters(), *module.buffers())
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

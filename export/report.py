@@ -1,0 +1,57 @@
+"""How far graphs are from torch: rows, as JSON and as a table."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FILE = "parity.json"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far one output of a graph is from torch at one shape.
+
+    ``difference`` is the greatest absolute difference (in levels for pictures), ``relative`` is
+    the norm of the difference over that of torch's output, ``changed`` the share of values that
+    are not equal.
+    """
+
+    component: str
+    output: str
+    shape: tuple[int, ...]
+    difference: float
+    relative: float
+    changed: float
+    tolerance: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the greatest difference is within the tolerance; NaN is not."""
+        return self.difference <= self.tolerance
+
+
+def write(rows: Iterable[Parity], folder: Path) -> None:
+    """Write ``parity.json`` into ``folder``."""
+    (folder / FILE).write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+def read(folder: Path) -> list[Parity]:
+    """Read ``parity.json`` from ``folder``."""
+    fields = json.loads((folder / FILE).read_text())
+    return [Parity(**{**row, "shape": tuple(row["shape"])}) for row in fields]
+
+
+def table(rows: Iterable[Parity]) -> str:
+    """The rows as text for a terminal."""
+    titles = ("component", "output", "shape", "max diff", "allowed", "relative", "changed")
+    layout = "{:<12} {:<14} {:<17} {:>9} {:>8} {:>9} {:>8}"
+    lines = [layout.format(*titles)]
+    for row in rows:
+        shape = " x ".join(map(str, row.shape))
+        difference, relative = f"{row.difference:.2e}", f"{row.relative:.2e}"
+        allowed, changed = f"{row.tolerance:g}", f"{row.changed:.2%}"
+        lines.append(
+            layout.format(row.component, row.output, shape, difference, allowed, relative, changed)
+        )
+    return "\n".join(lines)

@@ -1,0 +1,36 @@
+"""The sizes at which a graph is traced, and the other ones at which it is checked."""
+
+from collections.abc import Mapping
+
+from pipelines.manifest import Sides
+from pipelines.spec import Pipeline
+
+Sizes = Mapping[str, int]
+# Neither 0 nor 1, which the tracer would take for constants.
+_TRACED_BATCH, _TRACED_TEXT = 2, 24
+
+
+def traced(sides: Sides, scale: int, tokens: int) -> Sizes:
+    """Sizes to trace at: two rows, a landscape of the native height, short texts.
+
+    ``sides`` are in pixels, ``scale`` is pixels per latent, ``tokens`` is what the tokenizer
+    pads to. Sizes are in the graphs' own units: rows, latents, tokens.
+    """
+    narrow = max(3 * sides.native // 4 // sides.multiple, 1) * sides.multiple
+    return {
+        "batch": _TRACED_BATCH,
+        "tokens": max(3 * tokens // 4, 2),
+        "text": _TRACED_TEXT,
+        "height": narrow // scale,
+        "width": sides.native // scale,
+    }
+
+
+def untraced(pipeline: Pipeline, sides: Sides, scale: int, tokens: int) -> tuple[Sizes, Sizes]:
+    """Sizes to check at: one native square with a usual text; three of the slimmest pictures."""
+    native, low, high = (side // scale for side in (sides.native, sides.minimum, sides.maximum))
+    text = pipeline.ranges["text"]
+    return (
+        {"batch": 1, "tokens": tokens, "text": text.usual, "height": native, "width": native},
+        {"batch": 3, "tokens": tokens // 2, "text": text.usual // 8, "height": low, "width": high},
+    )

@@ -1,0 +1,66 @@
+"""Draws a scene as a 64 x 64 picture; these pictures are all that the miniatures ever see."""
+
+import math
+import random
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from miniatures.captions import Scene
+
+SIDE = 64
+_SUPERSAMPLING = 4
+
+COLOUR_RGB = {
+    "red": (220, 40, 40),
+    "green": (40, 160, 60),
+    "blue": (40, 80, 220),
+    "yellow": (245, 215, 40),
+    "purple": (140, 50, 180),
+    "orange": (245, 130, 30),
+}
+BACKGROUND_RGB = {"white": (255, 255, 255), "black": (0, 0, 0), "gray": (128, 128, 128)}
+CENTRE = {
+    "in the center": (32.0, 32.0),
+    "in the top left": (19.0, 19.0),
+    "in the top right": (45.0, 19.0),
+    "in the bottom left": (19.0, 45.0),
+    "in the bottom right": (45.0, 45.0),
+}
+# Radius in pixels of a disc; the other shapes are drawn to look about as large.
+RADIUS = {"small": 7.5, "large": 13.5}
+_PLACE_JITTER = 2.0
+_SIZE_JITTER = 0.06
+
+
+def outline(shape: str, x: float, y: float, radius: float) -> list[tuple[float, float]]:
+    """The corners of ``shape`` around the centre of its bounding disc, in pixels."""
+    if shape == "circle":
+        turns, radii = [i / 64 for i in range(64)], [radius]
+    elif shape == "square":
+        turns, radii = [1 / 8 + i / 4 for i in range(4)], [radius * 1.25]
+    elif shape == "triangle":
+        turns, radii = [-1 / 4 + i / 3 for i in range(3)], [radius * 1.2]
+    else:
+        turns, radii = [-1 / 4 + i / 10 for i in range(10)], [radius * 1.2, radius * 0.5]
+    return [
+        (
+            x + radii[i % len(radii)] * math.cos(2 * math.pi * turn),
+            y + radii[i % len(radii)] * math.sin(2 * math.pi * turn),
+        )
+        for i, turn in enumerate(turns)
+    ]
+
+
+def draw(scene: Scene, rng: random.Random) -> np.ndarray:
+    """One picture of ``scene``, its place and size jittered a little.
+
+    Returns uint8 RGB of shape (64, 64, 3).
+    """
+    x, y = (c + rng.uniform(-_PLACE_JITTER, _PLACE_JITTER) for c in CENTRE[scene.position])
+    radius = RADIUS[scene.size] * (1 + rng.uniform(-_SIZE_JITTER, _SIZE_JITTER))
+    scale = _SUPERSAMPLING
+    canvas = Image.new("RGB", (SIDE * scale, SIDE * scale), BACKGROUND_RGB[scene.background])
+    corners = [(cx * scale, cy * scale) for cx, cy in outline(scene.shape, x, y, radius)]
+    ImageDraw.Draw(canvas).polygon(corners, fill=COLOUR_RGB[scene.colour])
+    return np.asarray(canvas.resize((SIDE, SIDE), Image.Resampling.BOX))

@@ -1,0 +1,170 @@
+"""Reads the five attributes off a picture with plain geometry, and compares them with a caption.
+
+    background   the border's median colour
+    shape        one connected patch in one other colour, its outline as a function of angle
+    the rest     the patch's colour, the radius of its best-fitting outline, its centroid
+
+What does not look like one crisp shape on an even background is unreadable, never a guess.
+"""
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from miniatures.captions import Scene
+from miniatures.scenes import BACKGROUND_RGB, CENTRE, COLOUR_RGB, RADIUS, SIDE
+
+Array = npt.NDArray[np.float64]
+
+# Distances between colours are Euclidean, in units of 1/255; lengths are in pixels.
+MAX_COLOUR_DISTANCE = 35.0
+MIN_CONTRAST = 50.0
+MAX_PLACE_DISTANCE = 6.0
+MAX_RADIUS_RATIO = 1.2
+MIN_SHARE_OF_LARGEST_PATCH = 0.95
+MIN_SHARE_OF_TWO_COLOURS = 0.98
+MAX_OUTLINE_ERROR = 0.09
+MAX_EDGE_WIDTH = 3.0
+
+_ANGLES = np.arange(120) * (2 * math.pi / 120)
+_RAY = np.arange(0.0, SIDE / 2, 0.25)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The words that a picture shows, as in ``Scene``; None where it cannot be read."""
+
+    size: str | None = None
+    colour: str | None = None
+    shape: str | None = None
+    position: str | None = None
+    background: str | None = None
+
+
+@dataclass(frozen=True)
+class _Patch:
+    """The one coloured shape of a picture; ``coverage`` (64, 64) is 1 inside and 0 outside."""
+
+    colour: Array
+    coverage: Array
+
+    @property
+    def centroid(self) -> tuple[float, float]:
+        """Row and column, in pixel indices."""
+        row, column = ndimage.center_of_mass(self.coverage)
+        return float(row), float(column)
+
+
+def _radii(points: int, tip: float, notch: float) -> Array:
+    """The outline of a star whose first of ``points`` tips is on top: its radius at each angle."""
+    sector = math.pi / points
+    turn = np.abs((_ANGLES + math.pi / 2 + sector) % (2 * sector) - sector)
+    return tip * notch * math.sin(sector) / (tip * np.sin(turn) + notch * np.sin(sector - turn))
+
+
+# A regular polygon is a star whose notches lie on its sides. All have the scale of a unit disc.
+OUTLINES = {
+    "circle": np.ones_like(_ANGLES),
+    "square": np.roll(_radii(4, 1.25, 1.25 * math.cos(math.pi / 4)), len(_ANGLES) // 8),
+    "triangle": _radii(3, 1.2, 0.6),
+    "star": _radii(5, 1.2, 0.5),
+}
+
+
+def _nearest(
+    value: npt.ArrayLike, words: dict[str, tuple[float, ...]], limit: float
+) -> str | None:
+    """The word whose vector is nearest to ``value``, or None beyond ``limit``."""
+    distances = {word: math.dist(np.asarray(value), vector) for word, vector in words.items()}
+    word = min(distances, key=distances.__getitem__)
+    return word if distances[word] <= limit else None
+
+
+def _find_patch(pixels: Array, background: Array) -> _Patch | None:
+    """The shape, if the picture is one connected patch of one colour on ``background``."""
+    foreground = np.linalg.norm(pixels - background, axis=-1) > MIN_CONTRAST
+    labels, count = ndimage.label(foreground, structure=np.ones((3, 3)))
+    if count == 0:
+        return None
+    largest = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    if largest.sum() < MIN_SHARE_OF_LARGEST_PATCH * foreground.sum():
+        return None
+    depth = ndimage.distance_transform_edt(largest)
+    colour = np.median(pixels[depth > depth.max() / 2], axis=0)
+    contrast = colour - background
+    coverage = np.clip((pixels - background) @ contrast / (contrast @ contrast), 0, 1)
+    mixture = background + coverage[..., None] * contrast
+    explained = np.linalg.norm(pixels - mixture, axis=-1) < MIN_CONTRAST
+    if explained.mean() < MIN_SHARE_OF_TWO_COLOURS:
+        return None
+    return _Patch(colour, coverage * ndimage.binary_dilation(largest, iterations=2))
+
+
+def _outline(patch: _Patch) -> Array:
+    """Radius of the patch around its centroid at each angle: coverage summed along the ray."""
+    row, column = patch.centroid
+    rows = row + np.outer(np.sin(_ANGLES), _RAY)
+    columns = column + np.outer(np.cos(_ANGLES), _RAY)
+    rays = ndimage.map_coordinates(patch.coverage, [rows, columns], order=1)
+    return rays.sum(axis=1) * (_RAY[1] - _RAY[0])
+
+
+def _fit(measured: Array, outline: Array) -> tuple[float, float]:
+    """The scale that brings ``outline`` nearest to the measured one, and the relative error."""
+    scale = float(measured @ outline / (outline @ outline))
+    return float(np.linalg.norm(measured / scale - outline) / np.linalg.norm(outline)), scale
+
+
+def _edge_width(patch: _Patch, outline: Array) -> float:
+    """Pixels from a tenth to nine tenths covered, averaged along the outline."""
+    ends = np.stack([outline * np.cos(_ANGLES), outline * np.sin(_ANGLES)])
+    perimeter = np.linalg.norm(ends - np.roll(ends, 1, axis=1), axis=0).sum()
+    return float(((patch.coverage > 0.1) & (patch.coverage < 0.9)).sum() / perimeter)
+
+
+def _shape_and_size(patch: _Patch) -> tuple[str | None, str | None]:
+    """The best-fitting shape, if it fits and its edge is crisp, and the size that it has."""
+    measured = _outline(patch)
+    fits = {shape: _fit(measured, outline) for shape, outline in OUTLINES.items()}
+    shape = min(fits, key=fits.__getitem__)
+    error, scale = fits[shape]
+    if error > MAX_OUTLINE_ERROR or _edge_width(patch, measured) > MAX_EDGE_WIDTH:
+        return None, None
+    logarithms = {size: (math.log(radius),) for size, radius in RADIUS.items()}
+    return shape, _nearest([math.log(scale)], logarithms, math.log(MAX_RADIUS_RATIO))
+
+
+def read(picture: npt.NDArray[np.uint8]) -> Reading:
+    """What a picture shows: uint8 RGB of shape (64, 64, 3).
+
+    Raises ValueError for another shape or dtype.
+    """
+    if picture.shape != (SIDE, SIDE, 3) or picture.dtype != np.uint8:
+        raise ValueError(
+            f"got a {picture.dtype} picture of shape {picture.shape}; "
+            f"only uint8 of shape ({SIDE}, {SIDE}, 3) can be read: resize or convert it"
+        )
+    pixels = picture.astype(np.float64)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    background = np.median(border, axis=0)
+    word = _nearest(background, BACKGROUND_RGB, MAX_COLOUR_DISTANCE)
+    patch = _find_patch(pixels, background)
+    if word is None or patch is None:
+        return Reading(background=word)
+    shape, size = _shape_and_size(patch)
+    row, column = patch.centroid
+    position = _nearest((column + 0.5, row + 0.5), CENTRE, MAX_PLACE_DISTANCE)
+    colour = _nearest(patch.colour, COLOUR_RGB, MAX_COLOUR_DISTANCE)
+    return Reading(size, colour, shape, position, word)
+
+
+def score(picture: npt.NDArray[np.uint8], scene: Scene) -> dict[str, bool]:
+    """For each attribute of ``scene``, whether the picture shows it; ``picture`` as in ``read``."""
+    reading = read(picture)
+    return {
+        field.name: getattr(reading, field.name) == getattr(scene, field.name)
+        for field in fields(Scene)
+    }

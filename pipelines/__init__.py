@@ -1,0 +1,9 @@
+"""What is served: one typed literal per family, and the pure functions of a request's life.
+
+Importing this package costs numpy and the standard library, never torch.
+"""
+
+from pipelines.sd3 import SD3
+from pipelines.spec import Pipeline
+
+PIPELINES: dict[str, Pipeline] = {pipeline.family: pipeline for pipeline in (SD3,)}

@@ -1,0 +1,32 @@
+"""Encoder outputs in, denoiser inputs out."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from pipelines.settings import Array
+
+# What one slot of the batch feeds the denoiser beside latents and timestep, without batch dim.
+Conditioning = dict[str, Array]
+
+
+def sd3(embeddings: Mapping[str, Array], role: str) -> Conditioning:
+    """Put SD3's embeddings together as StableDiffusion3Pipeline.encode_prompt does.
+
+    CLIP-L and CLIP-G stand side by side, padded with zeros to T5's width, T5's tokens after
+    them; the pooled vectors are joined. ``role`` is "" or "negative_". Returns
+    ``encoder_hidden_states`` (tokens, width) and ``pooled_projections`` (pooled,).
+    """
+    clip_l, clip_g, t5 = (
+        embeddings[f"{role}{encoder}_hidden_states"][0] for encoder in ("clip_l", "clip_g", "t5")
+    )
+    clip = np.concatenate([clip_l, clip_g], axis=-1)
+    clip = np.pad(clip, ((0, 0), (0, t5.shape[-1] - clip.shape[-1])))
+    pooled = [embeddings[f"{role}{encoder}_pooled"][0] for encoder in ("clip_l", "clip_g")]
+    return {
+        "encoder_hidden_states": np.concatenate([clip, t5]),
+        "pooled_projections": np.concatenate(pooled),
+    }
+
+
+CONDITIONING: dict[str, Callable[[Mapping[str, Array], str], Conditioning]] = {"sd3": sd3}

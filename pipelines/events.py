@@ -1,0 +1,35 @@
+"""What a running request tells its client, as it travels from ``denoise`` to ``decode``."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Event:
+    """One response: progress alone, or a finished picture.
+
+    ``index`` is the picture's place among ``num_images``. Times are milliseconds: waiting in the
+    queue, and denoising so far. ``mean_batch`` is how many pictures shared this one's steps.
+    """
+
+    kind: Literal["progress", "result"]
+    index: int
+    step: int
+    steps: int
+    seed: int
+    queued_ms: float
+    denoising_ms: float
+    mean_batch: float
+    notes: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "Event":
+        """The inverse of ``to_json``."""
+        fields = json.loads(text)
+        fields["notes"] = tuple(fields["notes"])
+        return Event(**fields)

@@ -1,0 +1,1 @@
+"""Batching at every denoising step. Knows nothing of Triton: it is given ``predict``."""

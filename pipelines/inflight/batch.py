@@ -1,0 +1,59 @@
+"""Stack pictures into one denoiser call, and scatter its answer."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipelines.conditioning import Conditioning
+from pipelines.inflight.request import Float32, Picture
+from pipelines.samplers import ESTIMATE, ESTIMATE_1, ESTIMATE_2, NOISE, X, Y
+
+
+def stack_conditioning(pictures: Sequence[Picture]) -> Conditioning:
+    """Every slot's conditioning, stacked along a new batch dim in the pictures' order."""
+    slots = [slot for picture in pictures for slot in picture.request.slots]
+    return {name: np.stack([slot[name] for slot in slots]) for name in slots[0]}
+
+
+def stack_latents(pictures: Sequence[Picture]) -> tuple[Float32, Float32]:
+    """Scaled latents (slots, channels, height, width) and timesteps (slots,)."""
+    counts = [picture.slots for picture in pictures]
+    scaled = [p.state[X] * np.float32(p.request.table.in_scale[p.row]) for p in pictures]
+    timesteps = [p.request.table.timestep[p.row] for p in pictures]
+    return np.repeat(np.stack(scaled), counts, axis=0), np.repeat(
+        np.asarray(timesteps, np.float32), counts
+    )
+
+
+def guide(pictures: Sequence[Picture], prediction: Float32) -> Float32:
+    """Classifier-free guidance (arXiv 2207.12598): one prediction per picture from its slots."""
+    guided, row = [], 0
+    for picture in pictures:
+        first, last = prediction[row], prediction[row + picture.slots - 1]
+        scale = np.float32(picture.request.settings.guidance_scale)
+        guided.append(first + scale * (last - first) if picture.slots == 2 else first)
+        row += picture.slots
+    return np.stack(guided)
+
+
+def advance(pictures: Sequence[Picture], prediction: Float32) -> None:
+    """Apply one row of each picture's own table to its state; ``prediction`` is by slot."""
+    guided = guide(pictures, prediction)
+    state = np.stack([picture.state for picture in pictures])
+    tables = [picture.request.table for picture in pictures]
+    rows = [picture.row for picture in pictures]
+    a, b = (
+        np.asarray([getattr(t, name)[r] for t, r in zip(tables, rows, strict=True)], np.float32)
+        .reshape(-1, 1, 1, 1)
+        for name in ("a", "b")
+    )  # fmt: skip
+    matrix = np.stack([t.M[r] for t, r in zip(tables, rows, strict=True)]).astype(np.float32)
+    state[:, ESTIMATE] = a * state[:, X] + b * guided
+    flat = state.reshape(len(pictures), NOISE + 1, -1)
+    moved = np.matmul(matrix, flat).reshape(len(pictures), 2, *guided.shape[1:])
+    for picture, new, estimates in zip(pictures, moved, state, strict=True):
+        picture.state[[X, Y]] = new
+        picture.state[ESTIMATE_2] = estimates[ESTIMATE_1]
+        picture.state[ESTIMATE_1] = estimates[ESTIMATE]
+        picture.row += 1
+        picture.batch_sum += len(pictures)

@@ -1,0 +1,50 @@
+"""Seeds that mean what they mean in torch, without torch."""
+
+from math import pi, prod
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+_BLOCK = 16
+
+
+class Generator:
+    """``torch.Generator("cpu").manual_seed(seed)`` for normal float32 noise.
+
+    The stream is torch's: an MT19937 seeded with the low 32 bits, the low 24 bits of each draw
+    as a uniform number, and the Box-Muller transform in blocks of 16 (torch's
+    ``aten/src/ATen/native/cpu/DistributionTemplates.h``, ``normal_fill``).
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._bits = np.random.MT19937()
+        self._bits._legacy_seeding(seed & 0xFFFFFFFF)
+
+    def normal(self, shape: tuple[int, ...]) -> Float32:
+        """What ``torch.randn(shape, generator=self)`` draws next, within 1e-6.
+
+        Raises ValueError for fewer than 16 numbers, which torch draws in another way.
+        """
+        count = prod(shape)
+        if count < _BLOCK:
+            raise ValueError(f"got {count} numbers to draw; at least {_BLOCK} are needed")
+        uniform = self._uniform(count)
+        whole = count - count % _BLOCK
+        noise = np.empty(count, np.float32)
+        noise[:whole] = _box_muller(uniform[:whole])
+        if whole < count:
+            noise[-_BLOCK:] = _box_muller(self._uniform(_BLOCK))
+        return noise.reshape(shape)
+
+    def _uniform(self, count: int) -> Float32:
+        draws = self._bits.random_raw(count) & 0xFFFFFF
+        return (draws * 2.0**-24).astype(np.float32)
+
+
+def _box_muller(uniform: Float32) -> Float32:
+    """Normal numbers from uniform ones in [0, 1), in blocks of 16."""
+    blocks = uniform.reshape(-1, 2, _BLOCK // 2)
+    radius = np.sqrt(-2 * np.log(1 - blocks[:, 0]))
+    angle = np.float32(2 * pi) * blocks[:, 1]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)

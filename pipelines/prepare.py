@@ -1,0 +1,79 @@
+"""Request in, token ids out."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.errors import InvalidRequest
+from pipelines.manifest import TOKENIZERS, Manifest
+from pipelines.settings import Array, Settings, resolve, text
+from pipelines.spec import Component, Pipeline, ensemble_name
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class Preparer:
+    """Turns request tensors into token ids and settings for one exported checkpoint."""
+
+    def __init__(self, pipeline: Pipeline, folder: Path) -> None:
+        """Read the manifest and tokenizers in ``folder``, the folder of ``<name>_prepare``."""
+        from tokenizers import Tokenizer
+
+        self.pipeline = pipeline
+        self.manifest = Manifest.read(folder)
+        self._tokenizers: dict[str, Tokenizer] = {
+            name: Tokenizer.from_file(str(folder / TOKENIZERS / f"{name}.json"))
+            for name in self.manifest.tokens
+            if name not in self.manifest.missing
+        }
+
+    def __call__(
+        self, inputs: Mapping[str, Array], arrived: float
+    ) -> tuple[dict[str, Array], Settings]:
+        """Token ids by tensor name, int64 of shape (1, tokens), and the settings.
+
+        ``arrived`` is seconds on the monotonic clock. Raises InvalidRequest.
+        """
+        settings = resolve(inputs, self.pipeline, self.manifest, arrived)
+        longest = self.pipeline.limits.prompt_bytes
+        prompt = text(inputs, "prompt", "", longest)
+        if not prompt.strip():
+            raise InvalidRequest(f"prompt: got {prompt!r}; say what the picture should show")
+        negative = text(
+            inputs, "negative_prompt", self.pipeline.defaults.negative_prompt, longest
+        )
+        notes = [_missing_note(name) for name in self.manifest.missing]
+        ids: dict[str, Array] = {}
+        for role, words in (("", prompt), ("negative_", negative)):
+            cut = [
+                encoder.name
+                for encoder in self.pipeline.encoders
+                if self._tokenize(role, encoder, words, ids)
+            ]
+            if cut:
+                notes.append(self._cut_note(f"{role}prompt", cut))
+        return ids, replace(settings, notes=tuple(notes))
+
+    def _tokenize(
+        self, role: str, encoder: Component, words: str, ids: dict[str, Array]
+    ) -> bool:
+        """Add an encoder's ids to ``ids``; true if some of the words did not fit."""
+        name = ensemble_name(role, encoder, encoder.inputs[0])
+        if encoder.name in self.manifest.missing:
+            ids[name] = np.zeros((1, self.manifest.tokens[encoder.name]), np.int64)
+            return False
+        encoding = self._tokenizers[encoder.name].encode(words)
+        ids[name] = np.asarray([encoding.ids], np.int64)
+        return bool(encoding.overflowing)
+
+    def _cut_note(self, field: str, encoders: list[str]) -> str:
+        limits = ", ".join(f"{name} {self.manifest.tokens[name]}" for name in encoders)
+        return f"{field}: cut to the first tokens that the text encoders read ({limits})"
+
+
+def _missing_note(encoder: str) -> str:
+    return f"{encoder}: this checkpoint was exported without it; its embeddings are zeros"

@@ -1,0 +1,78 @@
+"""Stable Diffusion 3: three text encoders, a multimodal diffusion transformer, 16 latent channels."""
+
+from pipelines.spec import Component, Defaults, Limits, Pipeline, Range, Tensor, pictures
+
+_TOKENS = (Tensor("ids", "INT64", ("batch", "tokens")),)
+
+
+def _clip(name: str, suffix: str) -> Component:
+    return Component(
+        name=name,
+        subfolder=f"text_encoder{suffix}",
+        tokenizer=f"tokenizer{suffix}",
+        inputs=_TOKENS,
+        outputs=(
+            Tensor("hidden_states", "FP32", ("batch", "tokens", -1)),
+            Tensor("pooled", "FP32", ("batch", -1)),
+        ),
+        max_batch=8,
+    )
+
+
+SD3 = Pipeline(
+    family="sd3",
+    diffusers_class="StableDiffusion3Pipeline",
+    encoders=(
+        _clip("clip_l", ""),
+        _clip("clip_g", "_2"),
+        Component(
+            name="t5",
+            subfolder="text_encoder_3",
+            tokenizer="tokenizer_3",
+            inputs=_TOKENS,
+            outputs=(Tensor("hidden_states", "FP32", ("batch", "tokens", -1)),),
+            max_batch=8,
+            optional=True,
+        ),
+    ),
+    denoiser=Component(
+        name="transformer",
+        subfolder="transformer",
+        inputs=(
+            Tensor("latents", "FP32", ("batch", -1, "height", "width")),
+            Tensor("timestep", "FP32", ("batch",)),
+            Tensor("encoder_hidden_states", "FP32", ("batch", "text", -1)),
+            Tensor("pooled_projections", "FP32", ("batch", -1)),
+        ),
+        outputs=(Tensor("prediction", "FP32", ("batch", -1, "height", "width")),),
+    ),
+    decoder=Component(
+        name="vae_decoder",
+        subfolder="vae",
+        inputs=(Tensor("latents", "FP32", ("batch", -1, "height", "width")),),
+        outputs=(Tensor("image", "UINT8", ("batch", "image_height", "image_width", 3)),),
+        max_batch=4,
+    ),
+    request=(
+        Tensor("prompt", "BYTES", (1,)),
+        Tensor("negative_prompt", "BYTES", (1,), optional=True),
+        Tensor("steps", "INT32", (1,), optional=True),
+        Tensor("guidance_scale", "FP32", (1,), optional=True),
+        Tensor("sampler", "BYTES", (1,), optional=True),
+        Tensor("seed", "INT64", (1,), optional=True),
+        Tensor("num_images", "INT32", (1,), optional=True),
+        Tensor("height", "INT32", (1,), optional=True),
+        Tensor("width", "INT32", (1,), optional=True),
+    ),
+    response=pictures(Tensor("image", "UINT8", (-1, -1, 3))),
+    defaults=Defaults(steps=28, guidance_scale=7.0, sampler="euler"),
+    limits=Limits(
+        steps=(1, 100),
+        guidance_scale=(0.0, 30.0),
+        num_images=(1, 16),
+        side_factors=(0.5, 1.5),
+        prompt_bytes=1 << 20,
+    ),
+    ranges={"batch": Range(1, 2, 16), "tokens": Range(1, 77, 512), "text": Range(1, 333, 589)},
+    slots=16,
+)

@@ -1,0 +1,155 @@
+"""The vocabulary in which a pipeline is described: tensors, components, limits, wiring.
+
+Every tensor name, dtype and shape that appears in an ONNX graph, a TensorRT profile, a
+``config.pbtxt``, an ensemble or a BLS call is derived from one ``Pipeline`` literal.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+DType = Literal["FP32", "FP16", "INT32", "INT64", "UINT8", "BYTES"]
+Dim = int | str
+ROLES = ("", "negative_")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named tensor.
+
+    A dim is a number, -1 where only the checkpoint knows it, or the name of a dynamic axis.
+    """
+
+    name: str
+    dtype: DType
+    dims: tuple[Dim, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Range:
+    """The least, usual and greatest size of a dynamic axis."""
+
+    minimum: int
+    usual: int
+    maximum: int
+
+
+@dataclass(frozen=True)
+class Component:
+    """One graph of a checkpoint, served as ``<pipeline>_<name>``.
+
+    ``subfolder`` is its place in a diffusers checkpoint, ``tokenizer`` that of its tokenizer if
+    it is a text encoder. ``max_batch`` is how many requests Triton may batch for it; 0 leaves
+    batching to the caller, who then passes any batch. An ``optional`` one may be missing.
+    """
+
+    name: str
+    subfolder: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    max_batch: int = 0
+    tokenizer: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What a request gets for the settings that it leaves out."""
+
+    steps: int
+    guidance_scale: float
+    sampler: str
+    negative_prompt: str = ""
+    num_images: int = 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The settings that a request may ask for; both ends included.
+
+    Sides are given by the checkpoint's own native side: ``side_factors`` multiplies it.
+    """
+
+    steps: tuple[int, int]
+    guidance_scale: tuple[float, float]
+    num_images: tuple[int, int]
+    side_factors: tuple[float, float]
+    prompt_bytes: int
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A family of checkpoints and how it is served.
+
+    ``ranges`` gives each dynamic axis its sizes; latent sides are in units of the native side
+    and therefore not among them. ``slots`` is how many rows one denoiser call may have.
+    """
+
+    family: str
+    diffusers_class: str
+    encoders: tuple[Component, ...]
+    denoiser: Component
+    decoder: Component
+    request: tuple[Tensor, ...]
+    response: tuple[Tensor, ...]
+    defaults: Defaults
+    limits: Limits
+    ranges: Mapping[str, Range]
+    slots: int
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """All graphs, in the order of a request's life."""
+        return (*self.encoders, self.denoiser, self.decoder)
+
+    @property
+    def ids(self) -> tuple[Tensor, ...]:
+        """Token ids as they leave ``prepare``: one per encoder for either prompt."""
+        return tuple(
+            Tensor(ensemble_name(role, encoder, encoder.inputs[0]), "INT64", (1, "tokens"))
+            for role, encoder in self.encodings()
+        )
+
+    @property
+    def embeddings(self) -> tuple[Tensor, ...]:
+        """Encoder outputs as they reach ``denoise``, for either prompt."""
+        return tuple(
+            Tensor(ensemble_name(role, encoder, output), output.dtype, (1, *output.dims[1:]))
+            for role, encoder in self.encodings()
+            for output in encoder.outputs
+        )
+
+    def encodings(self) -> Iterator[tuple[str, Component]]:
+        """Each (role, encoder): the steps of the ensemble that run a text encoder."""
+        for role in ROLES:
+            for encoder in self.encoders:
+                yield role, encoder
+
+
+SETTINGS = Tensor("settings", "BYTES", (1,))
+LATENTS = Tensor("latents", "FP32", (-1, -1, -1))
+EVENT = Tensor("event", "BYTES", (1,))
+
+
+def ensemble_name(role: str, encoder: Component, tensor: Tensor) -> str:
+    """What an encoder's tensor is called between the models, e.g. ``negative_clip_l_pooled``."""
+    return f"{role}{encoder.name}_{tensor.name}"
+
+
+def pictures(kind: Tensor) -> tuple[Tensor, ...]:
+    """The response tensors of a pipeline whose pictures come in ``kind``.
+
+    None may have the name of a request tensor: in an ensemble they would be one tensor.
+    """
+    return (
+        kind,
+        Tensor("kind", "BYTES", (1,)),
+        Tensor("index", "INT32", (1,)),
+        Tensor("step", "INT32", (1,)),
+        Tensor("total_steps", "INT32", (1,)),
+        Tensor("used_seed", "INT64", (1,)),
+        Tensor("timings_ms", "FP32", (2,)),
+        Tensor("mean_batch", "FP32", (1,)),
+        Tensor("notes", "BYTES", (-1,)),
+    )

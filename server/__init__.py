@@ -1,0 +1,1 @@
+"""Starts Triton Inference Server on a model repository and keeps an eye on it."""

@@ -1,0 +1,100 @@
+"""``python -m server check``: is what was exported whole, and does it make pictures?"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from google.protobuf import text_format
+from tokenizers import Tokenizer
+from tritonclient.grpc import model_config_pb2
+
+from server.errors import TritonFailed
+from server.picture import picture_problem
+from server.process import serving
+from server.repository import Exported, exported
+
+_EXPORT_AGAIN = "export the pipeline again"
+
+
+def check(repository: Path) -> bool:
+    """Print one line per check of every exported pipeline; returns whether all is well.
+
+    Files come first: configs, graphs against the hashes of the manifest, tokenizers. If they are
+    in order a server starts on free ports and each pipeline makes one picture of one step. Raises
+    ``NothingToServe``.
+    """
+    pipelines = exported(repository)
+    problems = 0
+    for pipeline in pipelines:
+        for title, find in _FILE_CHECKS.items():
+            problems += _report(f"{pipeline.name} {title}", find(pipeline))
+    return problems == 0 and _check_serving(repository, pipelines)
+
+
+def _check_serving(repository: Path, pipelines: tuple[Exported, ...]) -> bool:
+    try:
+        with serving(repository) as server:
+            problems = [
+                _report(f"{pipeline.name} picture", picture_problem(server.grpc_url, pipeline.name))
+                for pipeline in pipelines
+            ]
+    except TritonFailed as error:
+        problems = [_report("start", iter([str(error)]))]
+    return sum(problems) == 0
+
+
+def _report(title: str, found: Iterator[str]) -> int:
+    problems = list(found)
+    for problem in problems:
+        print(f"problem  {title}: {problem}", flush=True)
+    if not problems:
+        print(f"ok       {title}", flush=True)
+    return len(problems)
+
+
+def _config_problems(pipeline: Exported) -> Iterator[str]:
+    for model in pipeline.models:
+        path = pipeline.folder.parent / model / "config.pbtxt"
+        try:
+            config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        except FileNotFoundError:
+            yield f"{path} is missing: {_EXPORT_AGAIN}."
+        except (text_format.ParseError, UnicodeDecodeError) as error:
+            yield f"{path} is no model config ({error}): restore it or {_EXPORT_AGAIN}."
+        else:
+            if config.name not in ("", model):
+                yield f"{path} names the model {config.name!r}: it must say {model!r}."
+
+
+def _graph_problems(pipeline: Exported) -> Iterator[str]:
+    for component, expected in pipeline.manifest["graphs"].items():
+        folder = pipeline.folder.parent / f"{pipeline.name}_{component}" / "1"
+        if not folder.is_dir():
+            yield f"{folder} is missing: {_EXPORT_AGAIN}."
+        elif _digest(folder) != expected:
+            yield f"{folder} is not what the export wrote (its hash differs): {_EXPORT_AGAIN}."
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 of a graph folder as its manifest has it: of its files' digests, in name order."""
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").hexdigest().encode())
+    return total.hexdigest()
+
+
+def _tokenizer_problems(pipeline: Exported) -> Iterator[str]:
+    for encoder in pipeline.manifest["tokens"].keys() - set(pipeline.manifest["missing"]):
+        path = pipeline.folder / "tokenizers" / f"{encoder}.json"
+        try:
+            Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises nothing more specific
+            yield f"{path} cannot be loaded ({error}): {_EXPORT_AGAIN}."
+
+
+_FILE_CHECKS: dict[str, Callable[[Exported], Iterator[str]]] = {
+    "configs": _config_problems,
+    "graphs": _graph_problems,
+    "tokenizers": _tokenizer_problems,
+}

@@ -1,0 +1,59 @@
+"""The tritonserver inside the ``nvidia-pytriton`` wheel, arranged so that it serves our models."""
+
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+_SITE_PACKAGES = Path(sysconfig.get_path("platlib"))
+_WHEEL = _SITE_PACKAGES / "pytriton" / "tritonserver"
+_LIBRARIES = _SITE_PACKAGES / "nvidia_pytriton.libs"
+_OUR_BACKENDS = Path(__file__).parent / "backends"
+
+_CACHES = shutil.ignore_patterns("__pycache__")
+
+PROJECT = Path(__file__).parent.parent
+BINARY = _WHEEL / "bin" / "tritonserver"
+
+
+def lay_out(folder: Path) -> Path:
+    """Make a backend directory in an empty ``folder`` and return it.
+
+    ``python`` gets the stub of the running Python (the wheel keeps the stubs elsewhere), and each
+    backend under ``server/backends`` its own folder.
+    """
+    python = folder / "python"
+    python.mkdir(parents=True)
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for path in (
+        _WHEEL / "backends" / "python" / "libtriton_python.so",
+        _WHEEL / "backends" / "python" / "triton_python_backend_utils.py",
+        _WHEEL / "python_backend_stubs" / version / "triton_python_backend_stub",
+    ):
+        shutil.copy2(path, python)
+    for backend in _OUR_BACKENDS.iterdir():
+        shutil.copytree(backend, folder / backend.name, ignore=_CACHES)
+    return folder
+
+
+def environment(inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment of tritonserver and of the Python models that it starts.
+
+    A stub embeds a Python that ignores PYTHONPATH and takes its packages from the first
+    ``python3`` in PATH, so the running one comes first; it finds ours in its working directory,
+    ``PROJECT``. Its BLAS gets one thread: no Python model multiplies matrices.
+    """
+    libraries = (str(_LIBRARIES), str(sysconfig.get_config_var("LIBDIR")))
+    return {
+        **inherited,
+        "PATH": _joined(str(Path(sys.executable).parent), inherited.get("PATH", "")),
+        "LD_LIBRARY_PATH": _joined(*libraries, inherited.get("LD_LIBRARY_PATH", "")),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def _joined(*paths: str) -> str:
+    return os.pathsep.join(path for path in paths if path)

@@ -1,0 +1,53 @@
+"""What the server is told, as a value, and the ``tritonserver`` arguments that say so."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+LOOPBACK = "127.0.0.1"
+EXIT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the server listens; 0 stands for any free port until ``server.ports`` chose one."""
+
+    grpc: int = 8001
+    http: int = 8000
+    metrics: int = 8002
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run of Triton.
+
+    ``models`` are loaded and no others; ``pipelines`` are the ensembles among them, which is what
+    clients call. ``backends`` is Triton's backend directory. Every shared memory region that
+    Triton's Python models make begins with ``shm_prefix``.
+    """
+
+    repository: Path
+    pipelines: tuple[str, ...]
+    models: tuple[str, ...]
+    backends: Path
+    shm_prefix: str
+    ports: Ports = Ports()
+    host: str = LOOPBACK
+
+
+def arguments(settings: Settings) -> list[str]:
+    """The arguments of ``tritonserver`` for these settings, without the program's name."""
+    ports = settings.ports
+    return [
+        f"--model-repository={settings.repository}",
+        f"--backend-directory={settings.backends}",
+        "--model-control-mode=explicit",
+        *(f"--load-model={model}" for model in settings.models),
+        f"--backend-config=python,shm-region-prefix-name={settings.shm_prefix}",
+        f"--grpc-address={settings.host}",
+        f"--grpc-port={ports.grpc}",
+        f"--http-address={settings.host}",
+        f"--http-port={ports.http}",
+        f"--metrics-address={settings.host}",
+        f"--metrics-port={ports.metrics}",
+        f"--exit-timeout-secs={EXIT_SECONDS}",
+    ]

@@ -1,0 +1,176 @@
+"""A tritonserver process: started, waited for, drained and stopped."""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from server import embedded, ports, repository
+from server.drain import drain
+from server.errors import TritonFailed
+from server.flags import EXIT_SECONDS, LOOPBACK, Ports, Settings, arguments
+
+logger = logging.getLogger(__name__)
+
+_SHARED_MEMORY = Path("/dev/shm")
+_TAIL_LINES = 30
+_LOAD_FAILURE = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)")
+_POLL_SECONDS = 0.05
+_PROGRESS_SECONDS = 2.0
+
+
+@dataclass
+class Server:
+    """A running tritonserver; ``log`` is the file that it writes to."""
+
+    process: subprocess.Popen[bytes]
+    settings: Settings
+    log: Path
+
+    @property
+    def grpc_url(self) -> str:
+        """``host:port``, as tritonclient takes it."""
+        return f"{self.settings.host}:{self.settings.ports.grpc}"
+
+    @property
+    def http_url(self) -> str:
+        """The root of the HTTP interface."""
+        return f"http://{self.settings.host}:{self.settings.ports.http}"
+
+    @property
+    def metrics_url(self) -> str:
+        """The page that Prometheus reads."""
+        return f"http://{self.settings.host}:{self.settings.ports.metrics}/metrics"
+
+    @property
+    def pid(self) -> int:
+        """The process id of tritonserver, which is also that of its process group."""
+        return self.process.pid
+
+    def wait(self) -> None:
+        """Wait until Triton ends by itself and raise ``TritonFailed``."""
+        status = self.process.wait()
+        raise TritonFailed(f"Triton died with exit status {status}.", self.log_tail())
+
+    def log_tail(self) -> str:
+        """The last lines of Triton's log."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+
+
+@contextmanager
+def serving(
+    folder: Path,
+    grpc_port: int = 0,
+    http_port: int = 0,
+    metrics_port: int = 0,
+    host: str = LOOPBACK,
+) -> Iterator[Server]:
+    """Serve every exported pipeline of a model repository for as long as the context lasts.
+
+    Port 0 is any free port. Yields once every model is ready. On the way out, running requests
+    finish first; afterwards no process and no shared memory is left. Raises ``NothingToServe``,
+    ``PortTaken`` or ``TritonFailed``.
+    """
+    pipelines = repository.exported(folder)
+    chosen = ports.choose(Ports(grpc_port, http_port, metrics_port), host)
+    with tempfile.TemporaryDirectory(prefix="stepwise-") as temporary:
+        settings = Settings(
+            repository=folder.resolve(),
+            pipelines=tuple(pipeline.name for pipeline in pipelines),
+            models=tuple(model for pipeline in pipelines for model in pipeline.models),
+            backends=embedded.lay_out(Path(temporary, "backends")),
+            shm_prefix=f"{Path(temporary).name}-",
+            ports=chosen,
+            host=host,
+        )
+        server = _start(settings, Path(temporary, "triton.log"))
+        try:
+            _wait_ready(server)
+            try:
+                yield server
+            finally:
+                _drain(server)
+        finally:
+            _stop(server)
+
+
+def _start(settings: Settings, log: Path) -> Server:
+    # A session of its own: Ctrl-C must reach us alone, because we drain before Triton stops.
+    # setpriv: should we be killed, Triton stops too.
+    command = ["setpriv", "--pdeathsig", "TERM", str(embedded.BINARY), *arguments(settings)]
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env=embedded.environment(),
+            cwd=embedded.PROJECT,
+            start_new_session=True,
+        )
+    return Server(process, settings, log)
+
+
+def _wait_ready(server: Server) -> None:
+    started = reported = time.monotonic()
+    while not _ready(server):
+        if server.process.poll() is not None:
+            raise TritonFailed(_reason(server), server.log_tail())
+        now = time.monotonic()
+        if now - reported > _PROGRESS_SECONDS:
+            reported = now
+            loaded = server.log.read_text(errors="replace").count("successfully loaded")
+            total = len(server.settings.models)
+            logger.info("loaded %d of %d models after %.0f s", loaded, total, now - started)
+        time.sleep(_POLL_SECONDS)
+
+
+def _ready(server: Server) -> bool:
+    try:
+        with urllib.request.urlopen(f"{server.http_url}/v2/health/ready", timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _reason(server: Server) -> str:
+    text = server.log.read_text(errors="replace")
+    failed = _LOAD_FAILURE.search(text)
+    if failed:
+        return f"Triton cannot load {failed['model']}: {failed['reason']}"
+    return f"Triton stopped with exit status {server.process.returncode} before it was ready."
+
+
+def _drain(server: Server) -> None:
+    if server.process.poll() is not None:
+        return
+    try:
+        drain(server.http_url, server.settings.pipelines)
+    except OSError as error:
+        logger.warning("Triton does not answer and is stopped as it is: %s", error)
+    except KeyboardInterrupt:
+        server.process.kill()
+        raise
+
+
+def _stop(server: Server) -> None:
+    """Stop Triton and remove all that it leaves; a second interrupt only skips the waiting."""
+    try:
+        server.process.terminate()
+        server.process.wait(EXIT_SECONDS + 5)
+    except subprocess.TimeoutExpired:
+        logger.warning("Triton did not stop within %d s and was killed", EXIT_SECONDS + 5)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.process.wait()
+        for region in _SHARED_MEMORY.glob(f"{server.settings.shm_prefix}*"):
+            region.unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""What a model repository can serve."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from server.errors import NothingToServe, ServerError
+
+MANIFEST = "manifest.json"
+_PREPARE = "_prepare"
+_STAGES = ("prepare", "denoise", "decode")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A pipeline that was exported into a repository; ``manifest`` is the export's own record."""
+
+    name: str
+    folder: Path
+    manifest: dict[str, Any]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The Triton models of this pipeline, the ensemble first."""
+        parts = (*_STAGES, *self.manifest["graphs"])
+        return (self.name, *(f"{self.name}_{part}" for part in parts))
+
+
+def exported(repository: Path) -> tuple[Exported, ...]:
+    """The pipelines of a repository, in the order of their names.
+
+    A pipeline counts as exported once ``<name>_prepare/manifest.json`` is there. Raises
+    ``NothingToServe`` when none is, ``ServerError`` for a manifest that is none.
+    """
+    found = tuple(_read(path) for path in sorted(repository.glob(f"*{_PREPARE}/{MANIFEST}")))
+    if not found:
+        raise NothingToServe(
+            f"No pipeline has been exported to {repository}: make one with "
+            f"'python -m export <pipeline> --checkpoint <folder> --repository {repository}'."
+        )
+    return found
+
+
+def _read(path: Path) -> Exported:
+    try:
+        manifest = json.loads(path.read_text())
+        manifest["graphs"], manifest["tokens"], manifest["missing"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServerError(
+            f"{path} is no manifest ({error!r}): export the pipeline again."
+        ) from error
+    return Exported(path.parent.name.removesuffix(_PREPARE), path.parent, manifest)

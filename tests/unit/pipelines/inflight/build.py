@@ -1,0 +1,61 @@
+"""Requests for tests of the queue, the batch and the loop."""
+
+from dataclasses import dataclass, field
+from threading import Event as Flag
+
+import numpy as np
+
+from pipelines.errors import RequestError
+from pipelines.events import Event
+from pipelines.inflight.request import Request, table
+from pipelines.settings import Settings
+
+SCHEDULE = {"num_train_timesteps": 1000, "shift": 3.0}
+
+
+@dataclass
+class Answers:
+    """What one request was told, in order."""
+
+    events: list[Event] = field(default_factory=list)
+    latents: list[np.ndarray] = field(default_factory=list)
+    errors: list[RequestError] = field(default_factory=list)
+    done: Flag = field(default_factory=Flag)
+
+    def send(self, event, latents, last):
+        assert not self.done.is_set(), "an answer after the last one"
+        self.events.append(event)
+        if latents is not None:
+            self.latents.append(latents)
+        if last:
+            self.done.set()
+
+    def fail(self, error):
+        assert not self.done.is_set(), "an error after the last answer"
+        self.errors.append(error)
+        self.done.set()
+
+
+def request(steps=4, guidance=3.0, side=4, seed=0, num_images=1, value=1.0):
+    """A request whose conditioning is ``value`` (and its opposite for the negative slot)."""
+    settings = Settings(
+        steps=steps,
+        guidance_scale=guidance,
+        sampler="euler",
+        seed=seed,
+        num_images=num_images,
+        latent_shape=(4, side, side),
+        schedule=SCHEDULE,
+        arrived=0.0,
+    )
+    values = (-value, value) if guidance > 1 else (value,)
+    slots = tuple({"text": np.full((2,), v, np.float32)} for v in values)
+    answers = Answers()
+    built = Request(settings, slots, table(settings), answers.send, answers.fail)
+    return built, answers
+
+
+def predict(latents, timesteps, conditioning):
+    """A denoiser that depends on all its inputs, row by row."""
+    text = conditioning["text"].mean(axis=1).reshape(-1, 1, 1, 1)
+    return np.tanh(latents + 0.3 * text) * (0.5 + timesteps.reshape(-1, 1, 1, 1) / 1000)

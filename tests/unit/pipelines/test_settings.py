@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from pipelines import SD3
+from pipelines.errors import InvalidRequest
+from pipelines.manifest import Manifest, Sides
+from pipelines.settings import Settings, resolve, text
+
+MANIFEST = Manifest(
+    family="sd3",
+    name="sd3",
+    checkpoint="miniature",
+    precision="fp32",
+    latent_channels=16,
+    vae_scale=8,
+    sides=Sides(native=64, minimum=32, maximum=96, multiple=16),
+    schedule={"num_train_timesteps": 1000, "shift": 3.0},
+    tokens={"clip_l": 20, "clip_g": 20, "t5": 20},
+    missing=(),
+    graphs={},
+)
+
+
+def inputs(**values):
+    types = {"steps": np.int32, "guidance_scale": np.float32, "seed": np.int64}
+    return {
+        name: np.asarray([value], np.object_ if isinstance(value, bytes) else types.get(name, np.int32))
+        for name, value in values.items()
+    }  # fmt: skip
+
+
+def settings(**values) -> Settings:
+    return resolve(inputs(**values), SD3, MANIFEST, arrived=0.0)
+
+
+def test_absent_settings_get_the_defaults():
+    got = settings()
+    assert (got.steps, got.guidance_scale, got.sampler) == (28, 7.0, "euler")
+    assert got.latent_shape == (16, 8, 8)
+    assert 0 <= got.seed < 2**32
+    assert settings().seed != got.seed
+
+
+def test_settings_survive_json():
+    got = settings(steps=7, seed=-3, height=32, width=96, guidance_scale=2.5)
+    assert got.latent_shape == (16, 4, 12)
+    assert Settings.from_json(got.to_json()) == got
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "allowed"),
+    [
+        ("steps", 0, "1 to 100"),
+        ("steps", -1, "1 to 100"),
+        ("steps", 2**31 - 1, "1 to 100"),
+        ("guidance_scale", float("nan"), "0 to 30"),
+        ("guidance_scale", float("inf"), "0 to 30"),
+        ("guidance_scale", -0.5, "0 to 30"),
+        ("num_images", 0, "1 to 16"),
+        ("height", 60, "multiples of 16 from 32 to 96; the nearest is 64"),
+        ("height", 0, "the nearest is 32"),
+        ("width", 4096, "the nearest is 96"),
+        ("width", -64, "the nearest is 32"),
+        ("sampler", b"karras++", "allowed are euler"),
+        ("sampler", b"\xff", "not UTF-8"),
+    ],
+)
+def test_a_bad_setting_is_named_with_what_is_allowed(field, value, allowed):
+    with pytest.raises(InvalidRequest) as error:
+        settings(**{field: value})
+    assert str(error.value).startswith(f"{field}: got")
+    assert allowed in str(error.value)
+
+
+def test_seeds_count_up_and_must_fit_64_bits():
+    assert settings(seed=2**63 - 1).seed == 2**63 - 1
+    with pytest.raises(InvalidRequest, match="seed: got 9223372036854775807 for 2 images"):
+        settings(seed=2**63 - 1, num_images=2)
+
+
+def test_text_that_is_no_utf8_names_the_byte():
+    with pytest.raises(InvalidRequest, match="prompt: .*0xff at position 2"):
+        text(inputs(prompt=b"ab\xff"), "prompt", "", 100)
+
+
+def test_text_that_is_too_long_is_refused():
+    with pytest.raises(InvalidRequest, match="prompt: got 101 bytes; at most 100"):
+        text(inputs(prompt=b"a" * 101), "prompt", "", 100)
+
+
+@pytest.mark.parametrize("line", ["", "{}", "[]", '{"steps": 1}', "null"])
+def test_settings_that_prepare_did_not_write_are_refused(line):
+    with pytest.raises(InvalidRequest, match="settings: got"):
+        Settings.from_json(line)
