@@ -15,6 +15,7 @@ from server.process import serving
 ROOT = Path(__file__).parent
 PIPELINE = "sd3"
 STEPS = 20
+GUIDANCE_SCALE = 3.0
 PROMPTS = (
     "a large red star in the top left on a white background",
     "a small blue circle in the center on a black background",
@@ -48,7 +49,8 @@ def main() -> None:
 def _picture(client: Client, seed: int, prompt: str) -> Event:
     """The finished picture, with a progress bar while it is made."""
     with tqdm(total=STEPS, desc=prompt, unit="step") as bar:
-        for event in client.generate(PIPELINE, prompt, steps=STEPS, seed=seed):
+        settings = {"steps": STEPS, "seed": seed, "guidance_scale": GUIDANCE_SCALE}
+        for event in client.generate(PIPELINE, prompt, **settings):
             bar.update(event.step - bar.n)
     return event
 

@@ -1,4 +1,4 @@
-"""The served graphs and the served loop in one process, without Triton: what overhead is held to."""
+"""The served graphs and loop in one process, without Triton: what overhead is held to."""
 
 import threading
 import time
@@ -48,7 +48,10 @@ class InProcess:
 
     def blank_conditioning(self, slots: int) -> Conditioning:
         """Conditioning of zeros for ``slots`` rows, in the shapes that this checkpoint has."""
-        shapes = {tensor.name: tensor.shape for tensor in self._sessions[self._pipeline.denoiser.name].get_inputs()}
+        shapes = {
+            tensor.name: tensor.shape
+            for tensor in self._sessions[self._pipeline.denoiser.name].get_inputs()
+        }
         text = sum(self._prepare.manifest.tokens[name] for name in ("clip_l", "t5"))
         names = [tensor.name for tensor in self._pipeline.denoiser.inputs[2:]]
         return {

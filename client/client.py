@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from tritonclient import grpc
+from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from client.errors import InvalidSetting, RequestFailed, ServerUnavailable
@@ -37,12 +38,8 @@ class Client:
                 config = self._server.get_model_config(pipeline).config
             except InferenceServerException as error:
                 raise _unavailable(self.url, pipeline, error) from error
-            types = grpc.model_config_pb2.DataType
             self._inputs[pipeline] = {
-                tensor.name: types.Name(tensor.data_type).removeprefix("TYPE_").replace(
-                    "STRING", "BYTES"
-                )
-                for tensor in config.input
+                tensor.name: _type_name(tensor.data_type) for tensor in config.input
             }
         return self._inputs[pipeline]
 
@@ -54,7 +51,9 @@ class Client:
         InvalidSetting, ServerUnavailable or RequestFailed.
         """
         known = self.inputs(pipeline)
-        tensors = [_tensor(pipeline, known, k, v) for k, v in {"prompt": prompt, **settings}.items()]
+        tensors = [
+            _tensor(pipeline, known, k, v) for k, v in {"prompt": prompt, **settings}.items()
+        ]
         return self._stream(pipeline, tensors)
 
     def pictures(self, pipeline: str, prompt: str, **settings: Setting) -> list[Event]:
@@ -87,9 +86,13 @@ class Client:
                 return
 
 
-def _tensor(
-    pipeline: str, known: Mapping[str, str], name: str, value: Setting
-) -> grpc.InferInput:
+def _type_name(data_type: int) -> str:
+    """The name that inference requests use for a type of the model config, e.g. ``BYTES``."""
+    name: str = model_config_pb2.DataType.Name(data_type)
+    return name.removeprefix("TYPE_").replace("STRING", "BYTES")
+
+
+def _tensor(pipeline: str, known: Mapping[str, str], name: str, value: Setting) -> grpc.InferInput:
     """One request tensor of shape (1,), of the type that the server asks for."""
     if name not in known:
         raise InvalidSetting(f"{name}: {pipeline} has no such setting; it has {', '.join(known)}")
@@ -107,7 +110,9 @@ def _convert(name: str, value: Setting, dtype: str) -> npt.NDArray[Any]:
         number: float = float(value) if dtype.startswith("FP") else int(value)
         return np.asarray([number], numpy_dtype)
     except (ValueError, OverflowError) as error:
-        raise InvalidSetting(f"{name}: got {value!r}; a number of type {dtype} is needed") from error
+        raise InvalidSetting(
+            f"{name}: got {value!r}; a number of type {dtype} is needed"
+        ) from error
 
 
 def _unavailable(url: str, pipeline: str, error: InferenceServerException) -> ServerUnavailable:

@@ -1,9 +1,9 @@
 """What can go wrong for a caller.
 
-    ClientError
-    ├── InvalidSetting       the pipeline has no such setting, or the value has another type
-    ├── ServerUnavailable    nobody answers at this address, or the pipeline is not served there
-    └── RequestFailed        the server answered this request with an error
+ClientError
+├── InvalidSetting       the pipeline has no such setting, or the value has another type
+├── ServerUnavailable    nobody answers at this address, or the pipeline is not served there
+└── RequestFailed        the server answered this request with an error
 """
 
 

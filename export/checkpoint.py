@@ -1,6 +1,7 @@
 """Opens a checkpoint in the diffusers layout, and finds what is wrong before anything is loaded."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,15 @@ class Checkpoint:
     pipeline: Pipeline
     missing: tuple[str, ...]
 
-    def config(self, component: Component) -> dict[str, Any]:
-        """The ``config.json`` of a component."""
-        return read_json(self.folder / component.subfolder / "config.json")
+    def setting(self, component: Component, key: str) -> Any:
+        """One entry of a component's ``config.json``; CheckpointError if there is none."""
+        path = self.folder / component.subfolder / "config.json"
+        config = read_json(path)
+        if key not in config:
+            raise CheckpointError(
+                f"{path} has no {key!r} among {', '.join(config)}; download it again"
+            )
+        return config[key]
 
     @property
     def schedule(self) -> dict[str, Any]:
@@ -39,21 +46,22 @@ class Checkpoint:
     @property
     def vae_scale(self) -> int:
         """Pixels per latent along a side."""
-        blocks = self.config(self.pipeline.decoder)["block_out_channels"]
+        blocks = self.setting(self.pipeline.decoder, "block_out_channels")
         return int(2 ** (len(blocks) - 1))
 
     @property
     def sides(self) -> Sides:
         """Legal picture sides: the pipeline's range around the native side, as patches allow."""
-        config, scale = self.config(self.pipeline.denoiser), self.vae_scale
-        native = config["sample_size"] * scale
-        multiple = config["patch_size"] * scale
+        size, patch, patches = (
+            int(self.setting(self.pipeline.denoiser, key))
+            for key in ("sample_size", "patch_size", "pos_embed_max_size")
+        )
+        native, multiple = size * self.vae_scale, patch * self.vae_scale
         low, high = (factor * native for factor in self.pipeline.limits.side_factors)
-        highest = min(high, config["pos_embed_max_size"] * multiple)
         return Sides(
             native=native,
-            minimum=-int(-low // multiple) * multiple,
-            maximum=int(highest // multiple) * multiple,
+            minimum=math.ceil(low / multiple) * multiple,
+            maximum=min(int(high // multiple), patches) * multiple,
             multiple=multiple,
         )
 
@@ -117,14 +125,9 @@ def digest(checkpoint: Checkpoint) -> str:
     total = hashlib.sha256()
     for path in _sources(checkpoint):
         total.update(f"{path.parent.name}/{path.name}\n".encode())
-        total.update(file_digest(path).encode())
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sources(checkpoint: Checkpoint) -> Iterator[Path]:

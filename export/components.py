@@ -1,7 +1,7 @@
 """Torch modules with the inputs and outputs that the graphs have, around those of a checkpoint."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -145,19 +145,21 @@ class Architecture:
 
     model: Any
     wrap: Callable[[Any], Exportable]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any]
 
+
+# Weights of the wrong shape are reported by name only if they are let through here.
+_TRANSFORMERS = {"dtype": torch.float32, "ignore_mismatched_sizes": True}
+_DIFFUSERS = {"torch_dtype": torch.float32}
 
 ARCHITECTURES: dict[str, Architecture] = {
     "CLIPTextModelWithProjection": Architecture(
-        CLIPTextModelWithProjection, ClipText, {"dtype": torch.float32}
+        CLIPTextModelWithProjection, ClipText, _TRANSFORMERS
     ),
     # The exporter cannot make T5's fused attention dynamic in its length.
     "T5EncoderModel": Architecture(
-        T5EncoderModel, T5Text, {"dtype": torch.float32, "attn_implementation": "eager"}
+        T5EncoderModel, T5Text, {**_TRANSFORMERS, "attn_implementation": "eager"}
     ),
-    "SD3Transformer2DModel": Architecture(
-        SD3Transformer2DModel, Sd3Transformer, {"torch_dtype": torch.float32}
-    ),
-    "AutoencoderKL": Architecture(AutoencoderKL, VaeDecoder, {"torch_dtype": torch.float32}),
+    "SD3Transformer2DModel": Architecture(SD3Transformer2DModel, Sd3Transformer, _DIFFUSERS),
+    "AutoencoderKL": Architecture(AutoencoderKL, VaeDecoder, _DIFFUSERS),
 }

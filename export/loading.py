@@ -1,6 +1,7 @@
 """Loads one component of a checkpoint, whole or not at all."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -12,8 +13,6 @@ from export.errors import CheckpointError
 from export.weights import read_json
 from pipelines.spec import Component
 
-log = logging.getLogger(__name__)
-
 
 def load(checkpoint: Checkpoint, component: Component) -> Exportable:
     """A component in float32, in evaluation mode, wrapped with the spec's inputs and outputs.
@@ -22,8 +21,8 @@ def load(checkpoint: Checkpoint, component: Component) -> Exportable:
     weights' names or shapes are not those that the component's config asks for.
     """
     if component.name in checkpoint.missing:
-        denoiser = checkpoint.config(checkpoint.pipeline.denoiser)
-        return ZeroText(denoiser["joint_attention_dim"]).eval()
+        width = checkpoint.setting(checkpoint.pipeline.denoiser, "joint_attention_dim")
+        return ZeroText(width).eval()
     architecture = _architecture(checkpoint, component)
     # Both libraries print bars and reports of what we turn into one sentence.
     for library in (transformers, diffusers):
@@ -58,16 +57,17 @@ def _read(checkpoint: Checkpoint, component: Component, architecture: Architectu
         reason = " ".join(str(error).split()).split(". ")[0]
         raise CheckpointError(
             f"{folder} cannot be loaded as {architecture.model.__name__}: {reason}; "
-            "its config.json and its weights should come from the same model"
+            "its weights and config.json should come from the same model"
         ) from error
     for problem in ("missing", "unexpected", "mismatched"):
-        _refuse(problem, [str(key) for key in report[f"{problem}_keys"]], folder)
+        _refuse(problem, sorted(map(str, report[f"{problem}_keys"])), folder)
     return model
 
 
-def _refuse(problem: str, keys: list[str], folder: Any) -> None:
+def _refuse(problem: str, keys: list[str], folder: Path) -> None:
     if keys:
         raise CheckpointError(
-            f"{folder}: {len(keys)} {problem} weights ({', '.join(sorted(keys)[:3])}) for its "
-            "config.json; config and weights should come from the same model"
+            f"{folder}: weights and config.json do not fit, {len(keys)} {problem}: "
+            f"{', '.join(keys[:3])}{', …' if len(keys) > 3 else ''}; both should come from the "
+            "same model"
         )

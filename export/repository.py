@@ -94,7 +94,7 @@ def _write_manifest(target: Target, source: str, tokens: dict[str, int]) -> None
         name=target.name,
         checkpoint=str(checkpoint.folder),
         precision="fp32",
-        latent_channels=checkpoint.config(checkpoint.pipeline.decoder)["latent_channels"],
+        latent_channels=checkpoint.setting(checkpoint.pipeline.decoder, "latent_channels"),
         vae_scale=checkpoint.vae_scale,
         sides=checkpoint.sides,
         schedule=checkpoint.schedule,

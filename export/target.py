@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export import configs, report
-from export.checkpoint import Checkpoint, file_digest
+from export.checkpoint import Checkpoint
 from pipelines.manifest import TOKENIZERS, Manifest
 from pipelines.spec import Component
 
@@ -42,10 +42,11 @@ class Target:
 
 
 def graph_digest(folder: Path) -> str:
-    """SHA-256 of a version folder: of the file digests of its graph and weights, in name order."""
+    """SHA-256 of a version folder's files one after the other: the graph, then its weights."""
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        total.update(file_digest(path).encode())
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: total)
     return total.hexdigest()
 
 

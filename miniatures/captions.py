@@ -1,6 +1,6 @@
 """The captions that the miniatures understand: one object, five attributes, 720 sentences.
 
-    a {small|large} {colour} {shape} {position} on a {background} background
+a {small|large} {colour} {shape} {position} on a {background} background
 """
 
 import hashlib
@@ -42,6 +42,7 @@ class Scene:
 SCENES = tuple(
     Scene(*words) for words in itertools.product(SIZES, COLOURS, SHAPES, POSITIONS, BACKGROUNDS)
 )
+BY_CAPTION = {scene.caption: scene for scene in SCENES}
 
 
 def _held_out() -> frozenset[Scene]:

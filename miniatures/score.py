@@ -74,9 +74,7 @@ OUTLINES = {
 }
 
 
-def _nearest(
-    value: npt.ArrayLike, words: dict[str, tuple[float, ...]], limit: float
-) -> str | None:
+def _nearest(value: npt.ArrayLike, words: dict[str, tuple[float, ...]], limit: float) -> str | None:
     """The word whose vector is nearest to ``value``, or None beyond ``limit``."""
     distances = {word: math.dist(np.asarray(value), vector) for word, vector in words.items()}
     word = min(distances, key=distances.__getitem__)

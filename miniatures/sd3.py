@@ -131,7 +131,7 @@ class Sd3(nn.Module):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Cached latents of drawn scenes (N, 16, 8, 8), and the row of token ids that each goes with."""
+    """Cached latents of drawn scenes (N, 16, 8, 8), and each one's row of token ids."""
 
     latents: torch.Tensor
     captions: torch.Tensor
@@ -210,7 +210,9 @@ def save(model: Sd3, output: Path) -> None:
         "transformer": ["diffusers", "SD3Transformer2DModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    for suffix, encoder, tokenizer in zip(("", "_2", "_3"), encoders, model.tokenizers, strict=True):
+    for suffix, encoder, tokenizer in zip(
+        ("", "_2", "_3"), encoders, model.tokenizers, strict=True
+    ):
         encoder.half().save_pretrained(output / f"text_encoder{suffix}")
         tokenizer.save_pretrained(output / f"tokenizer{suffix}")
         index[f"text_encoder{suffix}"] = ["transformers", type(encoder).__name__]

@@ -1,9 +1,9 @@
 """What can go wrong with a request.
 
-    RequestError
-    ├── InvalidRequest    the request asks for something that is not allowed
-    ├── Unavailable       the server cannot take it now; a later try may succeed
-    └── ModelFailed       a model behind the pipeline answered with an error
+RequestError
+├── InvalidRequest    the request asks for something that is not allowed
+├── Unavailable       the server cannot take it now; a later try may succeed
+└── ModelFailed       a model behind the pipeline answered with an error
 """
 
 

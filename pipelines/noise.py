@@ -39,7 +39,8 @@ class Generator:
 
     def _uniform(self, count: int) -> Float32:
         draws = self._bits.random_raw(count) & 0xFFFFFF
-        return (draws * 2.0**-24).astype(np.float32)
+        uniform: Float32 = (draws * 2.0**-24).astype(np.float32)
+        return uniform
 
 
 def _box_muller(uniform: Float32) -> Float32:
@@ -47,4 +48,5 @@ def _box_muller(uniform: Float32) -> Float32:
     blocks = uniform.reshape(-1, 2, _BLOCK // 2)
     radius = np.sqrt(-2 * np.log(1 - blocks[:, 0]))
     angle = np.float32(2 * pi) * blocks[:, 1]
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
+    pairs: Float32 = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+    return pairs.reshape(-1)

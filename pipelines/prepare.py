@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +10,6 @@ from pipelines.errors import InvalidRequest
 from pipelines.manifest import TOKENIZERS, Manifest
 from pipelines.settings import Array, Settings, resolve, text
 from pipelines.spec import Component, Pipeline, ensemble_name
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 
 class Preparer:
@@ -25,7 +21,7 @@ class Preparer:
 
         self.pipeline = pipeline
         self.manifest = Manifest.read(folder)
-        self._tokenizers: dict[str, Tokenizer] = {
+        self._tokenizers = {
             name: Tokenizer.from_file(str(folder / TOKENIZERS / f"{name}.json"))
             for name in self.manifest.tokens
             if name not in self.manifest.missing
@@ -43,9 +39,7 @@ class Preparer:
         prompt = text(inputs, "prompt", "", longest)
         if not prompt.strip():
             raise InvalidRequest(f"prompt: got {prompt!r}; say what the picture should show")
-        negative = text(
-            inputs, "negative_prompt", self.pipeline.defaults.negative_prompt, longest
-        )
+        negative = text(inputs, "negative_prompt", self.pipeline.defaults.negative_prompt, longest)
         notes = [_missing_note(name) for name in self.manifest.missing]
         ids: dict[str, Array] = {}
         for role, words in (("", prompt), ("negative_", negative)):
@@ -58,9 +52,7 @@ class Preparer:
                 notes.append(self._cut_note(f"{role}prompt", cut))
         return ids, replace(settings, notes=tuple(notes))
 
-    def _tokenize(
-        self, role: str, encoder: Component, words: str, ids: dict[str, Array]
-    ) -> bool:
+    def _tokenize(self, role: str, encoder: Component, words: str, ids: dict[str, Array]) -> bool:
         """Add an encoder's ids to ``ids``; true if some of the words did not fit."""
         name = ensemble_name(role, encoder, encoder.inputs[0])
         if encoder.name in self.manifest.missing:

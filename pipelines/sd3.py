@@ -1,4 +1,4 @@
-"""Stable Diffusion 3: three text encoders, a multimodal diffusion transformer, 16 latent channels."""
+"""Stable Diffusion 3: three text encoders, a multimodal transformer, 16 latent channels."""
 
 from pipelines.spec import Component, Defaults, Limits, Pipeline, Range, Tensor, pictures
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from pipelines.errors import InvalidRequest
@@ -102,9 +101,7 @@ def text(inputs: Mapping[str, Array], name: str, default: str, longest: int) -> 
         ) from error
 
 
-def _integer(
-    inputs: Mapping[str, Array], name: str, default: int, allowed: tuple[int, int]
-) -> int:
+def _integer(inputs: Mapping[str, Array], name: str, default: int, allowed: tuple[int, int]) -> int:
     if name not in inputs:
         return default
     value, (low, high) = int(inputs[name][0]), allowed
@@ -113,9 +110,7 @@ def _integer(
     return value
 
 
-def _guidance(
-    inputs: Mapping[str, Array], default: float, allowed: tuple[float, float]
-) -> float:
+def _guidance(inputs: Mapping[str, Array], default: float, allowed: tuple[float, float]) -> float:
     if "guidance_scale" not in inputs:
         return default
     value, (low, high) = float(inputs["guidance_scale"][0]), allowed

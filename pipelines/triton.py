@@ -89,9 +89,7 @@ class Denoise:
             fail=lambda error: _send(sender, _failure(error), last=True),
         )
 
-    def _predict(
-        self, latents: Float32, timesteps: Float32, conditioning: Conditioning
-    ) -> Float32:
+    def _predict(self, latents: Float32, timesteps: Float32, conditioning: Conditioning) -> Float32:
         names = [tensor.name for tensor in self._pipeline.denoiser.inputs]
         values = {**conditioning, names[0]: latents, names[1]: timesteps}
         inputs = {name: values[name] for name in names}

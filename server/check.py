@@ -1,6 +1,7 @@
 """``python -m server check``: is what was exported whole, and does it make pictures?"""
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from server.errors import TritonFailed
 from server.picture import picture_problem
 from server.process import serving
 from server.repository import Exported, exported
+
+logger = logging.getLogger(__name__)
 
 _EXPORT_AGAIN = "export the pipeline again"
 
@@ -39,6 +42,7 @@ def _check_serving(repository: Path, pipelines: tuple[Exported, ...]) -> bool:
                 for pipeline in pipelines
             ]
     except TritonFailed as error:
+        logger.error("%s\n", error.log_tail)
         problems = [_report("start", iter([str(error)]))]
     return sum(problems) == 0
 

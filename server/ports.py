@@ -1,11 +1,16 @@
 """Free ports and taken ones."""
 
+import random
 import socket
 from contextlib import ExitStack
-from dataclasses import astuple, fields
+from dataclasses import asdict
 
 from server.errors import PortTaken
 from server.flags import Ports
+
+# Below the range from which Linux takes the ports of outgoing connections: one of those could
+# occupy a chosen port in the seconds until Triton listens on it.
+_FREE = range(20_000, 32_000)
 
 
 def choose(ports: Ports, host: str) -> Ports:
@@ -14,26 +19,25 @@ def choose(ports: Ports, host: str) -> Ports:
     Raises ``PortTaken`` for a port that another process listens on, and for a ``host`` that is
     no address of this machine.
     """
-    with ExitStack() as reserved:
-        names = [field.name for field in fields(ports)]
-        return Ports(
-            *(
-                _bind(reserved, host, name, port)
-                for name, port in zip(names, astuple(ports), strict=True)
-            )
-        )
+    with ExitStack() as held:
+        given = asdict(ports)
+        return Ports(**{name: _bind(held, host, name, port) for name, port in given.items()})
 
 
-def _bind(reserved: ExitStack, host: str, name: str, port: int) -> int:
+def _bind(held: ExitStack, host: str, name: str, port: int) -> int:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    probe = reserved.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    probe = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
     # Connections that linger after an earlier server do not count as taken.
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        probe.bind((host, port))
-    except OSError as error:
-        raise PortTaken(
-            f"Cannot listen for {name} on {host}:{port} ({error.strerror}): stop the process "
-            f"that uses the port, or choose another with --{name}-port."
-        ) from error
-    return int(probe.getsockname()[1])
+    candidates = [port] if port else random.sample(_FREE, 20)
+    for candidate in candidates:
+        try:
+            probe.bind((host, candidate))
+        except OSError as error:
+            reason = error.strerror
+        else:
+            return candidate
+    raise PortTaken(
+        f"Cannot listen for {name} on {host}:{port} ({reason}): stop the process that uses the "
+        f"port, or choose another with --{name}-port."
+    )

@@ -63,4 +63,6 @@ class Queue:
         """Take out all pictures of a request, under way or waiting."""
         for lane in self._lanes.values():
             lane.waiting = deque(p for p in lane.waiting if p.request is not request)
-        self.remove([p for lane in self._lanes.values() for p in lane.running if p.request is request])
+        self.remove(
+            [p for lane in self._lanes.values() for p in lane.running if p.request is request]
+        )

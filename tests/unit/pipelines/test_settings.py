@@ -24,9 +24,9 @@ MANIFEST = Manifest(
 def inputs(**values):
     types = {"steps": np.int32, "guidance_scale": np.float32, "seed": np.int64}
     return {
-        name: np.asarray([value], np.object_ if isinstance(value, bytes) else types.get(name, np.int32))
+        name: np.asarray([value], object if isinstance(value, bytes) else types.get(name, np.int32))
         for name, value in values.items()
-    }  # fmt: skip
+    }
 
 
 def settings(**values) -> Settings:
