@@ -1,14 +1,14 @@
 """Python client of a Stepwise server. Stands alone: it learns each pipeline from the server."""
 
 from client.client import Client
-from client.errors import ClientError, InvalidSetting, RequestFailed, ServerUnavailable
+from client.errors import ClientError, InvalidRequest, RequestFailed, ServerUnavailable
 from client.events import Event
 
 __all__ = [
     "Client",
     "ClientError",
     "Event",
-    "InvalidSetting",
+    "InvalidRequest",
     "RequestFailed",
     "ServerUnavailable",
 ]

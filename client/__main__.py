@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from client.client import Client
-from client.errors import ClientError, InvalidSetting
+from client.errors import ClientError, InvalidRequest
 from client.events import Event
 
 
@@ -46,10 +46,10 @@ def _settings(rest: list[str]) -> dict[str, str]:
     while words:
         option, has_value, value = words.pop(0).partition("=")
         if not option.startswith("--"):
-            raise InvalidSetting(f"got {option!r}; settings are given as --name value")
+            raise InvalidRequest(f"got {option!r}; settings are given as --name value")
         if not has_value:
             if not words:
-                raise InvalidSetting(f"{option}: a value is missing")
+                raise InvalidRequest(f"{option}: a value is missing")
             value = words.pop(0)
         settings[option[2:].replace("-", "_")] = value
     return settings

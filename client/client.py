@@ -11,7 +11,7 @@ from tritonclient import grpc
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
-from client.errors import InvalidSetting, RequestFailed, ServerUnavailable
+from client.errors import InvalidRequest, typed
 from client.events import Event, parse
 
 Setting = str | int | float
@@ -37,7 +37,7 @@ class Client:
             try:
                 config = self._server.get_model_config(pipeline).config
             except InferenceServerException as error:
-                raise _unavailable(self.url, pipeline, error) from error
+                raise typed(error, self.url) from error
             self._inputs[pipeline] = {
                 tensor.name: _type_name(tensor.data_type) for tensor in config.input
             }
@@ -48,7 +48,7 @@ class Client:
 
         ``settings`` are the pipeline's inputs by name, for example ``steps=20, seed=7``; text is
         converted to the input's type. Closing the iterator cancels the stream. Raises
-        InvalidSetting, ServerUnavailable or RequestFailed.
+        InvalidRequest, ServerUnavailable or RequestFailed.
         """
         known = self.inputs(pipeline)
         tensors = [
@@ -64,21 +64,23 @@ class Client:
     def _stream(self, pipeline: str, tensors: list[grpc.InferInput]) -> Iterator[Event]:
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         server = grpc.InferenceServerClient(self.url)
-        server.start_stream(lambda result, error: answers.put((result, error)))
+        # Without this header Triton tells errors as text alone, with no status code.
+        headers = {"triton_grpc_error": "true"}
+        server.start_stream(lambda result, error: answers.put((result, error)), headers=headers)
         try:
             server.async_stream_infer(
                 pipeline, tensors, request_id=str(uuid.uuid4()), enable_empty_final_response=True
             )
-            yield from self._events(pipeline, answers)
+            yield from self._events(answers)
         finally:
             server.stop_stream(cancel_requests=True)
             server.close()
 
-    def _events(self, pipeline: str, answers: "queue.SimpleQueue[Any]") -> Iterator[Event]:
+    def _events(self, answers: "queue.SimpleQueue[Any]") -> Iterator[Event]:
         while True:
             result, error = answers.get()
             if error is not None:
-                raise _failed(self.url, pipeline, error) from error
+                raise typed(error, self.url) from error
             response = result.get_response()
             if response.outputs:
                 yield parse(result)
@@ -88,14 +90,15 @@ class Client:
 
 def _type_name(data_type: int) -> str:
     """The name that inference requests use for a type of the model config, e.g. ``BYTES``."""
-    name: str = model_config_pb2.DataType.Name(data_type)
+    generated: Any = model_config_pb2
+    name: str = generated.DataType.Name(data_type)
     return name.removeprefix("TYPE_").replace("STRING", "BYTES")
 
 
 def _tensor(pipeline: str, known: Mapping[str, str], name: str, value: Setting) -> grpc.InferInput:
     """One request tensor of shape (1,), of the type that the server asks for."""
     if name not in known:
-        raise InvalidSetting(f"{name}: {pipeline} has no such setting; it has {', '.join(known)}")
+        raise InvalidRequest(f"{name}: {pipeline} has no such setting; it has {', '.join(known)}")
     data = _convert(name, value, known[name])
     tensor = grpc.InferInput(name, [1], known[name])
     tensor.set_data_from_numpy(data)
@@ -110,20 +113,6 @@ def _convert(name: str, value: Setting, dtype: str) -> npt.NDArray[Any]:
         number: float = float(value) if dtype.startswith("FP") else int(value)
         return np.asarray([number], numpy_dtype)
     except (ValueError, OverflowError) as error:
-        raise InvalidSetting(
+        raise InvalidRequest(
             f"{name}: got {value!r}; a number of type {dtype} is needed"
         ) from error
-
-
-def _unavailable(url: str, pipeline: str, error: InferenceServerException) -> ServerUnavailable:
-    if error.status() == "StatusCode.UNAVAILABLE":
-        return ServerUnavailable(f"nobody answers at {url}; start a server with: python -m server")
-    return ServerUnavailable(f"{pipeline} is not served at {url}: {error.message()}")
-
-
-def _failed(
-    url: str, pipeline: str, error: InferenceServerException
-) -> RequestFailed | ServerUnavailable:
-    if error.status() == "StatusCode.UNAVAILABLE":
-        return ServerUnavailable(f"the connection to {url} was lost: {error.message()}")
-    return RequestFailed(error.message())

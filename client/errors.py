@@ -1,23 +1,41 @@
 """What can go wrong for a caller.
 
 ClientError
-├── InvalidSetting       the pipeline has no such setting, or the value has another type
-├── ServerUnavailable    nobody answers at this address, or the pipeline is not served there
-└── RequestFailed        the server answered this request with an error
+├── InvalidRequest       the pipeline has no such setting, or the value is not allowed
+├── ServerUnavailable    nobody answers, the pipeline is not served, or the server is stopping
+└── RequestFailed        the server failed on this request
 """
+
+from tritonclient.utils import InferenceServerException
 
 
 class ClientError(Exception):
     """A call that gave no picture; the message says why and what to do."""
 
 
-class InvalidSetting(ClientError):
-    """The pipeline has no such setting, or the value has another type."""
+class InvalidRequest(ClientError):
+    """The pipeline has no such setting, or the value is not allowed."""
 
 
 class ServerUnavailable(ClientError):
-    """Nobody answers at this address, or the pipeline is not served there."""
+    """Nobody answers at this address, the pipeline is not served there, or the server stops."""
 
 
 class RequestFailed(ClientError):
-    """The server answered this request with an error."""
+    """The server failed on this request."""
+
+
+_BY_STATUS: dict[str, type[ClientError]] = {
+    "StatusCode.INVALID_ARGUMENT": InvalidRequest,
+    "StatusCode.NOT_FOUND": ServerUnavailable,
+    "StatusCode.UNAVAILABLE": ServerUnavailable,
+}
+
+
+def typed(error: InferenceServerException, url: str) -> ClientError:
+    """The error of ours that a gRPC status stands for, with the server's own sentence."""
+    kind = _BY_STATUS.get(error.status(), RequestFailed)
+    message = error.message()
+    if kind is ServerUnavailable:
+        message = f"{url}: {message}; is the server running (python -m server)?"
+    return kind(message)

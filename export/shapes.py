@@ -27,10 +27,14 @@ def traced(sides: Sides, scale: int, tokens: int) -> Sizes:
 
 
 def untraced(pipeline: Pipeline, sides: Sides, scale: int, tokens: int) -> tuple[Sizes, Sizes]:
-    """Sizes to check at: one native square with a usual text; three of the slimmest pictures."""
-    native, low, high = (side // scale for side in (sides.native, sides.minimum, sides.maximum))
-    text = pipeline.ranges["text"]
+    """Sizes to check at: one native square with a usual text; three wide pictures.
+
+    The wide ones have the greatest width and an odd number of patches along their height.
+    """
+    native, text = sides.native // scale, pipeline.ranges["text"]
+    height = (sides.minimum // sides.multiple | 1) * sides.multiple
+    wide = {"height": height // scale, "width": sides.maximum // scale}
     return (
         {"batch": 1, "tokens": tokens, "text": text.usual, "height": native, "width": native},
-        {"batch": 3, "tokens": tokens // 2, "text": text.usual // 8, "height": low, "width": high},
+        {"batch": 3, "tokens": tokens // 2, "text": text.usual // 8, **wide},
     )

@@ -42,11 +42,11 @@ class Target:
 
 
 def graph_digest(folder: Path) -> str:
-    """SHA-256 of a version folder's files one after the other: the graph, then its weights."""
+    """SHA-256 over the hexadecimal SHA-256 of each file in a version folder, in name order."""
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         with path.open("rb") as file:
-            hashlib.file_digest(file, lambda: total)
+            total.update(hashlib.file_digest(file, "sha256").hexdigest().encode())
     return total.hexdigest()
 
 

@@ -9,6 +9,7 @@ What does not look like one crisp shape on an even background is unreadable, nev
 
 import math
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ MAX_PLACE_DISTANCE = 6.0
 MAX_RADIUS_RATIO = 1.2
 MIN_SHARE_OF_LARGEST_PATCH = 0.95
 MIN_SHARE_OF_TWO_COLOURS = 0.98
-MAX_OUTLINE_ERROR = 0.09
+MAX_SHARPNESS = 1.15
 MAX_EDGE_WIDTH = 3.0
 
 _ANGLES = np.arange(120) * (2 * math.pi / 120)
@@ -58,19 +59,35 @@ class _Patch:
         return float(row), float(column)
 
 
-def _radii(points: int, tip: float, notch: float) -> Array:
-    """The outline of a star whose first of ``points`` tips is on top: its radius at each angle."""
-    sector = math.pi / points
-    turn = np.abs((_ANGLES + math.pi / 2 + sector) % (2 * sector) - sector)
-    return tip * notch * math.sin(sector) / (tip * np.sin(turn) + notch * np.sin(sector - turn))
+@dataclass(frozen=True)
+class _Form:
+    """A star of some tips, which with shallow notches is a regular polygon; its disc has radius 1.
+
+    ``turn`` is the angle of the first tip from the top, in radians. ``min_sharpness`` and
+    ``max_error`` bound what ``_fit`` returns for it.
+    """
+
+    tips: int
+    tip: float
+    notch: float
+    turn: float
+    min_sharpness: float
+    max_error: float
+
+    @cached_property
+    def radii(self) -> Array:
+        """Radius of the outline at each of the angles."""
+        half, tip, notch = math.pi / self.tips, self.tip, self.notch
+        angle = np.abs((_ANGLES + math.pi / 2 - self.turn + half) % (2 * half) - half)
+        return tip * notch * math.sin(half) / (tip * np.sin(angle) + notch * np.sin(half - angle))
 
 
-# A regular polygon is a star whose notches lie on its sides. All have the scale of a unit disc.
-OUTLINES = {
-    "circle": np.ones_like(_ANGLES),
-    "square": np.roll(_radii(4, 1.25, 1.25 * math.cos(math.pi / 4)), len(_ANGLES) // 8),
-    "triangle": _radii(3, 1.2, 0.6),
-    "star": _radii(5, 1.2, 0.5),
+# An autoencoder blunts a small star until it is nearly a pentagon, whose sharpness would be 0.24.
+FORMS = {
+    "circle": _Form(60, 1.0, 1.0, 0.0, -math.inf, 0.04),
+    "square": _Form(4, 1.25, 1.25 * math.cos(math.pi / 4), math.pi / 4, 0.6, 0.05),
+    "triangle": _Form(3, 1.2, 0.6, 0.0, 0.6, 0.065),
+    "star": _Form(5, 1.2, 0.5, 0.0, 0.28, 0.085),
 }
 
 
@@ -110,10 +127,16 @@ def _outline(patch: _Patch) -> Array:
     return rays.sum(axis=1) * (_RAY[1] - _RAY[0])
 
 
-def _fit(measured: Array, outline: Array) -> tuple[float, float]:
-    """The scale that brings ``outline`` nearest to the measured one, and the relative error."""
-    scale = float(measured @ outline / (outline @ outline))
-    return float(np.linalg.norm(measured / scale - outline) / np.linalg.norm(outline)), scale
+def _fit(measured: Array, form: _Form) -> tuple[float, float]:
+    """How sharp the form's corners are in ``measured``, 1 as drawn, and what is left unexplained.
+
+    Both outlines are compared as relative deviations from their mean radius; the second is the
+    root mean square of the rest.
+    """
+    deviation = measured / measured.mean() - 1
+    ideal = form.radii / form.radii.mean() - 1
+    sharpness = float(deviation @ ideal / (ideal @ ideal + 1e-6))
+    return sharpness, float(np.sqrt(np.mean((deviation - sharpness * ideal) ** 2)))
 
 
 def _edge_width(patch: _Patch, outline: Array) -> float:
@@ -123,16 +146,23 @@ def _edge_width(patch: _Patch, outline: Array) -> float:
     return float(((patch.coverage > 0.1) & (patch.coverage < 0.9)).sum() / perimeter)
 
 
-def _shape_and_size(patch: _Patch) -> tuple[str | None, str | None]:
-    """The best-fitting shape, if it fits and its edge is crisp, and the size that it has."""
-    measured = _outline(patch)
-    fits = {shape: _fit(measured, outline) for shape, outline in OUTLINES.items()}
-    shape = min(fits, key=fits.__getitem__)
-    error, scale = fits[shape]
-    if error > MAX_OUTLINE_ERROR or _edge_width(patch, measured) > MAX_EDGE_WIDTH:
-        return None, None
+def _shape(patch: _Patch, measured: Array) -> str | None:
+    """The form that leaves least unexplained, if it fits well and its edge is crisp."""
+    errors = {}
+    for shape, form in FORMS.items():
+        sharpness, error = _fit(measured, form)
+        if form.min_sharpness <= sharpness <= MAX_SHARPNESS and error <= form.max_error:
+            errors[shape] = error
+    if not errors or _edge_width(patch, measured) > MAX_EDGE_WIDTH:
+        return None
+    return min(errors, key=errors.__getitem__)
+
+
+def _size(measured: Array, shape: str) -> str | None:
+    """The size whose radius is nearest to that of a ``shape`` with the measured area."""
+    radius = math.sqrt(np.mean(measured**2) / np.mean(FORMS[shape].radii ** 2))
     logarithms = {size: (math.log(radius),) for size, radius in RADIUS.items()}
-    return shape, _nearest([math.log(scale)], logarithms, math.log(MAX_RADIUS_RATIO))
+    return _nearest([math.log(radius)], logarithms, math.log(MAX_RADIUS_RATIO))
 
 
 def read(picture: npt.NDArray[np.uint8]) -> Reading:
@@ -152,7 +182,9 @@ def read(picture: npt.NDArray[np.uint8]) -> Reading:
     patch = _find_patch(pixels, background)
     if word is None or patch is None:
         return Reading(background=word)
-    shape, size = _shape_and_size(patch)
+    outline = _outline(patch)
+    shape = _shape(patch, outline)
+    size = shape and _size(outline, shape)
     row, column = patch.centroid
     position = _nearest((column + 0.5, row + 0.5), CENTRE, MAX_PLACE_DISTANCE)
     colour = _nearest(patch.colour, COLOUR_RGB, MAX_COLOUR_DISTANCE)

@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 
 _SHARED_MEMORY = Path("/dev/shm")
 _TAIL_LINES = 30
-_LOAD_FAILURE = re.compile(r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+)")
+_LOAD_FAILURE = re.compile(
+    r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+?)(?:\\n|\"?$)", re.MULTILINE
+)
 _POLL_SECONDS = 0.05
 _PROGRESS_SECONDS = 2.0
 

@@ -7,7 +7,7 @@ import pytest
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from client import Client, InvalidSetting, RequestFailed, ServerUnavailable
+from client import Client, InvalidRequest, ServerUnavailable
 
 PROMPT = "a large red star in the top left on a white background"
 
@@ -91,21 +91,21 @@ def test_a_prompt_of_100_kilobytes_is_cut_with_a_note(client):
 
 
 def test_the_client_names_a_setting_that_the_pipeline_lacks(client):
-    with pytest.raises(InvalidSetting, match="colour: sd3 has no such setting; it has prompt"):
+    with pytest.raises(InvalidRequest, match="colour: sd3 has no such setting; it has prompt"):
         client.pictures("sd3", PROMPT, colour="red")
-    with pytest.raises(InvalidSetting, match="steps: got 'many'; a number of type INT32"):
+    with pytest.raises(InvalidRequest, match="steps: got 'many'; a number of type INT32"):
         client.pictures("sd3", PROMPT, steps="many")
 
 
 def test_the_client_says_what_the_server_said(client):
-    with pytest.raises(RequestFailed, match="steps: got 0; allowed are 1 to 100"):
+    with pytest.raises(InvalidRequest, match="steps: got 0; allowed are 1 to 100"):
         client.pictures("sd3", PROMPT, steps=0)
 
 
 def test_a_pipeline_or_server_that_is_not_there_is_named(client):
-    with pytest.raises(ServerUnavailable, match="sdxl is not served at"):
+    with pytest.raises(ServerUnavailable, match="sdxl"):
         client.pictures("sdxl", PROMPT)
-    with pytest.raises(ServerUnavailable, match="nobody answers at 127.0.0.1:9; start a server"):
+    with pytest.raises(ServerUnavailable, match="127.0.0.1:9: .* is the server running"):
         Client("127.0.0.1:9").pictures("sd3", PROMPT)
 
 

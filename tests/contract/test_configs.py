@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from export.configs import committed
+from pipelines import PIPELINES
+
+REPOSITORY = Path(__file__).parents[2] / "model_repository"
+RENDERED = {
+    path: text
+    for pipeline in PIPELINES.values()
+    for path, text in committed(pipeline, pipeline.family).items()
+}
+
+
+def parse(path):
+    return text_format.Parse(path.read_text(), ModelConfig())
+
+
+@pytest.mark.parametrize("path", RENDERED)
+def test_committed_files_are_those_that_the_pipelines_give(path):
+    text = (REPOSITORY / path).read_text()
+    assert text == RENDERED[path], f"{path} is stale: run python -m export.configs"
+
+
+def test_every_config_parses_and_bears_the_name_of_its_folder(repository):
+    paths = sorted(repository.glob("*/config.pbtxt"))
+    assert len(paths) >= 9
+    for path in paths:
+        assert parse(path).name == path.parent.name
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
+def test_an_ensemble_wires_every_tensor_of_its_models(pipeline, repository):
+    """Each step uses all inputs and outputs of its model, and reads only what is written."""
+    ensemble = parse(repository / pipeline.family / "config.pbtxt")
+    dims = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in ensemble.input}
+    for step in ensemble.ensemble_scheduling.step:
+        model = parse(repository / step.model_name / "config.pbtxt")
+        assert set(step.input_map) == {tensor.name for tensor in model.input}
+        assert set(step.output_map) == {tensor.name for tensor in model.output}
+        lead = [-1] if model.max_batch_size else []
+        for tensor in model.input:
+            kind, got = dims[step.input_map[tensor.name]]
+            assert kind == tensor.data_type
+            assert fits(got, lead + list(tensor.dims)), (step.model_name, tensor.name)
+        for tensor in model.output:
+            produced = (tensor.data_type, lead + list(tensor.dims))
+            dims[step.output_map[tensor.name]] = produced
+    for tensor in ensemble.output:
+        assert dims[tensor.name] == (tensor.data_type, list(tensor.dims))
+
+
+def fits(one, other):
+    return len(one) == len(other) and all(
+        a == b or -1 in (a, b) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
+def test_graph_configs_have_exact_dims_where_the_graph_has(pipeline, repository):
+    for component in pipeline.components:
+        config = parse(repository / f"{pipeline.family}_{component.name}" / "config.pbtxt")
+        assert config.max_batch_size == component.max_batch
+        first = 1 if component.max_batch else 0
+        tensors = [*component.inputs, *component.outputs]
+        for tensor, got in zip(tensors, [*config.input, *config.output], strict=True):
+            wanted = tensor.dims[first:]
+            assert got.name == tensor.name
+            assert [dim == -1 for dim in got.dims] == [isinstance(dim, str) for dim in wanted]

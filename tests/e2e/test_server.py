@@ -1,0 +1,229 @@
+"""The server on a small repository: the onnxruntime backend, failures, draining, leaving nothing."""
+
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+
+from server.errors import PortTaken, TritonFailed
+from server.process import Server, serving
+from tests.e2e import mock_pipeline
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    return mock_pipeline.build(tmp_path_factory.mktemp("repository"))
+
+
+@pytest.fixture(scope="module")
+def server(repository) -> Iterator[Server]:
+    with serving(repository) as running:
+        yield running
+    assert_nothing_left(running.pid, running.settings.shm_prefix)
+
+
+@pytest.fixture
+def triton(server) -> Iterator[InferenceServerClient]:
+    with InferenceServerClient(server.grpc_url) as client:
+        yield client
+
+
+def tensor(name, dtype, values) -> InferInput:
+    data = np.asarray(values, triton_to_np_dtype(dtype))
+    made = InferInput(name, data.shape, dtype)
+    made.set_data_from_numpy(data)
+    return made
+
+
+def assert_nothing_left(group: int, shm_prefix: str, within: float = 0.0) -> None:
+    deadline = time.monotonic() + within
+    while left := members(group) + [str(p) for p in Path("/dev/shm").glob(f"{shm_prefix}*")]:
+        if time.monotonic() >= deadline:
+            pytest.fail(f"left behind: {left}")
+        time.sleep(0.1)
+
+
+def members(group: int) -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(f"{process.pid} {process.name()}")
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+def test_batches_requests_that_arrive_together(triton):
+    def square(value):
+        answer = triton.infer("mock_square", [tensor("x", "FP32", [[value, -value]])])
+        return answer.as_numpy("y").tolist()
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(square, range(8)))
+    assert answers == [[[value**2, value**2]] for value in range(8)]
+    statistics = triton.get_inference_statistics("mock_square").model_stats[0]
+    assert statistics.execution_count < statistics.inference_count
+
+
+def test_passes_every_dtype(triton):
+    values = {
+        name: [[0, 1, 1]] if name == "BOOL" else [[0, 1, 100]] for name in mock_pipeline.TYPES
+    }
+    inputs = [tensor(f"in_{name}", name, values[name]) for name in mock_pipeline.TYPES]
+    answer = triton.infer("mock_types", inputs)
+    for name in mock_pipeline.TYPES:
+        output = answer.as_numpy(f"out_{name}")
+        assert output.dtype == triton_to_np_dtype(name)
+        assert output.tolist() == values[name]
+
+
+def test_returns_only_the_outputs_asked_for(triton):
+    inputs = [tensor(f"in_{name}", name, [[1, 1, 0]]) for name in mock_pipeline.TYPES]
+    answer = triton.infer("mock_types", inputs, outputs=[InferRequestedOutput("out_FP16")])
+    assert [output.name for output in answer.get_response().outputs] == ["out_FP16"]
+
+
+def test_an_error_stays_with_its_request(triton):
+    def look_up(index):
+        try:
+            answer = triton.infer("mock_lookup", [tensor("ids", "INT64", [[index]])])
+        except InferenceServerException as error:
+            return error.message()
+        return answer.as_numpy("values").item()
+
+    with ThreadPoolExecutor(4) as pool:
+        first, second, third, broken = pool.map(look_up, [1, 2, 3, 9])
+    assert (first, second, third) == (10.0, 20.0, 30.0)
+    assert "mock_lookup cannot run on ids [1, 1]" in broken
+    assert "9" in broken
+    assert look_up(0) == 0.0
+
+
+def test_a_taken_port_is_named_before_anything_starts(repository):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with (
+            pytest.raises(PortTaken, match=rf"http on 127.0.0.1:{port} .*--http-port"),
+            serving(repository, http_port=port),
+        ):
+            pass
+
+
+def test_a_broken_model_is_named(tmp_path):
+    folder = mock_pipeline.build(tmp_path)
+    (folder / "mock_lookup" / "1" / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(TritonFailed, match="cannot load mock_lookup: ") as raised, serving(folder):
+        pass
+    assert "\\n" not in str(raised.value)
+    assert "mock_lookup" in raised.value.log_tail
+
+
+class Command:
+    """``python -m server`` as a person runs it, and what there is to know about its Triton."""
+
+    def __init__(self, repository: Path) -> None:
+        ports = ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "server", "--repository", str(repository), *ports],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        lines = iter(self.process.stdout.readline, "")
+        self.grpc_url = next(
+            found[1] for line in lines if (found := re.search(r"gRPC +(\S+)", line))
+        )
+        (self.triton,) = psutil.Process(self.process.pid).children()
+        prefix = re.search(r"shm-region-prefix-name=(\S+)", " ".join(self.triton.cmdline()))
+        self.shm_prefix = prefix[1]
+
+    def finish(self) -> tuple[int, str]:
+        _, errors = self.process.communicate(timeout=30)
+        assert_nothing_left(self.triton.pid, self.shm_prefix)
+        return self.process.returncode, errors
+
+
+@pytest.fixture
+def command(repository) -> Iterator[Command]:
+    running = Command(repository)
+    yield running
+    running.process.kill()
+    running.process.communicate()
+
+
+class Stream:
+    """One request to the mock pipeline, and its answers as they come."""
+
+    def __init__(self, url: str, steps: int) -> None:
+        self.answers: queue.Queue = queue.Queue()
+        self.client = InferenceServerClient(url)
+        self.client.start_stream(lambda result, error: self.answers.put((result, error)))
+        inputs = [tensor("prompt", "BYTES", [b"x"]), tensor("steps", "INT32", [steps])]
+        self.client.async_stream_infer("mock", inputs, enable_empty_final_response=True)
+
+    def values(self) -> Iterator[int]:
+        while True:
+            result, error = self.answers.get(timeout=20)
+            if error is not None:
+                raise error
+            response = result.get_response()
+            if response.outputs:
+                yield int(result.as_numpy("last")[0])
+            if response.parameters["triton_final_response"].bool_param:
+                self.client.stop_stream()
+                return
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_running_request_finishes_before_the_server_stops(command, number):
+    running = Stream(command.grpc_url, steps=100).values()
+    first = next(running)
+    command.process.send_signal(number)
+    time.sleep(0.5)
+    with pytest.raises(InferenceServerException, match="no available versions"):
+        list(Stream(command.grpc_url, steps=1).values())
+    assert [first, *running] == [step**2 for step in range(1, 101)]
+    assert command.finish()[0] == 0
+
+
+def test_a_second_interrupt_stops_at_once(command):
+    stream = Stream(command.grpc_url, steps=10_000)
+    next(stream.values())
+    command.process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    command.process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    assert command.finish()[0] == 0
+    assert time.monotonic() - started < 3
+
+
+def test_the_command_fails_when_triton_dies(command):
+    command.triton.kill()
+    status, errors = command.finish()
+    assert status == 1
+    assert "Triton died with exit status -9" in errors
+    assert "Started GRPCInferenceService" in errors
+
+
+def test_killing_the_command_takes_triton_along(command):
+    command.process.kill()
+    assert_nothing_left(command.triton.pid, command.shm_prefix, within=15)

@@ -1,0 +1,45 @@
+"""A checkpoint without its optional T5 encoder is exported and served, and says so."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.peers import Diffusers, psnr
+from client import Client
+from server.process import serving
+from tests.e2e.conftest import CHECKPOINT, ROOT
+
+PROMPT = "a large red star in the top left on a white background"
+FLOOR_DB = 40.0
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "without_t5"
+    shutil.copytree(CHECKPOINT, folder, ignore=shutil.ignore_patterns("text_encoder_3"))
+    index = folder / "model_index.json"
+    text = index.read_text().replace(
+        '"text_encoder_3": [\n    "transformers",\n    "T5EncoderModel"\n  ]',
+        '"text_encoder_3": [null, null]',
+    )
+    assert "null" in text
+    index.write_text(text)
+    return folder
+
+
+def test_it_makes_the_picture_of_diffusers_and_says_what_is_missing(checkpoint, tmp_path):
+    command = [sys.executable, "-m", "export", "sd3", "--checkpoint", str(checkpoint)]
+    options = ["--repository", str(tmp_path), "--name", "sd3_small"]
+    subprocess.run([*command, *options], cwd=ROOT, check=True)
+    with serving(tmp_path) as server:
+        client = Client(server.grpc_url)
+        served = client.pictures("sd3_small", PROMPT, steps=8, seed=11)[0]
+    assert any(
+        note.startswith("t5: this checkpoint was exported without it") for note in served.notes
+    )
+    reference = Diffusers(checkpoint, 20).pictures([PROMPT], [11], 8, guidance_scale=7.0)[0]
+    closeness = psnr(served.image, reference)
+    print(f"PSNR {closeness:.1f} dB, floor {FLOOR_DB} dB")
+    assert closeness >= FLOOR_DB

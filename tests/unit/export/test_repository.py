@@ -1,0 +1,142 @@
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+from transformers import AutoTokenizer
+
+from export import report
+from export.checkpoint import digest, open_checkpoint
+from export.configs import committed
+from export.errors import CheckpointError
+from export.repository import export
+from export.target import Target, graph_digest, is_finished
+from export.tokenizer import token_length
+from pipelines import PIPELINES
+from pipelines.manifest import FILE, Manifest
+
+ROOT = Path(__file__).parents[3]
+MINIATURE = ROOT / "miniatures" / "sd3"
+SD3 = PIPELINES["sd3"]
+TEXTS = [
+    "",
+    " ",
+    "a large red star in the top left on a white background",
+    "A LARGE Red sTaR",
+    "🦊🧑‍🚀 naïve café 北京 \u200b",
+    "<|endoftext|> a star <|startoftext|> </s> <pad> <unk> !",
+    "tabs\tand\nnew lines  and   spaces ",
+    "can't, won't; 3.14 × (x_1) -- #tag @you",
+    "star " * 500,
+    "x" * 5000,
+    "!" * 19,
+    "a star" + " 🦊" * 40,
+]
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "export", "sd3", "--checkpoint", *map(str, arguments)]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
+@pytest.mark.parametrize("encoder", SD3.encoders, ids=lambda e: e.name)
+def test_tokenizer_files_give_the_ids_that_diffusers_uses(repository, encoder, text):
+    path = repository / "sd3_prepare" / "tokenizers" / f"{encoder.name}.json"
+    reference = AutoTokenizer.from_pretrained(MINIATURE / encoder.tokenizer)
+    expected = reference(text, padding="max_length", max_length=20, truncation=True).input_ids
+    assert Tokenizer.from_file(str(path)).encode(text).ids == expected
+
+
+def test_cut_texts_are_reported_and_others_not(repository):
+    path = repository / "sd3_prepare" / "tokenizers" / "clip_l.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    assert tokenizer.encode("star " * 19).overflowing
+    assert not tokenizer.encode("star " * 18).overflowing
+
+
+def test_token_lengths_are_capped_as_diffusers_does(folder):
+    t5 = SD3.encoders[2]
+    config = folder / t5.tokenizer / "tokenizer_config.json"
+    config.write_text(config.read_text().replace("20", "512"))
+    checkpoint = open_checkpoint(folder, SD3)
+    assert [token_length(checkpoint, encoder) for encoder in SD3.encoders] == [20, 20, 256]
+    shutil.rmtree(folder / t5.subfolder)
+    shutil.rmtree(folder / t5.tokenizer)
+    assert token_length(open_checkpoint(folder, SD3), t5) == 256
+
+
+def test_the_manifest_describes_what_lies_beside_it(repository):
+    checkpoint = open_checkpoint(MINIATURE, SD3)
+    target = Target(checkpoint, repository, "sd3")
+    manifest = Manifest.read(target.prepare)
+    assert manifest.sides == checkpoint.sides
+    assert manifest.tokens == {"clip_l": 20, "clip_g": 20, "t5": 20}
+    assert (manifest.latent_channels, manifest.vae_scale, manifest.missing) == (16, 8, ())
+    for component in SD3.components:
+        assert manifest.graphs[component.name] == graph_digest(target.version(component))
+    rows = report.read(target.prepare)
+    assert {row.component for row in rows} == {component.name for component in SD3.components}
+    assert all(row.ok for row in rows)
+
+
+def test_a_second_export_is_reused_and_quick(repository):
+    start = time.monotonic()
+    done = subprocess.run(command(MINIATURE), cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds = time.monotonic() - start
+    print(f"{seconds:.1f} s, 8")
+    assert "reused" in done.stderr
+    assert "vae_decoder" in done.stdout
+    assert seconds < 8
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["t5/1/model.onnx", "t5/config.pbtxt", "prepare/tokenizers/t5.json", "prepare/parity.json",
+     "prepare/manifest.json"],
+)  # fmt: skip
+def test_an_export_that_lost_a_file_is_not_reused(repository, tmp_path, damage):
+    copy = Path(shutil.copytree(repository, tmp_path / "repository"))
+    checkpoint = open_checkpoint(MINIATURE, SD3)
+    target, source = Target(checkpoint, copy, "sd3"), digest(checkpoint)
+    assert is_finished(target, source)
+    assert not is_finished(target, "another checkpoint")
+    (copy / f"sd3_{damage}").write_bytes(b"")
+    if not damage.endswith(("onnx", "manifest.json", "parity.json")):
+        (copy / f"sd3_{damage}").unlink()
+    assert not is_finished(target, source)
+
+
+def test_a_killed_export_leaves_nothing_that_looks_finished(tmp_path):
+    process = subprocess.Popen(
+        command(MINIATURE, "--repository", tmp_path, "--name", "other"),
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    )
+    first = tmp_path / "other_clip_l" / "1" / "model.onnx"
+    while not first.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    checkpoint = open_checkpoint(MINIATURE, SD3)
+    target = Target(checkpoint, tmp_path, "other")
+    assert not (target.prepare / FILE).exists()
+    assert not is_finished(target, digest(checkpoint))
+    assert not target.version(SD3.decoder).exists()
+    for path, text in committed(SD3, "other").items():
+        assert (tmp_path / path).read_text() == text
+
+
+def test_an_export_that_fails_takes_the_old_manifest_away(repository, tmp_path, folder):
+    copy = Path(shutil.copytree(repository, tmp_path / "repository"))
+    weights = (folder / "text_encoder_2" / "model.safetensors").read_bytes()
+    (folder / "text_encoder" / "model.safetensors").write_bytes(weights)
+    target = Target(open_checkpoint(folder, SD3), copy, "sd3")
+    with pytest.raises(CheckpointError, match="text_encoder"):
+        export(target, "source")
+    assert not (target.prepare / FILE).exists()
