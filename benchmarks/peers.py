@@ -16,7 +16,9 @@ class Diffusers:
     """StableDiffusion3Pipeline in eager float32 torch."""
 
     def __init__(self, checkpoint: Path, t5_tokens: int) -> None:
-        self._pipeline = StableDiffusion3Pipeline.from_pretrained(checkpoint, local_files_only=True)
+        self._pipeline = StableDiffusion3Pipeline.from_pretrained(
+            checkpoint, torch_dtype=torch.float32, local_files_only=True
+        )
         self._pipeline.set_progress_bar_config(disable=True)
         self._t5_tokens = t5_tokens
 

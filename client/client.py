@@ -11,7 +11,7 @@ from tritonclient import grpc
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
-from client.errors import InvalidRequest, typed
+from client.errors import InvalidRequest, RequestFailed, typed
 from client.events import Event, parse
 
 Setting = str | int | float
@@ -77,15 +77,21 @@ class Client:
             server.close()
 
     def _events(self, answers: "queue.SimpleQueue[Any]") -> Iterator[Event]:
+        """Answers as events until the last one; RequestFailed if no picture was among them."""
+        done = False
         while True:
             result, error = answers.get()
             if error is not None:
                 raise typed(error, self.url) from error
             response = result.get_response()
             if response.outputs:
-                yield parse(result)
+                event = parse(result)
+                done = done or event.kind == "result"
+                yield event
             if response.parameters["triton_final_response"].bool_param:
-                return
+                break
+        if not done:
+            raise RequestFailed("the server ended the request without a picture; see its log")
 
 
 def _type_name(data_type: int) -> str:

@@ -26,6 +26,8 @@ def graph_config(component: Component, name: str, path: Path) -> pb.ModelConfig:
         max_batch_size=component.max_batch,
         parameters=strings(_PARAMETERS),
     )
+    # Left to itself Triton makes two instances on a CPU: twice the weights for no gain.
+    config.instance_group.add(count=1)
     if component.max_batch:
         config.dynamic_batching.SetInParent()
     for tensor, value in zip(component.inputs, graph.input, strict=True):

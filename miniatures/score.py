@@ -8,6 +8,7 @@ What does not look like one crisp shape on an even background is unreadable, nev
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -79,19 +80,22 @@ class _Form:
         """Radius of the outline at each of the angles."""
         half, tip, notch = math.pi / self.tips, self.tip, self.notch
         angle = np.abs((_ANGLES + math.pi / 2 - self.turn + half) % (2 * half) - half)
-        return tip * notch * math.sin(half) / (tip * np.sin(angle) + notch * np.sin(half - angle))
+        height: Array = tip * np.sin(angle) + notch * np.sin(half - angle)
+        return tip * notch * math.sin(half) / height
 
 
 # An autoencoder blunts a small star until it is nearly a pentagon, whose sharpness would be 0.24.
 FORMS = {
     "circle": _Form(60, 1.0, 1.0, 0.0, -math.inf, 0.04),
     "square": _Form(4, 1.25, 1.25 * math.cos(math.pi / 4), math.pi / 4, 0.6, 0.05),
-    "triangle": _Form(3, 1.2, 0.6, 0.0, 0.6, 0.065),
-    "star": _Form(5, 1.2, 0.5, 0.0, 0.28, 0.085),
+    "triangle": _Form(3, 1.2, 0.6, 0.0, 0.6, 0.085),
+    "star": _Form(5, 1.2, 0.5, 0.0, 0.28, 0.11),
 }
 
 
-def _nearest(value: npt.ArrayLike, words: dict[str, tuple[float, ...]], limit: float) -> str | None:
+def _nearest(
+    value: npt.ArrayLike, words: Mapping[str, Sequence[float]], limit: float
+) -> str | None:
     """The word whose vector is nearest to ``value``, or None beyond ``limit``."""
     distances = {word: math.dist(np.asarray(value), vector) for word, vector in words.items()}
     word = min(distances, key=distances.__getitem__)
@@ -123,8 +127,8 @@ def _outline(patch: _Patch) -> Array:
     row, column = patch.centroid
     rows = row + np.outer(np.sin(_ANGLES), _RAY)
     columns = column + np.outer(np.cos(_ANGLES), _RAY)
-    rays = ndimage.map_coordinates(patch.coverage, [rows, columns], order=1)
-    return rays.sum(axis=1) * (_RAY[1] - _RAY[0])
+    rays: Array = ndimage.map_coordinates(patch.coverage, [rows, columns], order=1)
+    return np.asarray(rays.sum(axis=1) * (_RAY[1] - _RAY[0]))
 
 
 def _fit(measured: Array, form: _Form) -> tuple[float, float]:

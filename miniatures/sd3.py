@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 PICTURES_PER_SCENE = 16
 BATCH = 64
-LEARNING_RATE = 1e-3
+# Steps and greatest learning rate of each phase; a phase starts from the average of the one before.
+PHASES = ((5000, 1e-3), (3500, 6e-4))
 CAPTION_DROPOUT = 0.1
 # Some pictures are learned from the CLIP encoders alone: a pipeline exported without T5 works.
 T5_DROPOUT = 0.1
@@ -171,11 +172,11 @@ def _loss(model: Sd3, dataset: Dataset) -> torch.Tensor:
     return nn.functional.mse_loss(velocity, noise - latents)
 
 
-def _steps(model: Sd3, dataset: Dataset, steps: int) -> Iterator[int]:
-    """Train one step at a time."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
+def _steps(model: Sd3, dataset: Dataset, steps: int, rate: float) -> Iterator[int]:
+    """Train one step at a time, the learning rate in one cycle up to ``rate``."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1
+        optimizer, rate, total_steps=steps, pct_start=0.1
     )
     average = 0.0
     for step in range(steps):
@@ -213,7 +214,7 @@ def save(model: Sd3, output: Path) -> None:
     for suffix, encoder, tokenizer in zip(
         ("", "_2", "_3"), encoders, model.tokenizers, strict=True
     ):
-        encoder.half().save_pretrained(output / f"text_encoder{suffix}")
+        _save_encoder(encoder, output / f"text_encoder{suffix}")
         tokenizer.save_pretrained(output / f"tokenizer{suffix}")
         index[f"text_encoder{suffix}"] = ["transformers", type(encoder).__name__]
         index[f"tokenizer{suffix}"] = ["transformers", type(tokenizer).__name__]
@@ -221,14 +222,27 @@ def save(model: Sd3, output: Path) -> None:
     (output / "model_index.json").write_text(text + "\n")
 
 
-def train(output: Path, steps: int, seed: int = 0) -> None:
+def _save_encoder(encoder: nn.Module, folder: Path) -> None:
+    """Save as fp16, to be loaded as float32 unless asked otherwise, as diffusers' models are."""
+    encoder.half().save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
+
+
+def train(output: Path, seed: int = 0) -> None:
     """Train from nothing on the autoencoder in ``output / "vae"``; save the moving average."""
     torch.manual_seed(seed)
     model = Sd3()
-    average = copy.deepcopy(model).eval()
     dataset = _dataset(model, output / "vae", seed)
-    for step in _steps(model, dataset, steps):
+    for steps, rate in PHASES:
+        model = _phase(model, dataset, steps, rate)
+    save(model, output)
+
+
+def _phase(model: Sd3, dataset: Dataset, steps: int, rate: float) -> Sd3:
+    """Train ``model`` and return the moving average of its weights."""
+    average = copy.deepcopy(model).eval()
+    for _ in _steps(model, dataset, steps, rate):
         _follow(average, model)
-        if step % 1000 == 999:
-            save(copy.deepcopy(average), output)
-    save(average, output)
+    return average.train()

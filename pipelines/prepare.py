@@ -38,7 +38,8 @@ class Preparer:
         longest = self.pipeline.limits.prompt_bytes
         prompt = text(inputs, "prompt", "", longest)
         if not prompt.strip():
-            raise InvalidRequest(f"prompt: got {prompt!r}; say what the picture should show")
+            got = repr(prompt) if "prompt" in inputs else "none"
+            raise InvalidRequest(f"prompt: got {got}; say what the picture should show")
         negative = text(inputs, "negative_prompt", self.pipeline.defaults.negative_prompt, longest)
         notes = [_missing_note(name) for name in self.manifest.missing]
         ids: dict[str, Array] = {}

@@ -54,7 +54,8 @@ SD3 = Pipeline(
         max_batch=4,
     ),
     request=(
-        Tensor("prompt", "BYTES", (1,)),
+        # An ensemble that lacks a required input answers nothing; prepare says what is missing.
+        Tensor("prompt", "BYTES", (1,), optional=True),
         Tensor("negative_prompt", "BYTES", (1,), optional=True),
         Tensor("steps", "INT32", (1,), optional=True),
         Tensor("guidance_scale", "FP32", (1,), optional=True),

@@ -25,7 +25,6 @@ from pipelines.spec import EVENT, LATENTS, SETTINGS, Tensor
 log = logging.getLogger(__name__)
 
 _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-_DECODING_THREADS = 4
 
 
 class Prepare:
@@ -100,25 +99,25 @@ class Decode:
     """``<name>_decode``: latents in, uint8 pictures out; progress passes through."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Decoding runs in threads so that other requests' progress is not held up."""
+        """Decode in one thread: progress is not held up, and pictures keep their order."""
         self._pipeline = PIPELINES[_parameter(args, "pipeline")]
         self._decoder = f"{_parameter(args, 'name')}_{self._pipeline.decoder.name}"
-        self._threads = ThreadPoolExecutor(_DECODING_THREADS, "decode")
+        self._thread = ThreadPoolExecutor(1, "decode")
 
     def execute(self, requests: list[Any]) -> None:
-        """Answer progress at once and hand finished latents to a thread."""
+        """Answer progress at once and hand finished latents to the thread."""
         for request in requests:
             inputs, sender = _unpack(request), request.get_response_sender()
             event = Event.from_json(inputs[EVENT.name][0])
             if event.kind == "result":
                 latents = inputs[LATENTS.name][None].copy()
-                self._threads.submit(self._decode, event, latents, sender)
+                self._thread.submit(self._decode, event, latents, sender)
             else:
                 _send(sender, _pack(response(self._pipeline, event, None)), last=True)
 
     def finalize(self) -> None:
         """Finish what is under way."""
-        self._threads.shutdown()
+        self._thread.shutdown()
 
     def _decode(self, event: Event, latents: Float32, sender: Any) -> None:
         decoder = self._pipeline.decoder

@@ -40,7 +40,7 @@ def main() -> int:
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    if arguments.host not in (LOOPBACK, "localhost", "::1"):
+    if arguments.host not in (LOOPBACK, "localhost"):
         logger.warning(
             "Listening on %s: whoever reaches these ports can use, load and unload models. "
             "Triton asks for no password, so put a gateway or a firewall before it.",
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--metrics-port", type=int, default=_DEFAULTS.metrics, help="0: any free port"
     )
-    parser.add_argument("--host", default=LOOPBACK, help="address to listen on")
+    parser.add_argument("--host", default=LOOPBACK, help="IPv4 address to listen on")
     return parser
 
 

@@ -1,15 +1,16 @@
 """Letting running requests finish before Triton stops.
 
 Told to stop, Triton 24.10 refuses BLS calls within a second, so a picture that is being denoised
-would fail. Unloading the ensembles through the model control API is what drains: measured on an
-ensemble around a decoupled Python model that answers from its own thread and makes BLS calls,
+would fail. Unloading models through the model control API is what drains. Measured on an ensemble
+around a decoupled Python model that answers from its own thread and makes BLS calls:
 
-- the unload call returns within 10 ms, and from then on a new request is answered at once with
-  ``Request for unknown model: '<name>' has no available versions``;
-- requests that run keep streaming and every one of them gets its final response;
-- the repository index says UNLOADING until the last of them is answered, then UNAVAILABLE.
-
-A client that stops reading its stream keeps its request in flight, hence the limit.
+- once the ensemble is unloaded (10 ms), a new request is answered at once with ``Request for
+  unknown model: '<name>' has no available versions``, and running ones stream on to their end;
+- the repository index calls the ensemble UNLOADING for as long as a client keeps the stream of its
+  last request open, answered or not, so that says little;
+- a request holds every model of its ensemble until it is answered. So ``<name>_prepare``, unloaded
+  after the ensemble, stays UNLOADING just until the last request is through (and a second more,
+  for its own process to end).
 """
 
 import json
@@ -23,35 +24,38 @@ logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 60.0
 _POLL_SECONDS = 0.05
+_TELL_SECONDS = 2.0
 
 
 def drain(http_url: str, pipelines: Collection[str], limit: float = DRAIN_SECONDS) -> None:
     """Refuse new requests to these pipelines and wait until running ones are answered.
 
-    Waits ``limit`` seconds at most and logs which pipelines were still busy. Raises ``OSError`` if
-    the server cannot be reached.
+    Waits ``limit`` seconds at most and says so if requests were still running then. Raises
+    ``OSError`` if the server cannot be reached.
     """
     started = time.monotonic()
-    for name in pipelines:
-        _post(f"{http_url}/v2/repository/models/{name}/unload")
+    first_stages = [f"{name}_prepare" for name in pipelines]
+    for model in (*pipelines, *first_stages):
+        _post(f"{http_url}/v2/repository/models/{model}/unload")
     told = False
-    while busy := _unloading(http_url, pipelines):
+    while busy := _unloading(http_url, first_stages):
         waited = time.monotonic() - started
         if waited > limit:
-            logger.warning("stopping with requests to %s running after %.0f s", busy, waited)
+            logger.warning(
+                "stopping although requests are still running after %.0f s: %s", waited, busy
+            )
             return
-        if not told and waited > 1:
+        if not told and waited > _TELL_SECONDS:
             told = True
             logger.info("waiting up to %.0f s for running requests (Ctrl-C: stop now)", limit)
         time.sleep(_POLL_SECONDS)
 
 
-def _unloading(http_url: str, pipelines: Collection[str]) -> list[str]:
-    index = _post(f"{http_url}/v2/repository/index")
+def _unloading(http_url: str, models: Collection[str]) -> list[str]:
     return [
         model["name"]
-        for model in index
-        if model["name"] in pipelines and model.get("state") == "UNLOADING"
+        for model in _post(f"{http_url}/v2/repository/index")
+        if model["name"] in models and model.get("state") == "UNLOADING"
     ]
 
 

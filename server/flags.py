@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
-EXIT_SECONDS = 10
+EXIT_SECONDS = 5
 
 
 @dataclass(frozen=True)

@@ -25,14 +25,14 @@ def choose(ports: Ports, host: str) -> Ports:
 
 
 def _bind(held: ExitStack, host: str, name: str, port: int) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    probe = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    probe = held.enter_context(socket.socket())
     # Connections that linger after an earlier server do not count as taken.
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     candidates = [port] if port else random.sample(_FREE, 20)
     for candidate in candidates:
         try:
             probe.bind((host, candidate))
+            probe.listen()
         except OSError as error:
             reason = error.strerror
         else:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import signal
 import subprocess
 import tempfile
@@ -13,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from server import embedded, ports, repository
+from server import embedded, log, ports, repository
 from server.drain import drain
 from server.errors import TritonFailed
 from server.flags import EXIT_SECONDS, LOOPBACK, Ports, Settings, arguments
@@ -21,10 +20,6 @@ from server.flags import EXIT_SECONDS, LOOPBACK, Ports, Settings, arguments
 logger = logging.getLogger(__name__)
 
 _SHARED_MEMORY = Path("/dev/shm")
-_TAIL_LINES = 30
-_LOAD_FAILURE = re.compile(
-    r"failed to load '(?P<model>[^']+)' version \d+: (?P<reason>.+?)(?:\\n|\"?$)", re.MULTILINE
-)
 _POLL_SECONDS = 0.05
 _PROGRESS_SECONDS = 2.0
 
@@ -60,11 +55,7 @@ class Server:
     def wait(self) -> None:
         """Wait until Triton ends by itself and raise ``TritonFailed``."""
         status = self.process.wait()
-        raise TritonFailed(f"Triton died with exit status {status}.", self.log_tail())
-
-    def log_tail(self) -> str:
-        """The last lines of Triton's log."""
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+        raise TritonFailed(f"Triton died with exit status {status}.", log.tail(self.log))
 
 
 @contextmanager
@@ -104,11 +95,11 @@ def serving(
             _stop(server)
 
 
-def _start(settings: Settings, log: Path) -> Server:
+def _start(settings: Settings, output: Path) -> Server:
     # A session of its own: Ctrl-C must reach us alone, because we drain before Triton stops.
     # setpriv: should we be killed, Triton stops too.
     command = ["setpriv", "--pdeathsig", "TERM", str(embedded.BINARY), *arguments(settings)]
-    with log.open("wb") as sink:
+    with output.open("wb") as sink:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -118,20 +109,25 @@ def _start(settings: Settings, log: Path) -> Server:
             cwd=embedded.PROJECT,
             start_new_session=True,
         )
-    return Server(process, settings, log)
+    return Server(process, settings, output)
 
 
 def _wait_ready(server: Server) -> None:
     started = reported = time.monotonic()
     while not _ready(server):
         if server.process.poll() is not None:
-            raise TritonFailed(_reason(server), server.log_tail())
+            status = server.process.returncode
+            reason = log.load_failure(server.log) or f"Triton did not start (exit status {status})."
+            raise TritonFailed(reason, log.tail(server.log))
         now = time.monotonic()
         if now - reported > _PROGRESS_SECONDS:
             reported = now
-            loaded = server.log.read_text(errors="replace").count("successfully loaded")
-            total = len(server.settings.models)
-            logger.info("loaded %d of %d models after %.0f s", loaded, total, now - started)
+            logger.info(
+                "loaded %d of %d models after %.0f s",
+                log.loaded(server.log),
+                len(server.settings.models),
+                now - started,
+            )
         time.sleep(_POLL_SECONDS)
 
 
@@ -141,14 +137,6 @@ def _ready(server: Server) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
-
-
-def _reason(server: Server) -> str:
-    text = server.log.read_text(errors="replace")
-    failed = _LOAD_FAILURE.search(text)
-    if failed:
-        return f"Triton cannot load {failed['model']}: {failed['reason']}"
-    return f"Triton stopped with exit status {server.process.returncode} before it was ready."
 
 
 def _drain(server: Server) -> None:
@@ -167,9 +155,9 @@ def _stop(server: Server) -> None:
     """Stop Triton and remove all that it leaves; a second interrupt only skips the waiting."""
     try:
         server.process.terminate()
-        server.process.wait(EXIT_SECONDS + 5)
+        server.process.wait(EXIT_SECONDS + 1)
     except subprocess.TimeoutExpired:
-        logger.warning("Triton did not stop within %d s and was killed", EXIT_SECONDS + 5)
+        logger.info("Triton did not stop within %d s and was killed", EXIT_SECONDS + 1)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)

@@ -33,13 +33,13 @@ def exported(repository: Path) -> tuple[Exported, ...]:
     A pipeline counts as exported once ``<name>_prepare/manifest.json`` is there. Raises
     ``NothingToServe`` when none is, ``ServerError`` for a manifest that is none.
     """
-    found = tuple(_read(path) for path in sorted(repository.glob(f"*{_PREPARE}/{MANIFEST}")))
+    found = [_read(path) for path in repository.glob(f"*{_PREPARE}/{MANIFEST}")]
     if not found:
         raise NothingToServe(
             f"No pipeline has been exported to {repository}: make one with "
             f"'python -m export <pipeline> --checkpoint <folder> --repository {repository}'."
         )
-    return found
+    return tuple(sorted(found, key=lambda pipeline: pipeline.name))
 
 
 def _read(path: Path) -> Exported:

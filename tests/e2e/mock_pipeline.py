@@ -134,7 +134,7 @@ def graph(folder, name, nodes, inputs, outputs, constants=()) -> None:
         'backend: "onnxruntime"',
         "max_batch_size: 8",
         *tensors,
-        "dynamic_batching { max_queue_delay_microseconds: 200000 }",
+        "dynamic_batching { max_queue_delay_microseconds: 100000 }",
         "instance_group { count: 1 }",
         'parameters { key: "intra_op_thread_count" value { string_value: "1" } }',
         'parameters { key: "session.intra_op.allow_spinning" value { string_value: "0" } }',

@@ -80,7 +80,8 @@ def test_a_bad_tensor_is_named_and_the_server_goes_on(server, tensors, says):
 
 
 def test_a_request_without_a_prompt_is_told_so(server):
-    assert "prompt" in send(server, steps=np.asarray([2], np.int32))
+    for tensors in ({}, {"steps": np.asarray([2], np.int32)}):
+        assert "prompt: got none; say what the picture should show" in send(server, **tensors)
 
 
 def test_a_prompt_of_100_kilobytes_is_cut_with_a_note(client):

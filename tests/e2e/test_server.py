@@ -1,4 +1,4 @@
-"""The server on a small repository: the onnxruntime backend, failures, draining, leaving nothing."""
+"""The server on a small repository: onnxruntime backend, failures, draining, leaving nothing."""
 
 import os
 import queue
@@ -19,6 +19,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from server.errors import PortTaken, TritonFailed
+from server.picture import picture_problem
 from server.process import Server, serving
 from tests.e2e import mock_pipeline
 
@@ -115,6 +116,12 @@ def test_an_error_stays_with_its_request(triton):
     assert look_up(0) == 0.0
 
 
+def test_check_sees_whether_a_picture_comes(server):
+    assert list(picture_problem(server.grpc_url, "mock")) == []
+    (problem,) = picture_problem(server.grpc_url, "nobody")
+    assert "nobody" in problem
+
+
 def test_a_taken_port_is_named_before_anything_starts(repository):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -139,11 +146,12 @@ def test_a_broken_model_is_named(tmp_path):
 class Command:
     """``python -m server`` as a person runs it, and what there is to know about its Triton."""
 
-    def __init__(self, repository: Path) -> None:
+    def __init__(self, repository: Path, temporary: Path) -> None:
         ports = ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "server", "--repository", str(repository), *ports],
             cwd=PROJECT,
+            env={**os.environ, "TMPDIR": str(temporary)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -163,8 +171,8 @@ class Command:
 
 
 @pytest.fixture
-def command(repository) -> Iterator[Command]:
-    running = Command(repository)
+def command(repository, tmp_path) -> Iterator[Command]:
+    running = Command(repository, tmp_path)
     yield running
     running.process.kill()
     running.process.communicate()
@@ -193,15 +201,16 @@ class Stream:
                 return
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_running_request_finishes_before_the_server_stops(command, number):
-    running = Stream(command.grpc_url, steps=100).values()
+def test_a_running_request_finishes_before_the_server_stops(command):
+    idle = Stream(command.grpc_url, steps=1)
+    assert next(idle.values()) == 1  # its stream stays open
+    running = Stream(command.grpc_url, steps=30).values()
     first = next(running)
-    command.process.send_signal(number)
+    command.process.send_signal(signal.SIGTERM)
     time.sleep(0.5)
     with pytest.raises(InferenceServerException, match="no available versions"):
         list(Stream(command.grpc_url, steps=1).values())
-    assert [first, *running] == [step**2 for step in range(1, 101)]
+    assert [first, *running] == [step**2 for step in range(1, 31)]
     assert command.finish()[0] == 0
 
 

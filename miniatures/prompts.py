@@ -1,0 +1,58 @@
+"""The evaluation list: 300 captions with their seeds, 100 of them never seen in training.
+
+``prompts.json`` is the list; ``python -m miniatures.prompts`` writes it again.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from miniatures.captions import BY_CAPTION, HELD_OUT, TRAINING, Scene
+
+PATH = Path(__file__).with_name("prompts.json")
+SEEN_COUNT, HELD_OUT_COUNT = 200, 100
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One picture to make: its scene, the seed of its noise, and whether training left it out."""
+
+    scene: Scene
+    seed: int
+    held_out: bool
+
+
+def _digest(scene: Scene) -> bytes:
+    return hashlib.sha256(f"evaluation: {scene.caption}".encode()).digest()
+
+
+def make() -> tuple[Prompt, ...]:
+    """The list in order: 200 training captions, then 100 held out; a prompt's seed is its row.
+
+    There are 72 held-out captions, so the first 28 come again, with other seeds.
+    """
+    held_out = sorted(HELD_OUT, key=_digest)
+    scenes = sorted(TRAINING, key=_digest)[:SEEN_COUNT] + (2 * held_out)[:HELD_OUT_COUNT]
+    return tuple(Prompt(scene, seed, scene in HELD_OUT) for seed, scene in enumerate(scenes))
+
+
+def save(prompts: tuple[Prompt, ...]) -> None:
+    """Write ``prompts.json``, one prompt a line."""
+    rows = [
+        json.dumps(
+            {"caption": prompt.scene.caption, "seed": prompt.seed, "held_out": prompt.held_out}
+        )
+        for prompt in prompts
+    ]
+    PATH.write_text("[\n  " + ",\n  ".join(rows) + "\n]\n")
+
+
+def load() -> tuple[Prompt, ...]:
+    """The prompts of ``prompts.json``."""
+    rows = json.loads(PATH.read_text())
+    return tuple(Prompt(BY_CAPTION[row["caption"]], row["seed"], row["held_out"]) for row in rows)
+
+
+if __name__ == "__main__":
+    save(make())

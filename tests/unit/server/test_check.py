@@ -1,0 +1,62 @@
+"""The checks of files; that of pictures needs a server and is in tests/e2e."""
+
+import hashlib
+import json
+import re
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+
+from server import check
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """An exported pipeline of one graph; its files are in order and its server is not asked."""
+    monkeypatch.setattr(check, "_check_serving", lambda *_: True)
+    for model in ("sd3", "sd3_prepare", "sd3_denoise", "sd3_decode", "sd3_clip_l"):
+        (tmp_path / model).mkdir()
+        (tmp_path / model / "config.pbtxt").write_text(f'name: "{model}"')
+    graph = tmp_path / "sd3_clip_l" / "1"
+    graph.mkdir()
+    (graph / "model.onnx").write_bytes(b"graph")
+    (graph / "model.onnx.data").write_bytes(b"weights")
+    digests = [hashlib.sha256(part).hexdigest() for part in (b"graph", b"weights")]
+    manifest = {
+        "graphs": {"clip_l": hashlib.sha256("".join(digests).encode()).hexdigest()},
+        "tokens": {"clip_l": 77, "t5": 256},
+        "missing": ["t5"],
+    }
+    prepare = tmp_path / "sd3_prepare"
+    (prepare / "manifest.json").write_text(json.dumps(manifest))
+    (prepare / "tokenizers").mkdir()
+    Tokenizer(WordLevel({"a": 0}, "a")).save(str(prepare / "tokenizers" / "clip_l.json"))
+    return tmp_path
+
+
+def test_files_in_order_pass(repository, capsys):
+    assert check.check(repository)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["ok       sd3 configs", "ok       sd3 graphs", "ok       sd3 tokenizers"]
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "problem"),
+    [
+        ("sd3_denoise/config.pbtxt", "nonsense: {", "sd3 configs: .*sd3_denoise/config.pbtxt"),
+        ("sd3_decode/config.pbtxt", 'name: "sd4"', "sd3 configs: .*'sd4'.* must say 'sd3_decode'"),
+        ("sd3_decode/config.pbtxt", None, "sd3 configs: .*sd3_decode/config.pbtxt is missing"),
+        ("sd3_clip_l/1/model.onnx.data", "other", "sd3 graphs: .*sd3_clip_l/1 is not what"),
+        ("sd3_prepare/tokenizers/clip_l.json", "{}", "sd3 tokenizers: .*clip_l.json cannot be"),
+    ],
+)
+def test_a_problem_is_one_sentence_that_names_the_file(repository, capsys, path, text, problem):
+    if text is None:
+        (repository / path).unlink()
+    else:
+        (repository / path).write_text(text)
+    assert not check.check(repository)
+    problems = [line for line in capsys.readouterr().out.splitlines() if line.startswith("problem")]
+    assert len(problems) == 1
+    assert re.search(problem, problems[0])

@@ -1,0 +1,41 @@
+import json
+
+import pytest
+
+from server.errors import NothingToServe, ServerError
+from server.repository import exported
+
+
+def export(folder, name, graphs) -> None:
+    prepare = folder / f"{name}_prepare"
+    prepare.mkdir()
+    manifest = {"graphs": dict.fromkeys(graphs, "0"), "tokens": {}, "missing": []}
+    (prepare / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_names_that_begin_alike_are_kept_apart(tmp_path):
+    export(tmp_path, "sd3", ["transformer"])
+    export(tmp_path, "sd3_b", ["transformer"])
+    stages = ["prepare", "denoise", "decode", "transformer"]
+    first, second = exported(tmp_path)
+    assert first.models == ("sd3", *(f"sd3_{stage}" for stage in stages))
+    assert second.models == ("sd3_b", *(f"sd3_b_{stage}" for stage in stages))
+
+
+def test_a_pipeline_without_manifest_is_not_served(tmp_path):
+    export(tmp_path, "sd3", [])
+    (tmp_path / "sdxl_prepare").mkdir()
+    assert [pipeline.name for pipeline in exported(tmp_path)] == ["sd3"]
+
+
+def test_an_empty_repository_is_told_what_makes_a_pipeline(tmp_path):
+    with pytest.raises(NothingToServe, match="python -m export"):
+        exported(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"graphs": {}}'])
+def test_a_broken_manifest_is_named(tmp_path, text):
+    (tmp_path / "sd3_prepare").mkdir()
+    (tmp_path / "sd3_prepare" / "manifest.json").write_text(text)
+    with pytest.raises(ServerError, match=r"sd3_prepare/manifest.json is no manifest"):
+        exported(tmp_path)
