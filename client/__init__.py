@@ -1,7 +1,7 @@
 """Python client of a Stepwise server. Stands alone: it learns each pipeline from the server."""
 
 from client.client import Client
-from client.errors import ClientError, InvalidRequest, RequestFailed, ServerUnavailable
+from client.errors import ClientError, InvalidRequest, RequestFailed, ServerUnavailable, TimedOut
 from client.events import Event
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "InvalidRequest",
     "RequestFailed",
     "ServerUnavailable",
+    "TimedOut",
 ]

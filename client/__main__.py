@@ -1,21 +1,25 @@
 """python -m client sd3 "a large red star in the top left on a white background" --steps 20
+python -m client repeat picture.png
 
-Makes pictures with a pipeline of a running server. Beside the options below, every setting of
-the pipeline is an option of the same name: --steps, --seed, --guidance-scale, --negative-prompt,
---sampler, --num-images, --height, --width. They follow the prompt; one that is left out gets the
-server's default.
+Makes pictures with a pipeline of a running server, or repeats one from what its PNG file says.
+Beside the options below, every setting of the pipeline is an option of the same name: --steps,
+--seed, --guidance-scale, --negative-prompt, --sampler, --num-images, --height, --width. They
+follow the prompt; one that is left out gets the server's default, or the file's value.
 """
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
 from tqdm import tqdm
 
+from client import png
 from client.client import Client
 from client.errors import ClientError, InvalidRequest
 from client.events import Event
+
+_REPEAT = "repeat"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,18 +30,26 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawTextHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("pipeline", help="a pipeline that the server has, for example sd3")
-    parser.add_argument("prompt", help="what the picture should show")
+    parser.add_argument("pipeline", help=f"a pipeline that the server has, or {_REPEAT!r}")
+    parser.add_argument("prompt", help="what the picture should show, or the file to repeat")
     parser.add_argument("--url", default="127.0.0.1:8001", help="the server's gRPC address")
     parser.add_argument("--output", type=Path, default=Path("out.png"), help="file to write")
+    parser.add_argument("--timeout", type=float, help="seconds to wait for all pictures")
     options, rest = parser.parse_known_args(arguments)
     try:
-        settings = _settings(rest)
-        _generate(Client(options.url), options, settings)
+        request = _request(options.pipeline, options.prompt, _settings(rest))
+        _generate(Client(options.url, options.timeout), request, options.output)
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _request(pipeline: str, prompt: str, settings: dict[str, str]) -> dict[str, Any]:
+    """What to ask for: pipeline, prompt and settings in one."""
+    if pipeline == _REPEAT:
+        return {**png.load(Path(prompt)), **settings}
+    return {png.PIPELINE: pipeline, "prompt": prompt, **settings}
 
 
 def _settings(rest: list[str]) -> dict[str, str]:
@@ -55,14 +67,17 @@ def _settings(rest: list[str]) -> dict[str, str]:
     return settings
 
 
-def _generate(client: Client, options: argparse.Namespace, settings: dict[str, str]) -> None:
+def _generate(client: Client, request: dict[str, Any], output: Path) -> None:
+    settings = dict(request)
+    pipeline = settings.pop(png.PIPELINE)
+    output.parent.mkdir(parents=True, exist_ok=True)
     with tqdm(unit="step", leave=False) as bar:
-        for event in client.generate(options.pipeline, options.prompt, **settings):
+        for event in client.generate(pipeline, **settings):
             bar.total, bar.n = event.steps, event.step
             bar.refresh()
             if event.image is not None:
-                path = _path(options.output, event.index)
-                Image.fromarray(event.image).save(path)
+                path = _path(output, event.index)
+                png.save(event, path, {**client.defaults(pipeline), **request})
                 bar.write(_summary(event, path))
 
 

@@ -1,6 +1,8 @@
 """Calls a pipeline over gRPC and iterates over its answers."""
 
+import json
 import queue
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,44 +13,46 @@ from tritonclient import grpc
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
-from client.errors import InvalidRequest, RequestFailed, typed
+from client.errors import InvalidRequest, RequestFailed, ServerUnavailable, TimedOut, typed
 from client.events import Event, parse
 
 Setting = str | int | float
+_RETRY_SECONDS = 0.2
 
 
 class Client:
     """A connection to one server; safe to use from several threads.
 
     Every request opens a stream of its own, so that closing one leaves the others alone.
+    ``timeout`` is how many seconds a request may take in all; None waits as long as it takes.
     """
 
-    def __init__(self, url: str = "127.0.0.1:8001") -> None:
+    def __init__(self, url: str = "127.0.0.1:8001", timeout: float | None = None) -> None:
         self.url = url
+        self.timeout = timeout
         self._server = grpc.InferenceServerClient(url)
-        self._inputs: dict[str, dict[str, str]] = {}
+        self._configs: dict[str, Any] = {}
 
     def inputs(self, pipeline: str) -> Mapping[str, str]:
         """The names and Triton types of the pipeline's inputs, asked of the server once.
 
         Raises ServerUnavailable if nobody answers or the pipeline is not served.
         """
-        if pipeline not in self._inputs:
-            try:
-                config = self._server.get_model_config(pipeline).config
-            except InferenceServerException as error:
-                raise typed(error, self.url) from error
-            self._inputs[pipeline] = {
-                tensor.name: _type_name(tensor.data_type) for tensor in config.input
-            }
-        return self._inputs[pipeline]
+        tensors = self._config(pipeline).input
+        return {tensor.name: _type_name(tensor.data_type) for tensor in tensors}
+
+    def defaults(self, pipeline: str) -> dict[str, Any]:
+        """What the server takes for settings that a request leaves out, asked once."""
+        parameters = self._config(f"{pipeline}_prepare").parameters
+        defaults: dict[str, Any] = json.loads(parameters["request"].string_value)["defaults"]
+        return defaults
 
     def generate(self, pipeline: str, prompt: str, **settings: Setting) -> Iterator[Event]:
         """Yield progress and results in the order in which the server sends them.
 
         ``settings`` are the pipeline's inputs by name, for example ``steps=20, seed=7``; text is
         converted to the input's type. Closing the iterator cancels the stream. Raises
-        InvalidRequest, ServerUnavailable or RequestFailed.
+        InvalidRequest, ServerUnavailable, TimedOut or RequestFailed.
         """
         known = self.inputs(pipeline)
         tensors = [
@@ -60,6 +64,22 @@ class Client:
         """The results alone, one event per picture; waits for all of them."""
         events = self.generate(pipeline, prompt, **settings)
         return [event for event in events if event.kind == "result"]
+
+    def _config(self, model: str) -> Any:
+        """A model's config; asking again is harmless, so one lost connection is tried again."""
+        if model not in self._configs:
+            try:
+                self._configs[model] = self._ask(model)
+            except ServerUnavailable:
+                time.sleep(_RETRY_SECONDS)
+                self._configs[model] = self._ask(model)
+        return self._configs[model]
+
+    def _ask(self, model: str) -> Any:
+        try:
+            return self._server.get_model_config(model, client_timeout=self.timeout).config
+        except InferenceServerException as error:
+            raise typed(error, self.url) from error
 
     def _stream(self, pipeline: str, tensors: list[grpc.InferInput]) -> Iterator[Event]:
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -78,9 +98,10 @@ class Client:
 
     def _events(self, answers: "queue.SimpleQueue[Any]") -> Iterator[Event]:
         """Answers as events until the last one; RequestFailed if no picture was among them."""
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
         done = False
         while True:
-            result, error = answers.get()
+            result, error = self._next(answers, deadline)
             if error is not None:
                 raise typed(error, self.url) from error
             response = result.get_response()
@@ -92,6 +113,17 @@ class Client:
                 break
         if not done:
             raise RequestFailed("the server ended the request without a picture; see its log")
+
+    def _next(self, answers: "queue.SimpleQueue[Any]", deadline: float | None) -> Any:
+        """The next answer; TimedOut if it does not come before ``deadline``."""
+        try:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            return answers.get(timeout=left)
+        except queue.Empty:
+            raise TimedOut(
+                f"no complete answer within {self.timeout:g} s; the server may be busy: "
+                "allow more time or ask for fewer steps"
+            ) from None
 
 
 def _type_name(data_type: int) -> str:

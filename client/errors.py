@@ -3,6 +3,7 @@
 ClientError
 ├── InvalidRequest       the pipeline has no such setting, or the value is not allowed
 ├── ServerUnavailable    nobody answers, the pipeline is not served, or the server is stopping
+├── TimedOut             no complete answer within the caller's or the request's time
 └── RequestFailed        the server failed on this request
 """
 
@@ -21,6 +22,10 @@ class ServerUnavailable(ClientError):
     """Nobody answers at this address, the pipeline is not served there, or the server stops."""
 
 
+class TimedOut(ClientError):
+    """No complete answer within the caller's or the request's time."""
+
+
 class RequestFailed(ClientError):
     """The server failed on this request."""
 
@@ -29,6 +34,7 @@ _BY_STATUS: dict[str, type[ClientError]] = {
     "StatusCode.INVALID_ARGUMENT": InvalidRequest,
     "StatusCode.NOT_FOUND": ServerUnavailable,
     "StatusCode.UNAVAILABLE": ServerUnavailable,
+    "StatusCode.DEADLINE_EXCEEDED": TimedOut,
 }
 
 

@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 from PIL import Image
 
+from client import Client, TimedOut, png
 from client.__main__ import main
 
 PROMPT = "a large red star in the top left on a white background"
@@ -23,3 +25,42 @@ def test_what_the_server_refuses_is_one_sentence_and_status_1(server, tmp_path, 
     assert main(["sd3", PROMPT, "--url", server.grpc_url, *options]) == 1
     assert "steps: got 0; allowed are 1 to 100" in capsys.readouterr().err
     assert not (tmp_path / "none.png").exists()
+
+
+def test_a_picture_is_repeated_from_its_file(server, tmp_path, capsys):
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    asked = ["--steps", "3", "--num-images", "2", "--height", "48", "--negative-prompt", "é, blue"]
+    url = ["--url", server.grpc_url]
+    assert main(["sd3", PROMPT, *url, *asked, "--output", str(first)]) == 0
+    second = tmp_path / "first-1.png"
+    request = png.load(second)
+    assert request["negative_prompt"] == "é, blue"
+    assert (request["guidance_scale"], request["sampler"], request["pipeline"]) == (
+        7,
+        "euler",
+        "sd3",
+    )
+    assert (request["height"], request["width"], request["num_images"]) == (48, 64, 1)
+    assert main(["repeat", str(second), *url, "--output", str(again)]) == 0
+    pictures = [np.asarray(Image.open(path)).astype(int) for path in (second, again)]
+    difference = np.abs(pictures[0] - pictures[1]).max()
+    print(f"largest difference {difference} of 255, ceiling 1")
+    assert difference <= 1
+
+
+def test_a_file_without_a_request_is_refused(tmp_path, capsys):
+    plain, no_picture = tmp_path / "plain.png", tmp_path / "text.png"
+    Image.new("RGB", (8, 8)).save(plain)
+    no_picture.write_text("no picture")
+    assert main(["repeat", str(plain)]) == 1
+    assert "plain.png: holds no request" in capsys.readouterr().err
+    assert main(["repeat", str(no_picture)]) == 1
+    assert "cannot be read as a picture" in capsys.readouterr().err
+
+
+def test_a_request_that_takes_too_long_is_given_up(server):
+    hasty = Client(server.grpc_url)
+    hasty.inputs("sd3")
+    hasty.timeout = 0.05
+    with pytest.raises(TimedOut, match="no complete answer within 0.05 s"):
+        hasty.pictures("sd3", PROMPT, steps=100)

@@ -1,0 +1,85 @@
+"""Generated requests: each gets a picture or a sentence that names a field, and changes nothing.
+
+``FUZZ_EXAMPLES`` says how many; ``make fuzz`` runs 2,000.
+"""
+
+import os
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipelines import SD3
+from tests.e2e.test_bad_input import PROMPT, send
+
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
+FIELDS = [tensor.name for tensor in SD3.request]
+NUMPY = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "BYTES": np.object_}
+
+shapes = st.sampled_from([(1,), (1,), (1,), (1,), (0,), (2,), (1, 1), (3, 2)])
+dtypes = st.sampled_from([np.int32, np.int64, np.float32, np.uint8, np.object_])
+texts = st.one_of(
+    st.binary(max_size=40),
+    st.text(max_size=60).map(str.encode),
+    st.sampled_from([b"euler", b"../../etc/passwd", b"__import__('os')", b"<|endoftext|>" * 30]),
+)
+usual = {
+    "steps": st.integers(1, 3),
+    "num_images": st.integers(1, 2),
+    "height": st.sampled_from([32, 48, 64, 96]),
+    "width": st.sampled_from([32, 80, 64]),
+    "seed": st.integers(-(2**63), 2**63 - 1),
+    "guidance_scale": st.floats(0, 30, width=32),
+}
+odd = {
+    np.int32: st.integers(-(2**31), 2**31 - 1),
+    np.int64: st.integers(-(2**63), 2**63 - 1),
+    np.float32: st.floats(width=32),
+    np.uint8: st.integers(0, 255),
+    np.object_: texts,
+}
+
+
+@st.composite
+def tensors(draw):
+    """Request tensors by name: mostly right, some of them wrong in value, type or shape."""
+    chosen = {"prompt": np.full((1,), PROMPT.encode(), np.object_), "steps": _one(2, np.int32)}
+    for field in draw(st.lists(st.sampled_from([*FIELDS, "colour"]), max_size=4, unique=True)):
+        right = next((t.dtype for t in SD3.request if t.name == field), "FP32")
+        dtype = NUMPY[right] if draw(st.integers(0, 4)) else draw(dtypes)
+        values = usual[field] if field in usual and draw(st.booleans()) else odd[dtype]
+        try:
+            value = np.full(draw(shapes), draw(values), dtype)
+        except (OverflowError, ValueError, TypeError):
+            value = np.full((1,), draw(odd[dtype]), dtype)
+        chosen[field] = value
+    if draw(st.integers(0, 19)) == 0:
+        del chosen["prompt"]
+    return chosen
+
+
+def _one(value, dtype):
+    return np.full((1,), value, dtype)
+
+
+def test_every_generated_request_is_answered_and_no_neighbour_changes(server, client):
+    def control():
+        return client.pictures("sd3", PROMPT, steps=6, seed=99)[0].image
+
+    before, answers = control(), {"pictures": 0, "errors": 0}
+
+    @settings(
+        max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
+    @given(tensors())
+    def run(asked):
+        if asked["steps"].dtype == np.int32 and 4 < asked["steps"].max(initial=0) <= 100:
+            asked["steps"] = _one(3, np.int32)
+        message = send(server, **asked)
+        answers["pictures" if message is None else "errors"] += 1
+        assert message is None or any(field in message for field in [*asked, "prompt"]), message
+
+    run()
+    print(f"{answers}; the control picture must be bit-identical")
+    assert min(answers.values()) > EXAMPLES // 20
+    assert np.array_equal(before, control())
