@@ -38,18 +38,25 @@ def lay_out(folder: Path) -> Path:
     return folder
 
 
-def environment(inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of tritonserver and of the Python models that it starts.
+def environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the wheel's tritonserver, whose libraries lie beside it."""
+    libraries = (str(_LIBRARIES), str(sysconfig.get_config_var("LIBDIR")))
+    return {
+        **python_models(inherited),
+        "LD_LIBRARY_PATH": _joined(*libraries, inherited.get("LD_LIBRARY_PATH", "")),
+    }
+
+
+def python_models(inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment that the Python models of any tritonserver need.
 
     A stub embeds a Python that ignores PYTHONPATH and takes its packages from the first
     ``python3`` in PATH, so the running one comes first; it finds ours in its working directory,
     ``PROJECT``. Its BLAS gets one thread: no Python model multiplies matrices.
     """
-    libraries = (str(_LIBRARIES), str(sysconfig.get_config_var("LIBDIR")))
     return {
         **inherited,
         "PATH": _joined(str(Path(sys.executable).parent), inherited.get("PATH", "")),
-        "LD_LIBRARY_PATH": _joined(*libraries, inherited.get("LD_LIBRARY_PATH", "")),
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }

@@ -22,7 +22,8 @@ class Settings:
 
     ``models`` are loaded and no others; ``pipelines`` are the ensembles among them, which is what
     clients call. ``backends`` is Triton's backend directory. Every shared memory region that
-    Triton's Python models make begins with ``shm_prefix``.
+    Triton's Python models make begins with ``shm_prefix``. A model is served with its
+    ``configs/<config_name>.pbtxt`` where it has one, else with its ``config.pbtxt``.
     """
 
     repository: Path
@@ -32,6 +33,7 @@ class Settings:
     shm_prefix: str
     ports: Ports = Ports()
     host: str = LOOPBACK
+    config_name: str | None = None
 
 
 def arguments(settings: Settings) -> list[str]:
@@ -42,6 +44,7 @@ def arguments(settings: Settings) -> list[str]:
         f"--backend-directory={settings.backends}",
         "--model-control-mode=explicit",
         *(f"--load-model={model}" for model in settings.models),
+        *(f"--model-config-name={name}" for name in (settings.config_name,) if name),
         f"--backend-config=python,shm-region-prefix-name={settings.shm_prefix}",
         f"--grpc-address={settings.host}",
         f"--grpc-port={ports.grpc}",

@@ -12,10 +12,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from server import embedded, log, ports, repository
+from server import embedded, installation, log, ports, repository
 from server.drain import drain
 from server.errors import TritonFailed
 from server.flags import EXIT_SECONDS, LOOPBACK, Ports, Settings, arguments
+from server.installation import Installation
 
 logger = logging.getLogger(__name__)
 
@@ -75,16 +76,18 @@ def serving(
     pipelines = repository.exported(folder)
     chosen = ports.choose(Ports(grpc_port, http_port, metrics_port), host)
     with tempfile.TemporaryDirectory(prefix="stepwise-") as temporary:
+        triton = installation.find(Path(temporary, "backends"))
         settings = Settings(
             repository=folder.resolve(),
             pipelines=tuple(pipeline.name for pipeline in pipelines),
             models=tuple(model for pipeline in pipelines for model in pipeline.models),
-            backends=embedded.lay_out(Path(temporary, "backends")),
+            backends=triton.backends,
             shm_prefix=f"{Path(temporary).name}-",
             ports=chosen,
             host=host,
+            config_name=triton.config_name,
         )
-        server = _start(settings, Path(temporary, "triton.log"))
+        server = _start(triton, settings, Path(temporary, "triton.log"))
         try:
             _wait_ready(server)
             try:
@@ -95,17 +98,17 @@ def serving(
             _stop(server)
 
 
-def _start(settings: Settings, output: Path) -> Server:
+def _start(triton: Installation, settings: Settings, output: Path) -> Server:
     # A session of its own: Ctrl-C must reach us alone, because we drain before Triton stops.
     # setpriv: should we be killed, Triton stops too.
-    command = ["setpriv", "--pdeathsig", "TERM", str(embedded.BINARY), *arguments(settings)]
+    command = ["setpriv", "--pdeathsig", "TERM", str(triton.binary), *arguments(settings)]
     with output.open("wb") as sink:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env=embedded.environment(),
+            env=triton.environment,
             cwd=embedded.PROJECT,
             start_new_session=True,
         )
