@@ -1,0 +1,186 @@
+"""The image's steps, as far as they run without a container engine."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+
+from server import embedded, installation
+from server.drain import DRAIN_SECONDS
+from server.flags import EXIT_SECONDS
+from server.process import serving
+from tests.e2e import mock_pipeline
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+# What each image runs, and what in it comes with Triton or TensorRT.
+ROLES = {"serve": ("server", "pipelines", "model_repository"), "export": ("export", "pipelines")}
+FROM_THE_IMAGE = {"triton_python_backend_utils", "tensorrt"}
+# pip takes wheels of any of these for Ubuntu 24.04 on x86-64.
+PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64")
+
+
+def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def names(path: Path) -> set[str]:
+    """The packages in a requirements file, without versions and extras."""
+    lines = [line for line in path.read_text().splitlines() if line and line[0] != "#"]
+    return {re.split(r"[=\[]", line)[0].replace("_", "-").lower() for line in lines}
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = re.findall(r"^([\w.-]+)(?:\[\w+\])?==(\S+)$", (ROOT / name).read_text(), re.MULTILINE)
+    return {package.replace("_", "-").lower(): version for package, version in lines}
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> Path:
+    """A new virtual environment with what the serving image has."""
+    folder = tmp_path_factory.mktemp("serve") / "venv"
+    done = run(DEPLOY / "install.sh", "serve", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_hadolint_finds_nothing():
+    done = run(Path(sys.executable).with_name("hadolint"), "Dockerfile")
+    assert done.returncode == 0, done.stdout
+
+
+def test_both_stages_pin_one_release():
+    images = re.findall(r"^FROM (\S+) AS (\w+)$", DOCKERFILE, re.MULTILINE)
+    assert images[1:] == [("triton", "export"), ("triton", "serve")]
+    release = re.fullmatch(r"nvcr\.io/nvidia/tritonserver:(\d+\.\d+)-py3", images[0][0])
+    assert release
+    assert float(release[1]) >= 26.04
+
+
+def test_what_the_dockerfile_copies_exists_and_reaches_the_build():
+    sources = re.findall(r"^COPY (\S+) \S+$", DOCKERFILE, re.MULTILINE)
+    assert sources
+    ignore = (ROOT / ".dockerignore").read_text().splitlines()
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert f"!{source}" in ignore, source
+
+
+def test_every_shell_step_is_a_script():
+    steps = re.findall(r"^RUN (.+)$", DOCKERFILE, re.MULTILINE)
+    assert steps
+    for words in (command.split() for step in steps for command in step.split(" && ")):
+        assert os.access(ROOT / words[0], os.X_OK), words
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_an_image_has_every_package_that_its_code_imports(role):
+    known = packages_distributions()
+    listed = names(DEPLOY / f"{role}.txt") | {"protobuf"}  # tritonclient[grpc] brings protobuf
+    for package in ROLES[role]:
+        for path in (ROOT / package).rglob("*.py"):
+            if "backends" not in path.parts:
+                missing = {
+                    module
+                    for module in third_party(path)
+                    if not {name.replace("_", "-").lower() for name in known[module]} & listed
+                }
+                assert not missing, f"{path.relative_to(ROOT)} imports {missing}"
+
+
+def third_party(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    tops = {module.split(".")[0] for module in modules}
+    ours = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    return tops - sys.stdlib_module_names - ours - FROM_THE_IMAGE
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nothing_that_an_image_installs_floats(role):
+    assert names(DEPLOY / f"{role}.txt") <= pins("constraints.txt").keys()
+
+
+def test_constraints_and_requirements_agree():
+    constraints = pins("constraints.txt")
+    for package, version in pins("requirements.txt").items():
+        assert constraints.get(package, version) == version, package
+
+
+def test_the_serving_image_can_import_what_it_runs(environment):
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for package in ("pipelines", "server")
+        for path in (ROOT / package).rglob("*.py")
+        if "backends" not in path.parts and path != ROOT / "pipelines" / "triton.py"
+    )
+    assert "pipelines.prepare" in modules
+    done = run(environment / "bin" / "python", "-c", f"import tokenizers, {', '.join(modules)}")
+    assert done.returncode == 0, done.stderr
+    done = run(environment / "bin" / "python", "-m", "server", "--help")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_serving_image_resolves_for_its_own_python(tmp_path):
+    done = run(
+        *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed"),
+        *("--python-version=3.12", "--only-binary=:all:", "--target", tmp_path),
+        *(f"--platform={platform}" for platform in PLATFORMS),
+        *("--requirement", DEPLOY / "serve.txt", "--constraint", ROOT / "constraints.txt"),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_export_image_resolves(tmp_path):
+    done = run(DEPLOY / "install.sh", "export", tmp_path / "venv", PIP_DRY_RUN="1")
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        rf"Would install .*torch-{re.escape(pins('requirements.txt')['torch'])}", done.stdout
+    )
+
+
+def test_tensorrt_bindings_need_the_tensorrt_of_an_image(tmp_path):
+    done = run(DEPLOY / "install_tensorrt.sh", tmp_path)
+    assert done.returncode == 1
+    assert "no libnvinfer package here; run this in a Triton image" in done.stderr
+
+
+def test_the_container_path_serves_and_its_health_check_tells(environment, tmp_path, monkeypatch):
+    """The wheel's Triton laid out as the image has it: the binary, its backends, no scratch."""
+    container = tmp_path / "tritonserver"
+    shutil.copytree(embedded.BINARY.parent, container / "bin")
+    embedded.lay_out(container / "backends")
+    libraries = embedded.environment(os.environ)["LD_LIBRARY_PATH"]
+    monkeypatch.setenv("LD_LIBRARY_PATH", libraries)
+    monkeypatch.setattr(installation, "CONTAINER", container)
+    check = (environment / "bin" / "python", DEPLOY / "healthcheck.py")
+    with serving(mock_pipeline.build(tmp_path / "repository")) as server:
+        port = str(server.settings.ports.http)
+        assert "--model-config-name=tensorrt" in server.process.args
+        assert run(*check, port).returncode == 0
+    done = run(*check, port)
+    assert done.returncode == 1
+    assert f"not ready on port {port}" in done.stderr
+
+
+def test_compose_gives_the_server_memory_and_time():
+    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["stepwise"]
+    assert service["shm_size"] == "1gb"
+    grace = float(service["stop_grace_period"].removesuffix("s"))
+    assert grace > DRAIN_SECONDS + EXIT_SECONDS + 5
+    assert service["build"]["target"] == "serve"
