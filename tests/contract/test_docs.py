@@ -1,0 +1,130 @@
+"""Every command in README.md and docs/ exists: modules, their options, make targets, files."""
+
+import functools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines import PIPELINES
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# What a reader's own commands make; everything else that looks like a path must be there.
+MADE = ("out/", "checkpoints/")
+IMAGES = {"stepwise-export": "export", "stepwise": "server"}
+DOCKER_VALUES = {
+    *("--file", "--gpus", "--publish", "--shm-size", "--stop-timeout", "--tag", "--target"),
+    *("--user", "--volume"),
+}
+DOCKER_FLAGS = {"--rm", "--detach"}
+HF = {"download": {"--local-dir", "--include", "--exclude", "--force-download"}, "auth": set()}
+
+
+def commands(page: Path) -> list[str]:
+    """The shell commands of a page: indented blocks and ``sh`` fences, continuations joined."""
+    text = re.sub(r"```(?!sh\n).*?```", "", page.read_text(), flags=re.DOTALL)
+    text = re.sub(r"\\\n\s*", "", text)
+    fenced = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line for block in fenced for line in block.splitlines()]
+    lines += re.findall(r"^    (\S.*)$", text, flags=re.MULTILINE)
+    return [line for line in lines if line.strip()]
+
+
+CASES = [(page.relative_to(ROOT).as_posix(), line) for page in PAGES for line in commands(page)]
+
+
+@functools.cache
+def help_of(*command: str) -> str:
+    done = subprocess.run(
+        [*command, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def options(words: list[str]) -> list[str]:
+    return [word.partition("=")[0] for word in words if word.startswith("--")]
+
+
+def known(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
+
+
+def check_module(module: str, words: list[str]) -> None:
+    text = help_of(sys.executable, "-m", module)
+    allowed = known(text)
+    if module == "client":
+        settings = {tensor.name for tensor in PIPELINES["sd3"].request} - {"prompt"}
+        allowed = {"--url", "--output"} | {f"--{name.replace('_', '-')}" for name in settings}
+    for option in options(words):
+        assert option in allowed, f"python -m {module} has no {option}, but {sorted(allowed)}"
+        choices = re.search(rf"{option} {{(.+?)}}", text)
+        if choices:
+            assert words[words.index(option) + 1] in choices[1].split(",")
+    if module == "export":
+        assert words[0] in PIPELINES, words[0]
+
+
+def check_make(target: str) -> None:
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert target in targets, f"the Makefile has no {target}, but {targets}"
+
+
+def check_hf(words: list[str]) -> None:
+    shown = known(help_of(str(Path(sys.executable).with_name("hf")), *subcommand(words)))
+    assert set(options(words)) <= shown
+
+
+def subcommand(words: list[str]) -> list[str]:
+    return words[:2] if words[0] == "auth" else words[:1]
+
+
+def check_docker(words: list[str]) -> None:
+    """Options are those that we know; what follows one of our images is its module's."""
+    named = next((word for word in words if word in IMAGES and words[0] == "run"), None)
+    end = words.index(named) if named else len(words)
+    assert set(options(words[:end])) <= DOCKER_VALUES | DOCKER_FLAGS
+    if "--target" in words[:end]:
+        stages = re.findall(r"^FROM \S+ AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+        assert words[words.index("--target") + 1] in stages
+    if named:
+        check_module(IMAGES[named], words[end + 1 :])
+
+
+def check_files(words: list[str]) -> None:
+    for word in words:
+        if re.fullmatch(r"[\w.-]+(/[\w.-]+)+", word) and not word.startswith(MADE):
+            repository = word.count("/") == 1 and word.startswith("stabilityai/")
+            assert repository or (ROOT / word).exists(), f"{word} is not there"
+
+
+def test_pages_have_commands():
+    assert {page for page, _ in CASES} >= {"README.md", "docs/sd3_medium.md"}
+
+
+@pytest.mark.parametrize(("page", "line"), CASES, ids=[line for _, line in CASES])
+def test_a_command_of_the_pages_exists(page, line):
+    words = shlex.split(line, comments=True)
+    program, rest = os.path.basename(words[0]), words[1:]
+    if program == "python":
+        assert rest[0] == "-m", f"{page}: {line}"
+        check_module(rest[1], rest[2:])
+    elif program == "make":
+        check_make(rest[0])
+    elif program == "hf":
+        check_hf(rest)
+    elif program == "docker":
+        check_docker(rest)
+    else:
+        pytest.fail(f"{page} uses {program}, which this test knows nothing of: {line}")
+    check_files(rest)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
