@@ -59,7 +59,8 @@ def check_module(module: str, words: list[str]) -> None:
     allowed = known(text)
     if module == "client":
         settings = {tensor.name for tensor in PIPELINES["sd3"].request} - {"prompt"}
-        allowed = {"--url", "--output"} | {f"--{name.replace('_', '-')}" for name in settings}
+        own = known(text.partition("\noptions:")[2])
+        allowed = own | {f"--{name.replace('_', '-')}" for name in settings}
     for option in options(words):
         assert option in allowed, f"python -m {module} has no {option}, but {sorted(allowed)}"
         choices = re.search(rf"{option} {{(.+?)}}", text)
