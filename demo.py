@@ -15,7 +15,7 @@ from server.process import serving
 ROOT = Path(__file__).parent
 PIPELINE = "sd3"
 STEPS = 20
-GUIDANCE_SCALE = 3.0
+GUIDANCE_SCALE = 1.5
 PROMPTS = (
     "a large red star in the top left on a white background",
     "a small blue circle in the center on a black background",

@@ -1,0 +1,25 @@
+import numpy as np
+
+from pipelines import SD3
+from pipelines.decode import response
+from pipelines.events import Event
+
+EVENT = Event("progress", 1, 3, 20, -7, 1.5, 30.25, 2.5, ("a note",))
+
+
+def test_events_survive_json():
+    assert Event.from_json(EVENT.to_json()) == EVENT
+
+
+def test_a_response_has_every_tensor_of_the_pipeline_with_its_type():
+    types = {"UINT8": np.uint8, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
+    answer = response(SD3, EVENT, np.zeros((1, 16, 24, 3), np.uint8))
+    assert list(answer) == [tensor.name for tensor in SD3.response]
+    for tensor in SD3.response:
+        assert answer[tensor.name].dtype == types.get(tensor.dtype, object), tensor.name
+    assert answer["image"].shape == (16, 24, 3)
+    assert answer["timings_ms"].tolist() == [1.5, 30.25]
+
+
+def test_progress_alone_has_an_empty_picture():
+    assert response(SD3, EVENT, None)["image"].shape == (0, 0, 3)
