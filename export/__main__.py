@@ -104,13 +104,14 @@ def _export_graphs(target: Target, source: str) -> None:
         return
     for name in target.checkpoint.missing:
         log.info("%s: missing from the checkpoint; zeros take its place", name)
-    # These take seconds to import, which an export that is already there need not wait for.
-    from export.half import halve
-    from export.repository import export
-
+    # Imports that take seconds, which an export that is already there need not wait for.
     if not is_finished(replace(target, precision="fp32"), source):
+        from export.repository import export
+
         export(target, source)
     if target.precision == "fp16":
+        from export.half import halve
+
         halve(target)
     log.info("%s: exported in %.0f s", target.repository, time.monotonic() - start)
 

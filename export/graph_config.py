@@ -25,7 +25,7 @@ def graph_config(component: Component, name: str, path: Path) -> pb.ModelConfig:
         for value in (*graph.input, *graph.output)
     }
     config = _config(component, name, "onnxruntime", shapes)
-    config.parameters.MergeFrom(pb.ModelConfig(parameters=strings(_PARAMETERS)).parameters)
+    config.MergeFrom(pb.ModelConfig(parameters=strings(_PARAMETERS)))
     return config
 
 
