@@ -85,7 +85,9 @@ def _enumerated(trt: Any, name: str, capability: str) -> Any:
     known = {key: value for key, value in vars(trt.ComputeCapability).items() if key[:2] == "SM"}
     key = f"SM{capability.replace('.', '')}"
     if key not in known:
-        allowed = ", ".join(f"{key[2:-1]}.{key[-1]}" for key in sorted(known))
+        allowed = ", ".join(
+            f"{key[2:-1]}.{key[-1]}" for key in sorted(known, key=lambda key: int(key[2:]))
+        )
         raise EngineError(
             f"{name} {trt.__version__} does not build for compute capability {capability}; "
             f"allowed are {allowed}"

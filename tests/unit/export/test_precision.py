@@ -1,4 +1,5 @@
 import shutil
+import warnings
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from benchmarks.inprocess import InProcess
 from benchmarks.peers import psnr
@@ -80,6 +82,22 @@ def run(path, feed):
     return session.run(None, feed)
 
 
+def evaluate(path, feed):
+    """Outputs in true float16: ONNX Runtime's CPU kernels keep float32 where they can."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return ReferenceEvaluator(str(path)).run(None, feed)
+
+
+def relative(got, expected):
+    return np.linalg.norm(got - expected.astype(float)) / np.linalg.norm(expected.astype(float))
+
+
+def small(feed):
+    """At most 4 x 4 latents, of which the reference evaluator makes a picture in seconds."""
+    return {k: v[..., :4, :4] if k == "latents" else v for k, v in feed.items()}
+
+
 def scale(source, module, factor, path):
     """A copy of a graph with the weights of some of its modules multiplied."""
     model = ir.load(source)
@@ -118,14 +136,12 @@ def test_half_graphs_are_near_and_keep_their_types(single, half, feeds):
             assert value.dtype.name.replace("FLOAT", "FP32") == tensor.dtype
         kinds = [v.dtype for v in got.initializers.values() if v.const_value.size > 1000]
         assert ir.DataType.FLOAT16 in kinds
+        feed = small(feeds[name][0])
         for expected, value in zip(
-            run(graph(single, name), feeds[name][0]),
-            run(graph(half, name), feeds[name][0]),
-            strict=True,
+            run(graph(single, name), feed), evaluate(graph(half, name), feed), strict=True
         ):
-            relative = np.linalg.norm(expected - value.astype(float)) / np.linalg.norm(expected)
-            print(f"{name}: {relative:.1e}, {TOLERANCE:g}")
-            assert relative <= TOLERANCE
+            print(f"{name}: {relative(value, expected):.1e}, {TOLERANCE:g}")
+            assert relative(value, expected) <= TOLERANCE
 
 
 def test_a_half_export_is_finished_and_not_taken_for_a_single_one(half):
@@ -139,24 +155,23 @@ def test_a_half_export_is_finished_and_not_taken_for_a_single_one(half):
 
 @pytest.mark.parametrize("name", SCALED)
 def test_what_overflows_stays_in_single_precision(single, feeds, name, tmp_path, monkeypatch):
-    """Weights scaled until a cast of every node gives black pictures; the islands do not."""
-    where = target(shutil.copytree(single.repository, tmp_path / "repository"))
-    scaled = scale(graph(where, name), *SCALED[name], tmp_path / GRAPH)
-    shutil.copy(scaled, graph(where, name))
-    expected = picture(where, CAPTIONS[0], 7)
-    assert expected.max() > 0
-
-    check_ranges(scaled, name, feeds[name])
-    write_half(scaled, name, graph(where, name).parent)
-    distance = psnr(expected, picture(where, CAPTIONS[0], 7))
-    print(f"{name}: {distance:.1f} dB, {FLOOR_DB:g}")
-    assert distance >= FLOOR_DB
+    """Weights scaled until a cast of every node gives nothing but zeros; the islands do not."""
+    scaled = scale(graph(single, name), *SCALED[name], tmp_path / "scaled.onnx")
+    feed = small(feeds[name][0])
+    (expected,) = run(scaled, feed)
+    check_ranges(scaled, name, [feed])
+    (got,) = evaluate(write_half(scaled, name, tmp_path), feed)
+    print(f"{name}: {relative(got, expected):.1e}, {TOLERANCE:g}")
+    assert relative(got, expected) <= TOLERANCE
+    if name == "vae_decoder":
+        print(f"{psnr(got, expected):.1f} dB, {FLOOR_DB:g}")
+        assert psnr(got, expected) >= FLOOR_DB
 
     monkeypatch.setitem(ISLANDS, name, BLANKET[name])
     with pytest.raises(PrecisionError, match=rf"{name}: node_\S+ \(\S+ in .*\) reaches .*65504"):
-        check_ranges(scaled, name, feeds[name])
-    write_half(scaled, name, graph(where, name).parent)
-    assert picture(where, CAPTIONS[0], 7).max() == 0
+        check_ranges(scaled, name, [feed])
+    (blank,) = evaluate(write_half(scaled, name, tmp_path), feed)
+    assert not np.any(blank)
 
 
 def test_values_too_small_for_half_precision_are_named(single, feeds, tmp_path):
