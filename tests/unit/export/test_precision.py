@@ -174,6 +174,11 @@ def test_what_overflows_stays_in_single_precision(single, feeds, name, tmp_path,
     assert not np.any(blank)
 
 
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
+def test_every_component_has_its_islands(pipeline):
+    assert {component.name for component in pipeline.components} <= ISLANDS.keys()
+
+
 def test_values_too_small_for_half_precision_are_named(single, feeds, tmp_path):
     scaled = scale(graph(single, "t5"), "*.block.1.*.q", 1e-9, tmp_path / GRAPH)
     with pytest.raises(PrecisionError, match=r"t5: node_\S+ \(MatMul in \S+q\) stays below"):
@@ -199,7 +204,7 @@ def test_weights_beside_a_graph_stay_beside_it(single, feeds, tmp_path, monkeypa
     monkeypatch.setattr("export.precision.LARGEST_INLINE_BYTES", 10_000)
     feed = feeds["clip_l"][0]
     expected = write_half(graph(single, "clip_l"), "clip_l", tmp_path)
-    assert (tmp_path / "model.onnx.data").stat().st_size > expected.stat().st_size
+    assert (tmp_path / "model.onnx.data").stat().st_size > 100_000
     (tmp_path / "large").mkdir()
     large = tmp_path / "large" / GRAPH
     ir.save(ir.load(graph(single, "clip_l")), large, external_data="model.onnx.data")
