@@ -24,7 +24,7 @@ Array = npt.NDArray[Any]
 def session(repository: Path, model: str) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session with the thread settings that the served graphs have."""
     options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     path = repository / model / "1" / "model.onnx"
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

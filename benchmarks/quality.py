@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from miniatures.prompts import Prompt, load
 from tqdm import tqdm
 
 from benchmarks.peers import Diffusers, Picture, psnr
 from client import Client
+from miniatures.prompts import Prompt, load
 from miniatures.score import score
 from pipelines.manifest import Manifest
 from server.process import serving

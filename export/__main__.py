@@ -5,13 +5,15 @@ import logging
 import re
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from export import report
 from export.checkpoint import digest, open_checkpoint
 from export.configs import REPOSITORY, write_committed
 from export.errors import CheckpointError, ExportError
-from export.target import Target, is_finished
+from export.libraries import LIBRARIES, compute_capability, load
+from export.target import PRECISIONS, Target, is_finished
 from pipelines import PIPELINES
 
 log = logging.getLogger("export")
@@ -34,7 +36,30 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--name", type=_name, help="what Triton is to call the pipeline (default: its family)"
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="what graphs compute in; fp16 keeps float32 where float16 overflows "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--target",
+        choices=("onnx", *LIBRARIES),
+        default="onnx",
+        help="onnx: graphs alone; tensorrt, tensorrt-rtx: engines beside them "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--compute-capability",
+        type=_capability,
+        metavar="X.Y",
+        help="the GPU to build tensorrt-rtx engines for (default: this machine's, or else 8.9)",
+    )
+    arguments = parser.parse_args()
+    if arguments.compute_capability and arguments.target == "onnx":
+        parser.error("--compute-capability: graphs run on any GPU; leave it out or name a --target")
+    return arguments
 
 
 def _name(text: str) -> str:
@@ -45,27 +70,50 @@ def _name(text: str) -> str:
     return text
 
 
+def _capability(text: str) -> str:
+    if not re.fullmatch(r"\d+\.\d", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}; it should look like 8.9")
+    return text
+
+
 def run(arguments: argparse.Namespace) -> None:
-    """Export what the arguments name unless it is there already, and print the parity table."""
-    start = time.monotonic()
+    """Export what the arguments name unless it is there already, and print what was made."""
     pipeline = PIPELINES[arguments.pipeline]
+    name = arguments.name or pipeline.family
+    capability = None
+    if arguments.target != "onnx":
+        load(arguments.target)
+        capability = compute_capability(arguments.target, arguments.compute_capability)
     checkpoint = open_checkpoint(arguments.checkpoint, pipeline)
-    target = Target(checkpoint, arguments.repository, arguments.name or pipeline.family)
+    target = Target(checkpoint, arguments.repository, name, arguments.precision)
     write_committed(pipeline, target.name, target.repository)
     log.info("reading %s", checkpoint.folder)
-    source = digest(checkpoint)
+    _export_graphs(target, digest(checkpoint))
+    print(report.table(report.read(target.prepare)))
+    if capability is not None:
+        from export.engines import build_engines, table
+
+        print(table(build_engines(target, arguments.target, capability)))
+
+
+def _export_graphs(target: Target, source: str) -> None:
+    """Export in float32 unless that is there, then in the target's own precision."""
+    start = time.monotonic()
     if is_finished(target, source):
         log.info("%s: reused; it was made from the same checkpoint", target.prepare)
-        print(report.table(report.read(target.prepare)))
         return
-    for name in checkpoint.missing:
+    for name in target.checkpoint.missing:
         log.info("%s: missing from the checkpoint; zeros take its place", name)
-    # Takes seconds to import, which an export that is already there need not wait for.
-    from export.repository import export
+    # Imports that take seconds, which an export that is already there need not wait for.
+    if not is_finished(replace(target, precision="fp32"), source):
+        from export.repository import export
 
-    rows = export(target, source)
+        export(target, source)
+    if target.precision == "fp16":
+        from export.half import halve
+
+        halve(target)
     log.info("%s: exported in %.0f s", target.repository, time.monotonic() - start)
-    print(report.table(rows))
 
 
 def main() -> int:

@@ -182,17 +182,20 @@ class Architecture:
 
 
 # Weights of the wrong shape are reported by name only if they are let through here.
-_TRANSFORMERS = {"dtype": torch.float32, "ignore_mismatched_sizes": True}
+# Of fused attention the exporter cannot make T5's dynamic in its length, and guards CLIP's against
+# rows that are masked as a whole, which TensorRT for RTX cannot fuse in float16.
+_TRANSFORMERS = {
+    "dtype": torch.float32,
+    "ignore_mismatched_sizes": True,
+    "attn_implementation": "eager",
+}
 _DIFFUSERS = {"torch_dtype": torch.float32}
 
 ARCHITECTURES: dict[str, Architecture] = {
     "CLIPTextModelWithProjection": Architecture(
         CLIPTextModelWithProjection, ClipText, _TRANSFORMERS
     ),
-    # The exporter cannot make T5's fused attention dynamic in its length.
-    "T5EncoderModel": Architecture(
-        T5EncoderModel, T5Text, {**_TRANSFORMERS, "attn_implementation": "eager"}
-    ),
+    "T5EncoderModel": Architecture(T5EncoderModel, T5Text, _TRANSFORMERS),
     "SD3Transformer2DModel": Architecture(SD3Transformer2DModel, Sd3Transformer, _DIFFUSERS),
     "AutoencoderKL": Architecture(AutoencoderKL, VaeDecoder, _DIFFUSERS),
 }

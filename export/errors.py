@@ -4,7 +4,9 @@ ValueError
 └── ExportError            anything below
     ├── CheckpointError    the checkpoint cannot be read as the pipeline asked for
     ├── GraphError         a graph does not have the inputs, outputs or axes that it should have
-    └── ParityError        a graph computes something else than its torch module
+    ├── ParityError        a graph computes something else than its torch module
+    ├── PrecisionError     a graph's values do not fit the precision that was asked for
+    └── EngineError        no engine can be built: library, GPU or graph do not allow it
 """
 
 
@@ -22,3 +24,11 @@ class GraphError(ExportError):
 
 class ParityError(ExportError):
     """A graph computes something else than its torch module."""
+
+
+class PrecisionError(ExportError):
+    """A graph's values do not fit the precision that was asked for."""
+
+
+class EngineError(ExportError):
+    """No engine can be built: library, GPU or graph do not allow it."""

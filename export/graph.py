@@ -11,13 +11,11 @@ import torch
 from export.components import Exportable
 from export.errors import GraphError
 from export.shapes import Sizes
+from export.target import GRAPH, LARGEST_INLINE_BYTES
 from pipelines.spec import Component, Dim, Tensor
 
-FILE = "model.onnx"
 # The exporter's own operator set: any other would go through a version converter.
 OPSET = 18
-# A protobuf holds at most 2 GiB; weights of more than this go to a file beside the graph.
-LARGEST_INLINE_BYTES = 1_500_000_000
 _TYPES = {
     "FP32": onnx.TensorProto.FLOAT,
     "FP16": onnx.TensorProto.FLOAT16,
@@ -33,7 +31,7 @@ def write_graph(module: Exportable, component: Component, sizes: Sizes, folder: 
     The axes that the spec names are dynamic in the graph. Raises GraphError if the graph's
     inputs, outputs or axes are not the spec's.
     """
-    path = folder / FILE
+    path = folder / GRAPH
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,5 +1,6 @@
-"""The Triton config of a graph, with the exact dims that the graph has."""
+"""The Triton config of a graph or an engine, with the exact dims that it has."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
@@ -8,42 +9,51 @@ from tritonclient.grpc import model_config_pb2 as pb
 from export.configs import data_type, strings
 from pipelines.spec import Component, Tensor
 
-# Every model has a thread pool of its own. Threads that spin while they wait for work take the
-# cores from the pools that have some.
-_PARAMETERS = {"intra_op_thread_count": "0", "session.intra_op.allow_spinning": "0"}
+# Every model has a thread pool of its own. Threads spin between the nodes of a run, which makes a
+# small graph a third faster, and stop when it ends, or they would take the cores of other pools.
+_PARAMETERS = {"intra_op_thread_count": "0", "session.force_spinning_stop": "1"}
+
+# Tensor names to dims with the batch dim, -1 where they are dynamic.
+Shapes = Mapping[str, Sequence[int]]
 
 
 def graph_config(component: Component, name: str, path: Path) -> pb.ModelConfig:
-    """The config of ``<name>_<component>``, served from the graph at ``path``.
-
-    Dims are the graph's own, -1 where they are symbolic. A component that Triton batches has its
-    leading axis left out, as ``max_batch_size`` stands for it.
-    """
+    """The config of ``<name>_<component>``, served from the graph at ``path``."""
     graph = onnx.load(str(path), load_external_data=False).graph
+    shapes = {
+        value.name: [-1 if d.dim_param else d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    config = _config(component, name, "onnxruntime", shapes)
+    config.MergeFrom(pb.ModelConfig(parameters=strings(_PARAMETERS)))
+    return config
+
+
+def engine_config(component: Component, name: str, shapes: Shapes) -> pb.ModelConfig:
+    """The config of ``<name>_<component>``, served from an engine whose tensors have ``shapes``."""
+    return _config(component, name, "tensorrt", shapes)
+
+
+def _config(component: Component, name: str, backend: str, shapes: Shapes) -> pb.ModelConfig:
     config = pb.ModelConfig(
-        name=f"{name}_{component.name}",
-        backend="onnxruntime",
-        max_batch_size=component.max_batch,
-        parameters=strings(_PARAMETERS),
+        name=f"{name}_{component.name}", backend=backend, max_batch_size=component.max_batch
     )
     # Left to itself Triton makes two instances on a CPU: twice the weights for no gain.
     config.instance_group.add(count=1)
     if component.max_batch:
         config.dynamic_batching.SetInParent()
-    for tensor, value in zip(component.inputs, graph.input, strict=True):
-        _fill(config.input.add(), component, tensor, value)
-    for tensor, value in zip(component.outputs, graph.output, strict=True):
-        _fill(config.output.add(), component, tensor, value)
+    for tensor in component.inputs:
+        _fill(config.input.add(), component, tensor, shapes)
+    for tensor in component.outputs:
+        _fill(config.output.add(), component, tensor, shapes)
     return config
 
 
 def _fill(
-    slot: pb.ModelInput | pb.ModelOutput,
-    component: Component,
-    tensor: Tensor,
-    value: onnx.ValueInfoProto,
+    slot: pb.ModelInput | pb.ModelOutput, component: Component, tensor: Tensor, shapes: Shapes
 ) -> None:
-    dims = [-1 if dim.dim_param else dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    """Describe a tensor. ``max_batch_size`` stands for the leading dim where Triton batches."""
+    dims = shapes[tensor.name]
     slot.name = tensor.name
     slot.data_type = pb.DataType.Value(data_type(tensor))
     slot.dims.extend(dims[1:] if component.max_batch else dims)

@@ -4,7 +4,6 @@ The manifest comes last: a repository without it was not finished.
 """
 
 import logging
-import shutil
 import time
 from pathlib import Path
 
@@ -15,18 +14,16 @@ from export.graph_config import graph_config
 from export.loading import load
 from export.report import Parity
 from export.shapes import traced, untraced
-from export.target import Target, graph_digest
+from export.target import Target, graph_digest, replaced, write_manifest
 from export.tokenizer import token_length, write_tokenizer
 from pipelines.manifest import FILE, TOKENIZERS, Manifest
 from pipelines.spec import Component
 
 log = logging.getLogger(__name__)
 
-_PARTIAL = "partial"
-
 
 def export(target: Target, source: str) -> list[Parity]:
-    """Export every component of a checkpoint and return how far each graph is from torch.
+    """Export every component of a checkpoint in float32; return how far each graph is from torch.
 
     ``source`` is the digest that the manifest will carry. Raises CheckpointError, GraphError or
     ParityError; the repository then has no manifest.
@@ -52,15 +49,8 @@ def _export_component(target: Target, component: Component, tokens: int) -> list
     module = load(target.checkpoint, component)
     count = sum(parameter.numel() for parameter in module.parameters())
     log.info("%s: exporting %.1f million parameters", component.name, count / 1e6)
-    partial = target.model(component) / _PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        rows = _checked_graph(target, component, module, tokens, partial)
-        shutil.rmtree(target.version(component), ignore_errors=True)
-        partial.rename(target.version(component))
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with replaced(target.version(component)) as folder:
+        rows = _checked_graph(target, component, module, tokens, folder)
     log.info("%s: done in %.1f s", component.name, time.monotonic() - start)
     return rows
 
@@ -103,8 +93,4 @@ def _write_manifest(target: Target, source: str, tokens: dict[str, int]) -> None
         graphs={c.name: graph_digest(target.version(c)) for c in checkpoint.pipeline.components},
         source=source,
     )
-    partial = target.prepare / _PARTIAL
-    partial.mkdir(exist_ok=True)
-    manifest.write(partial)
-    (partial / FILE).rename(target.prepare / FILE)
-    partial.rmdir()
+    write_manifest(manifest, target.prepare)

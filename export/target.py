@@ -1,22 +1,33 @@
 """Where an export goes, and whether it is already there."""
 
 import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from export import configs, report
 from export.checkpoint import Checkpoint
+from pipelines.manifest import FILE as MANIFEST
 from pipelines.manifest import TOKENIZERS, Manifest
 from pipelines.spec import Component
+
+GRAPH = "model.onnx"
+# A protobuf holds at most 2 GiB; weights of more than this go to a file beside the graph.
+LARGEST_INLINE_BYTES = 1_500_000_000
+PRECISIONS = ("fp32", "fp16")
+_PARTIAL = "partial"
 
 
 @dataclass(frozen=True)
 class Target:
-    """A checkpoint to be served as ``name`` from ``repository``."""
+    """A checkpoint to be served as ``name`` from ``repository``, in one of ``PRECISIONS``."""
 
     checkpoint: Checkpoint
     repository: Path
     name: str
+    precision: str = "fp32"
 
     @property
     def prepare(self) -> Path:
@@ -42,9 +53,12 @@ class Target:
 
 
 def graph_digest(folder: Path) -> str:
-    """SHA-256 over the hexadecimal SHA-256 of each file in a version folder, in name order."""
+    """SHA-256 over the hexadecimal SHA-256 of each file of a graph, in name order.
+
+    They are ``model.onnx`` in a version folder and what begins with its name.
+    """
     total = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob(f"{GRAPH}*")):
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").hexdigest().encode())
     return total.hexdigest()
@@ -61,7 +75,7 @@ def is_finished(target: Target, source: str) -> bool:
     files = [*target.tokenizers.values()]
     files += [target.model(component) / configs.FILE for component in components]
     return (
-        manifest.source == source
+        (manifest.source, manifest.precision) == (source, target.precision)
         and all(path.is_file() for path in files)
         and all(_is_whole(target, manifest, component) for component in components)
     )
@@ -70,3 +84,26 @@ def is_finished(target: Target, source: str) -> bool:
 def _is_whole(target: Target, manifest: Manifest, component: Component) -> bool:
     folder = target.version(component)
     return folder.is_dir() and graph_digest(folder) == manifest.graphs.get(component.name)
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """A new folder that takes the place of ``folder`` once the block is through, or vanishes."""
+    partial = folder.parent / _PARTIAL
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write ``manifest.json`` into the folder of ``<name>_prepare``, whole or not at all."""
+    partial = folder / _PARTIAL
+    partial.mkdir(exist_ok=True)
+    manifest.write(partial)
+    (partial / MANIFEST).rename(folder / MANIFEST)
+    partial.rmdir()

@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from tokenizers import Tokenizer
 from tritonclient.grpc import model_config_pb2
 
+from server.engines import engine_problems
 from server.errors import TritonFailed
 from server.picture import picture_problem
 from server.process import serving
@@ -22,9 +23,9 @@ _EXPORT_AGAIN = "export the pipeline again"
 def check(repository: Path) -> bool:
     """Print one line per check of every exported pipeline; returns whether all is well.
 
-    Files come first: configs, graphs against the hashes of the manifest, tokenizers. If they are
-    in order a server starts on free ports and each pipeline makes one picture of one step. Raises
-    ``NothingToServe``.
+    Files come first: configs, graphs against the hashes of the manifest, tokenizers, engines
+    against their records. If they are in order a server starts on free ports and each pipeline
+    makes one picture of one step. Raises ``NothingToServe``.
     """
     pipelines = exported(repository)
     problems = 0
@@ -80,9 +81,9 @@ def _graph_problems(pipeline: Exported) -> Iterator[str]:
 
 
 def _digest(folder: Path) -> str:
-    """SHA-256 of a graph folder as its manifest has it: of its files' digests, in name order."""
+    """SHA-256 of a graph as its manifest has it: of its files' digests, in name order."""
     total = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("model.onnx*")):
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").hexdigest().encode())
     return total.hexdigest()
@@ -101,4 +102,5 @@ _FILE_CHECKS: dict[str, Callable[[Exported], Iterator[str]]] = {
     "configs": _config_problems,
     "graphs": _graph_problems,
     "tokenizers": _tokenizer_problems,
+    "engines": engine_problems,
 }

@@ -1,0 +1,110 @@
+"""ONNX graph to engine, with TensorRT or TensorRT for RTX: one builder interface, two libraries."""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.errors import EngineError
+from export.libraries import LIBRARIES, load
+from export.profiles import Profile, Shape
+
+_LAYER = re.compile(r"^Name: .*?, LayerType: (\S+), .*Outputs: \[ ?(.*)\], TacticName", re.M)
+_DATATYPE = re.compile(r"Datatype: (\w+)")
+
+# Layers by their type and the datatype of their first output.
+Layers = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A serialized engine, the shapes of its inputs and outputs (-1 where dynamic), its layers."""
+
+    plan: memoryview
+    shapes: Mapping[str, Shape]
+    layers: Layers
+    seconds: float
+
+
+def build(name: str, graph: Path, profiles: Mapping[str, Profile], capability: str) -> Built:
+    """Build a strongly typed engine: every layer has the type that the graph gives it.
+
+    ``profiles`` has one entry per input; axes of one size are fixed in the engine. Raises
+    EngineError with the library's own words.
+    """
+    trt, start = load(name), time.monotonic()
+    log = _log(trt)
+    builder = trt.Builder(log)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(graph)):
+        raise EngineError(f"{graph} cannot be read by {name}: {parser.get_error(0).desc()}")
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.add_optimization_profile(_profile(builder, network, profiles))
+    if LIBRARIES[name].any_gpu:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(_enumerated(trt, name, capability), 0)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError(f"{name} cannot build {graph}: {'; '.join(log.errors[-2:])}")
+    return Built(memoryview(plan), _shapes(network), _layers(log.lines), time.monotonic() - start)
+
+
+def _log(trt: Any) -> Any:
+    """A logger that keeps what a builder says."""
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.lines: list[str] = []
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            self.lines.append(message)
+            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+                self.errors.append(message)
+
+    return Log()
+
+
+def _profile(builder: Any, network: Any, profiles: Mapping[str, Profile]) -> Any:
+    built = builder.create_optimization_profile()
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        profile = profiles[tensor.name]
+        tensor.shape = profile.dims
+        built.set_shape(tensor.name, profile.minimum, profile.usual, profile.maximum)
+    return built
+
+
+def _enumerated(trt: Any, name: str, capability: str) -> Any:
+    known = {key: value for key, value in vars(trt.ComputeCapability).items() if key[:2] == "SM"}
+    key = f"SM{capability.replace('.', '')}"
+    if key not in known:
+        allowed = ", ".join(
+            f"{key[2:-1]}.{key[-1]}" for key in sorted(known, key=lambda key: int(key[2:]))
+        )
+        raise EngineError(
+            f"{name} {trt.__version__} does not build for compute capability {capability}; "
+            f"allowed are {allowed}"
+        )
+    return known[key]
+
+
+def _shapes(network: Any) -> dict[str, Shape]:
+    tensors = [network.get_input(index) for index in range(network.num_inputs)]
+    tensors += [network.get_output(index) for index in range(network.num_outputs)]
+    return {tensor.name: tuple(tensor.shape) for tensor in tensors}
+
+
+def _layers(lines: Iterable[str]) -> Layers:
+    """Layers as the builder's log tells them: only an engine on its GPU could be asked."""
+    counts: dict[str, Counter[str]] = {}
+    for kind, outputs in _LAYER.findall("\n".join(lines)):
+        datatype = _DATATYPE.search(outputs)
+        counts.setdefault(kind, Counter())[datatype.group(1) if datatype else "none"] += 1
+    return {kind: dict(counter) for kind, counter in sorted(counts.items())}

@@ -1,0 +1,174 @@
+"""The engines of an exported pipeline: built, written beside their graphs, and recorded.
+
+``engines.json`` in the folder of ``<name>_prepare`` has one record per engine. ``python -m server
+check`` holds them to the machine that it runs on.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from export import configs
+from export.engine import Built, Layers, build
+from export.graph_config import engine_config
+from export.libraries import LIBRARIES, load
+from export.profiles import Profile, profiles
+from export.target import GRAPH, Target
+from pipelines.manifest import Manifest
+from pipelines.spec import Component
+
+log = logging.getLogger(__name__)
+
+FILE = "engines.json"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One built engine.
+
+    ``library`` is the Python module that built it, ``graph`` the digest of what it was built
+    from, ``file`` its place in the repository and ``sha256`` its content. ``layers`` counts them
+    by type and datatype.
+    """
+
+    component: str
+    library: str
+    version: str
+    compute_capability: str
+    precision: str
+    graph: str
+    file: str
+    sha256: str
+    bytes: int
+    seconds: float
+    profiles: dict[str, dict[str, list[int]]]
+    layers: Layers
+
+    @property
+    def half_layers(self) -> int:
+        """How many layers give float16."""
+        return sum(datatypes.get("Half", 0) for datatypes in self.layers.values())
+
+    @property
+    def all_layers(self) -> int:
+        """How many layers there are."""
+        return sum(sum(datatypes.values()) for datatypes in self.layers.values())
+
+
+def build_engines(target: Target, name: str, capability: str) -> list[Engine]:
+    """Build what is missing or stale among the engines of a finished export; return them all.
+
+    ``name`` is a key of ``LIBRARIES``. What is already there for the same graph, library and
+    GPU is kept. Raises EngineError.
+    """
+    manifest = Manifest.read(target.prepare)
+    engines = []
+    for component in target.checkpoint.pipeline.components:
+        shapes = profiles(target, manifest, component)
+        wanted = _wanted(target, manifest, component, name, capability) | _record_of(shapes)
+        engine = _kept(target, wanted)
+        if engine is None:
+            engine = _built(target, component, name, shapes, wanted)
+            _add(engine, target.prepare)
+        engines.append(engine)
+    return engines
+
+
+def read(folder: Path) -> list[Engine]:
+    """The records in ``folder``; none if there is no ``engines.json``."""
+    path = folder / FILE
+    return [Engine(**fields) for fields in json.loads(path.read_text())] if path.is_file() else []
+
+
+def _add(engine: Engine, folder: Path) -> None:
+    """Put an engine among the records, in the place of one with the same file."""
+    others = [other for other in read(folder) if other.file != engine.file]
+    fields = [asdict(record) for record in (*others, engine)]
+    partial = folder / f"{FILE}.partial"
+    partial.write_text(json.dumps(fields, indent=2) + "\n")
+    partial.rename(folder / FILE)
+
+
+def _wanted(
+    target: Target, manifest: Manifest, component: Component, name: str, capability: str
+) -> dict[str, Any]:
+    """With the profiles, the fields of a record that decide whether an engine is up to date."""
+    path = target.version(component) / LIBRARIES[name].file
+    return {
+        "component": component.name,
+        "library": LIBRARIES[name].module,
+        "version": load(name).__version__,
+        "compute_capability": capability,
+        "precision": manifest.precision,
+        "graph": manifest.graphs[component.name],
+        "file": path.relative_to(target.repository).as_posix(),
+    }
+
+
+def _record_of(shapes: Mapping[str, Profile]) -> dict[str, Any]:
+    ends = {name: asdict(profile) for name, profile in shapes.items()}
+    return {"profiles": {n: {k: list(s) for k, s in end.items()} for n, end in ends.items()}}
+
+
+def _kept(target: Target, wanted: Mapping[str, Any]) -> Engine | None:
+    """The engine that is there, if it is what would be built."""
+    path = target.repository / wanted["file"]
+    for engine in read(target.prepare):
+        same = all(getattr(engine, key) == value for key, value in wanted.items())
+        if same and path.is_file() and _digest(path) == engine.sha256:
+            log.info("%s: its engine is reused", engine.component)
+            return engine
+    return None
+
+
+def _built(
+    target: Target,
+    component: Component,
+    name: str,
+    shapes: Mapping[str, Profile],
+    wanted: Mapping[str, Any],
+) -> Engine:
+    capability, path = wanted["compute_capability"], target.repository / wanted["file"]
+    log.info("%s: building its engine for compute capability %s", component.name, capability)
+    built = build(name, target.version(component) / GRAPH, shapes, capability)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(built.plan)
+    partial.rename(path)
+    if LIBRARIES[name].config:
+        _write_config(target, component, LIBRARIES[name].config, built)
+    return Engine(
+        **wanted,
+        sha256=_digest(path),
+        bytes=len(built.plan),
+        seconds=round(built.seconds, 2),
+        layers=built.layers,
+    )
+
+
+def _write_config(target: Target, component: Component, config: str, built: Built) -> None:
+    folder = target.model(component) / "configs"
+    folder.mkdir(exist_ok=True)
+    text = configs.render(engine_config(component, target.name, built.shapes))
+    (folder / f"{config}.pbtxt").write_text(text)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def table(engines: Iterable[Engine]) -> str:
+    """The engines as text for a terminal."""
+    layout = "{:<12} {:<12} {:<10} {:>5} {:>7} {:>8} {:>9} {:>8}"
+    titles = ("component", "library", "version", "GPU", "layers", "float16", "MB", "seconds")
+    lines = [layout.format(*titles)]
+    for engine in engines:
+        numbers = (engine.all_layers, engine.half_layers)
+        size, seconds = f"{engine.bytes / 1e6:.1f}", f"{engine.seconds:.1f}"
+        heads = (engine.component, engine.library, engine.version, engine.compute_capability)
+        lines.append(layout.format(*heads, *numbers, size, seconds))
+    return "\n".join(lines)

@@ -1,0 +1,81 @@
+"""The parts of each component that stay in float32 when the rest is computed in float16."""
+
+import ast
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import onnx_ir as ir
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+@dataclass(frozen=True)
+class Island:
+    """Nodes of the torch module whose dotted path matches ``module``, where ``*`` is any text.
+
+    ``operators`` are the ONNX operators among them that are meant; none means all.
+    """
+
+    module: str
+    operators: tuple[str, ...] = ()
+
+
+# What sums over many values, and what a picture's rounding hangs on.
+_EVERYWHERE = (
+    Island("*", ("InstanceNormalization", "LayerNormalization", "ReduceMean", "Softmax")),
+    Island("*norm"),
+)
+# Masked scores are the least float32.
+_CAUSAL_MASK = (Island("*.text_model", ("Where",)), Island("*.self_attn", ("Add",)))
+
+ISLANDS: dict[str, tuple[Island, ...]] = {
+    "clip_l": (*_EVERYWHERE, *_CAUSAL_MASK),
+    "clip_g": (*_EVERYWHERE, *_CAUSAL_MASK),
+    # transformers keeps wo in float32 for the same reason: what it adds to the residual stream
+    # is greater than float16 can hold.
+    "t5": (
+        *_EVERYWHERE,
+        Island("*.DenseReluDense.wo"),
+        Island("*.layer.*", ("Add",)),
+        Island("model.encoder", ("Where",)),
+        # Distances between tokens become buckets by a logarithm, rounded down.
+        Island("*.SelfAttention", ("Add", "Div", "Log", "Mul")),
+        # The tanh form of GELU takes a third power.
+        Island("*.DenseReluDense.act"),
+    ),
+    "transformer": (
+        *_EVERYWHERE,
+        # Timesteps reach 1000, where float16 knows halves only.
+        Island("model.time_text_embed.time_proj"),
+        Island("*.net.0", ("Add", "Mul", "Pow", "Tanh")),
+    ),
+    # The residual stream of Stable Diffusion's decoders outgrows float16, and so does all that
+    # reads it before it is normalized.
+    "vae_decoder": (
+        *_EVERYWHERE,
+        Island(""),
+        Island("*.norm?"),
+        Island("*.group_norm"),
+        Island("*.conv_norm_out"),
+        Island("*.resnets.?", ("Add",)),
+        Island("*.attentions.?", ("Add",)),
+        Island("*.conv_shortcut"),
+        Island("*.upsamplers.*"),
+    ),
+}
+
+
+def module_of(node: ir.Node) -> str:
+    """The dotted path of the torch module that a node was traced from; "" is the outermost."""
+    scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+    return str(scopes[-2]) if len(scopes) > 1 else ""
+
+
+def in_island(node: ir.Node, component: str) -> bool:
+    """Whether a node of a component stays in float32."""
+    module = module_of(node)
+    return any(
+        fnmatchcase(module, island.module)
+        and (not island.operators or node.op_type in island.operators)
+        for island in ISLANDS[component]
+    )

@@ -1,0 +1,78 @@
+"""Whether float16 holds what a graph computes, measured on the float32 graph."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+
+from export.calibration import Feed
+from export.errors import PrecisionError
+from export.islands import module_of
+from export.precision import LARGEST, half_values
+
+# Below it float16 loses digits; a tensor that lies there as a whole comes out as noise.
+SMALLEST = float(np.finfo(np.float16).smallest_normal)
+_PROBE = "ranges.onnx"
+
+
+def check_ranges(graph: Path, component: str, feeds: Iterable[Feed]) -> None:
+    """Raise PrecisionError if a value outside of the islands leaves float16's range on ``feeds``.
+
+    Every value is reduced to its greatest magnitude within the graph, so memory stays that of
+    one ordinary run. The message names the node that is furthest out and what to do.
+    """
+    producers, greatest = measure(graph, component, feeds)
+    worst = max(greatest, key=greatest.__getitem__, default=None)
+    if worst is not None and not greatest[worst] <= LARGEST:
+        raise PrecisionError(
+            f"{_where(component, producers[worst])} reaches {greatest[worst]:.3g} where float16 "
+            f"ends at {LARGEST:g}; {_REMEDY}"
+        )
+    for name, value in greatest.items():
+        if 0 < value < SMALLEST:
+            raise PrecisionError(
+                f"{_where(component, producers[name])} stays below {value:.3g} where float16 "
+                f"begins at {SMALLEST:.3g}; {_REMEDY}"
+            )
+
+
+_REMEDY = "add its module to ISLANDS in export/islands.py or export with --precision fp32"
+
+
+def _where(component: str, node: ir.Node) -> str:
+    return f"{component}: {node.name} ({node.op_type} in {module_of(node) or 'the outer module'})"
+
+
+def measure(
+    graph: Path, component: str, feeds: Iterable[Feed]
+) -> tuple[dict[str, ir.Node], dict[str, float]]:
+    """Each value that is to be float16: the node that gives it, and its greatest magnitude."""
+    model = ir.load(graph)
+    values = list(half_values(model.graph, component))
+    producers = {str(v.name): node for v in values if (node := v.producer()) is not None}
+    outputs = [_magnitude(model.graph, value) for value in values]
+    # Beside the graph, because that is where its weights are looked for.
+    probe = graph.with_name(_PROBE)
+    try:
+        ir.save(model, probe)
+        session = onnxruntime.InferenceSession(probe, providers=["CPUExecutionProvider"])
+    finally:
+        probe.unlink(missing_ok=True)
+    runs = [session.run(outputs, feed) for feed in feeds] if outputs else []
+    greatest = np.max(np.asarray(runs, np.float64), axis=0, initial=0.0) if runs else []
+    return producers, dict(zip(producers, map(float, greatest), strict=True))
+
+
+def _magnitude(graph: ir.Graph, value: ir.Value) -> str:
+    """Add an output to ``graph`` that tells the greatest magnitude in ``value``."""
+    name = f"{value.name}_magnitude"
+    magnitude = ir.node("Abs", [value])
+    greatest = ir.node("ReduceMax", magnitude.outputs, {"keepdims": 0})
+    greatest.outputs[0].name = name
+    greatest.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    greatest.outputs[0].shape = ir.Shape([])
+    graph.extend([magnitude, greatest])
+    graph.outputs.append(greatest.outputs[0])
+    return name

@@ -1,0 +1,150 @@
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from export.checkpoint import open_checkpoint
+from export.engine import build
+from export.engines import FILE, build_engines, read, table
+from export.errors import EngineError
+from export.graph_config import engine_config
+from export.half import halve
+from export.libraries import compute_capability, gpu_capability, load
+from export.profiles import Profile, profiles
+from export.target import GRAPH, Target
+from pipelines import PIPELINES
+from pipelines.manifest import Manifest
+
+ROOT = Path(__file__).parents[3]
+MINIATURE = ROOT / "miniatures" / "sd3"
+SD3 = PIPELINES["sd3"]
+RTX = "tensorrt-rtx"
+
+
+def target(repository, precision="fp32"):
+    return Target(open_checkpoint(MINIATURE, SD3), Path(repository), "sd3", precision)
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16"])
+def exported(request, repository, tmp_path_factory):
+    """An export of the miniature in either precision."""
+    where = target(shutil.copytree(repository, tmp_path_factory.mktemp("engines") / "repository"))
+    if request.param == "fp16":
+        halve(where)
+    return replace(where, precision=request.param)
+
+
+@pytest.mark.parametrize("capability", ["8.0", "8.9"])
+def test_every_component_builds(exported, capability):
+    engines = build_engines(exported, RTX, capability)
+    print(table(engines))
+    manifest = Manifest.read(exported.prepare)
+    assert [engine.component for engine in engines] == [c.name for c in SD3.components]
+    assert engines == read(exported.prepare)
+    for engine in engines:
+        path = exported.repository / engine.file
+        assert path.stat().st_size == engine.bytes
+        assert engine.library == "tensorrt_rtx"
+        assert engine.version == load(RTX).__version__
+        assert engine.compute_capability == capability
+        assert engine.graph == manifest.graphs[engine.component]
+        assert engine.precision == exported.precision
+        assert engine.all_layers > 10
+        assert (engine.half_layers > 5) == (exported.precision == "fp16"), engine.layers
+    stamps = [(exported.repository / engine.file).stat().st_mtime_ns for engine in engines]
+    assert build_engines(exported, RTX, capability) == engines
+    assert stamps == [(exported.repository / e.file).stat().st_mtime_ns for e in engines]
+
+
+def test_profiles_cover_what_the_pipeline_may_ask_for(repository):
+    where = target(repository)
+    manifest = Manifest.read(where.prepare)
+    found = {c.name: profiles(where, manifest, c) for c in SD3.components}
+    assert found["t5"] == {"ids": Profile((1, 20), (2, 20), (8, 20))}
+    # CLIP's 20 tokens, then T5's 20.
+    assert found["transformer"] == {
+        "latents": Profile((1, 16, 4, 4), (2, 16, 8, 8), (16, 16, 12, 12)),
+        "timestep": Profile((1,), (2,), (16,)),
+        "encoder_hidden_states": Profile((1, 40, 160), (2, 40, 160), (16, 40, 160)),
+        "pooled_projections": Profile((1, 144), (2, 144), (16, 144)),
+    }
+    # A quarter of the least side, which is what previews of it are decoded from.
+    latents = Profile((1, 16, 1, 1), (2, 16, 8, 8), (4, 16, 12, 12))
+    assert found["vae_decoder"] == {"latents": latents}
+
+
+def test_the_triton_config_has_the_dims_of_the_engine(repository):
+    where, decoder, clip = target(repository), SD3.decoder, SD3.encoders[0]
+    manifest = Manifest.read(where.prepare)
+    shapes = {
+        c.name: build(RTX, where.version(c) / GRAPH, profiles(where, manifest, c), "8.9").shapes
+        for c in (decoder, clip)
+    }
+    config = engine_config(decoder, "sd3", shapes["vae_decoder"])
+    assert (config.name, config.backend, config.max_batch_size) == (
+        "sd3_vae_decoder", "tensorrt", 4,
+    )  # fmt: skip
+    assert [list(tensor.dims) for tensor in config.input] == [[16, -1, -1]]
+    assert [list(tensor.dims) for tensor in config.output] == [[-1, -1, 3]]
+    config = engine_config(clip, "sd3", shapes["clip_l"])
+    assert [list(tensor.dims) for tensor in config.input] == [[20]]
+    assert [list(tensor.dims) for tensor in config.output] == [[20, 64], [64]]
+    served = where.model(clip) / "config.pbtxt"
+    onnxruntime = text_format.Parse(served.read_text(), ModelConfig())
+    assert [t.name for t in config.output] == [t.name for t in onnxruntime.output]
+    assert [t.data_type for t in config.input] == [t.data_type for t in onnxruntime.input]
+
+
+def test_a_gpu_that_the_library_does_not_know_is_named(repository):
+    where, clip = target(repository), SD3.encoders[0]
+    shapes = profiles(where, Manifest.read(where.prepare), clip)
+    with pytest.raises(EngineError, match=r"capability 3\.5; allowed are .*8\.9.*12\.0"):
+        build(RTX, where.version(clip) / GRAPH, shapes, "3.5")
+
+
+def test_a_graph_that_cannot_be_parsed_is_named(tmp_path):
+    (tmp_path / GRAPH).write_bytes(b"no graph")
+    with pytest.raises(EngineError, match=f"{GRAPH} cannot be read by tensorrt-rtx"):
+        build(RTX, tmp_path / GRAPH, {}, "8.9")
+
+
+@pytest.mark.skipif(gpu_capability() is not None, reason="is about machines without a GPU")
+def test_without_a_gpu_only_tensorrt_for_rtx_builds():
+    assert compute_capability(RTX, None) == "8.9"
+    assert compute_capability(RTX, "12.0") == "12.0"
+    with pytest.raises(EngineError, match="nvidia-smi finds none"):
+        compute_capability("tensorrt", None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--target", "tensorrt"], "needs the Python module tensorrt"),
+        (["--compute-capability", "8.9"], "leave it out or name a --target"),
+        (["--target", RTX, "--compute-capability", "Ada"], "should look like 8.9"),
+    ],
+)
+def test_what_cannot_be_built_is_said_before_anything_is_exported(tmp_path, arguments, words):
+    try:
+        load("tensorrt")
+        pytest.skip("TensorRT is installed here")
+    except EngineError:
+        command = [sys.executable, "-m", "export", "sd3", "--checkpoint", str(MINIATURE)]
+        command += ["--repository", str(tmp_path / "repository"), *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2 or (done.returncode, arguments[1]) == (1, "tensorrt")
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "repository").exists()
+
+
+def test_records_are_json_that_people_can_read(exported):
+    fields = json.loads((exported.prepare / FILE).read_text())
+    assert fields[0]["profiles"]["ids"]["minimum"] == [1, 20]
+    assert sum(sum(kinds.values()) for kinds in fields[0]["layers"].values()) > 10

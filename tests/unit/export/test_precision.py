@@ -1,0 +1,217 @@
+import shutil
+import warnings
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from onnx.reference import ReferenceEvaluator
+
+from benchmarks.inprocess import InProcess
+from benchmarks.peers import psnr
+from export.calibration import record
+from export.checkpoint import digest, open_checkpoint
+from export.errors import PrecisionError
+from export.half import TOLERANCE, halve
+from export.islands import ISLANDS, Island, module_of
+from export.precision import write_half
+from export.ranges import check_ranges, measure
+from export.target import GRAPH, Target, is_finished
+from miniatures.captions import BY_CAPTION
+from miniatures.score import score
+from pipelines import PIPELINES
+from pipelines.manifest import FILE, Manifest
+from server.check import _graph_problems
+from server.repository import exported
+
+MINIATURE = Path(__file__).parents[3] / "miniatures" / "sd3"
+SD3 = PIPELINES["sd3"]
+COMPONENTS = {component.name: component for component in SD3.components}
+FLOOR_DB = 35.0
+CAPTIONS = [
+    "a large red star in the top left on a white background",
+    "a small blue circle in the center on a black background",
+    "a large green triangle in the bottom right on a gray background",
+    "a small yellow square in the top right on a black background",
+]
+# Weights that blow up the values where the real checkpoints do; and what a cast of all nodes
+# would leave in float32 there, which is arithmetic on integers and masks alone.
+SCALED = {"t5": ("*.wo", 3e3), "vae_decoder": ("*.up_blocks.2.upsamplers.*", 2e4)}
+BLANKET = {
+    "t5": (
+        Island("model.encoder", ("Where",)),
+        Island("*.SelfAttention", ("Add", "Div", "Log", "Mul", "Softmax")),
+    ),
+    "vae_decoder": (),
+}
+
+
+@pytest.fixture(scope="module")
+def single(repository, tmp_path_factory):
+    """A float32 export of the miniature that may be changed."""
+    path = tmp_path_factory.mktemp("single") / "repository"
+    return target(shutil.copytree(repository, path))
+
+
+@pytest.fixture(scope="module")
+def half(repository, tmp_path_factory):
+    """The same in float16."""
+    path = tmp_path_factory.mktemp("half") / "repository"
+    halve(target(shutil.copytree(repository, path)))
+    return replace(target(path), precision="fp16")
+
+
+@pytest.fixture(scope="module")
+def feeds(single):
+    return record(single)
+
+
+def target(repository):
+    return Target(open_checkpoint(MINIATURE, SD3), Path(repository), "sd3")
+
+
+def graph(where, name):
+    return where.version(COMPONENTS[name]) / GRAPH
+
+
+def run(path, feed):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return session.run(None, feed)
+
+
+def evaluate(path, feed):
+    """Outputs in true float16: ONNX Runtime's CPU kernels keep float32 where they can."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return ReferenceEvaluator(str(path)).run(None, feed)
+
+
+def relative(got, expected):
+    return np.linalg.norm(got - expected.astype(float)) / np.linalg.norm(expected.astype(float))
+
+
+def small(feed):
+    """At most 4 x 4 latents, of which the reference evaluator makes a picture in seconds."""
+    return {k: v[..., :4, :4] if k == "latents" else v for k, v in feed.items()}
+
+
+def scale(source, module, factor, path):
+    """A copy of a graph with the weights of some of its modules multiplied."""
+    model = ir.load(source)
+    for node in model.graph:
+        if node.op_type in ("MatMul", "Conv") and fnmatchcase(module_of(node), module):
+            for value in node.inputs[1:]:
+                if value.const_value is not None and value.dtype == ir.DataType.FLOAT:
+                    scaled = value.const_value.numpy() * np.float32(factor)
+                    value.const_value = ir.tensor(scaled, name=value.name)
+    ir.save(model, path)
+    return path
+
+
+def picture(where, caption, seed, steps=12):
+    process = InProcess(where.repository, "sd3")
+    return process.picture(caption, seed=seed, steps=steps, guidance_scale=3.0)
+
+
+def test_half_pictures_are_those_of_single_precision(single, half):
+    for seed, caption in enumerate(CAPTIONS):
+        expected, got = (picture(where, caption, seed) for where in (single, half))
+        distance = psnr(expected, got)
+        print(f"{caption}: {distance:.1f} dB, {FLOOR_DB:g}")
+        assert distance >= FLOOR_DB
+        scene = BY_CAPTION[caption]
+        assert score(got, scene) == score(expected, scene)
+
+
+def test_half_graphs_are_near_and_keep_their_types(single, half, feeds):
+    for name, component in COMPONENTS.items():
+        got = ir.load(graph(half, name)).graph
+        for value, tensor in zip(
+            (*got.inputs, *got.outputs), (*component.inputs, *component.outputs), strict=True
+        ):
+            assert value.name == tensor.name
+            assert value.dtype.name.replace("FLOAT", "FP32") == tensor.dtype
+        kinds = [v.dtype for v in got.initializers.values() if v.const_value.size > 1000]
+        assert ir.DataType.FLOAT16 in kinds
+        feed = small(feeds[name][0])
+        for expected, value in zip(
+            run(graph(single, name), feed), evaluate(graph(half, name), feed), strict=True
+        ):
+            print(f"{name}: {relative(value, expected):.1e}, {TOLERANCE:g}")
+            assert relative(value, expected) <= TOLERANCE
+
+
+def test_a_half_export_is_finished_and_not_taken_for_a_single_one(half):
+    source = digest(half.checkpoint)
+    assert is_finished(half, source)
+    assert not is_finished(replace(half, precision="fp32"), source)
+    assert Manifest.read(half.prepare).precision == "fp16"
+    (pipeline,) = exported(half.repository)
+    assert list(_graph_problems(pipeline)) == []
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_what_overflows_stays_in_single_precision(single, feeds, name, tmp_path, monkeypatch):
+    """Weights scaled until a cast of every node gives nothing but zeros; the islands do not."""
+    scaled = scale(graph(single, name), *SCALED[name], tmp_path / "scaled.onnx")
+    feed = small(feeds[name][0])
+    (expected,) = run(scaled, feed)
+    check_ranges(scaled, name, [feed])
+    (got,) = evaluate(write_half(scaled, name, tmp_path), feed)
+    print(f"{name}: {relative(got, expected):.1e}, {TOLERANCE:g}")
+    assert relative(got, expected) <= TOLERANCE
+    if name == "vae_decoder":
+        print(f"{psnr(got, expected):.1f} dB, {FLOOR_DB:g}")
+        assert psnr(got, expected) >= FLOOR_DB
+
+    monkeypatch.setitem(ISLANDS, name, BLANKET[name])
+    with pytest.raises(PrecisionError, match=rf"{name}: node_\S+ \(\S+ in .*\) reaches .*65504"):
+        check_ranges(scaled, name, [feed])
+    (blank,) = evaluate(write_half(scaled, name, tmp_path), feed)
+    assert not np.any(blank)
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
+def test_every_component_has_its_islands(pipeline):
+    assert {component.name for component in pipeline.components} <= ISLANDS.keys()
+
+
+def test_values_too_small_for_half_precision_are_named(single, feeds, tmp_path):
+    scaled = scale(graph(single, "t5"), "*.block.1.*.q", 1e-9, tmp_path / GRAPH)
+    with pytest.raises(PrecisionError, match=r"t5: node_\S+ \(MatMul in \S+q\) stays below"):
+        check_ranges(scaled, "t5", feeds["t5"])
+
+
+def test_a_weight_too_large_for_half_precision_is_named(single, tmp_path):
+    scaled = scale(graph(single, "t5"), "*.block.1.*.q", 1e7, tmp_path / "large.onnx")
+    with pytest.raises(PrecisionError, match=r"t5: its weight \S+ holds .* where float16 ends"):
+        write_half(scaled, "t5", tmp_path)
+
+
+def test_an_overflow_leaves_the_export_as_it_was(single, tmp_path, monkeypatch):
+    where = target(shutil.copytree(single.repository, tmp_path / "repository"))
+    scale(graph(where, "t5"), *SCALED["t5"], graph(where, "t5"))
+    monkeypatch.setitem(ISLANDS, "t5", BLANKET["t5"])
+    with pytest.raises(PrecisionError, match="--precision fp32"):
+        halve(where)
+    assert (where.prepare / FILE).exists()
+
+
+def test_weights_beside_a_graph_stay_beside_it(single, feeds, tmp_path, monkeypatch):
+    monkeypatch.setattr("export.precision.LARGEST_INLINE_BYTES", 10_000)
+    feed = feeds["clip_l"][0]
+    expected = write_half(graph(single, "clip_l"), "clip_l", tmp_path)
+    assert (tmp_path / "model.onnx.data").stat().st_size > 100_000
+    (tmp_path / "large").mkdir()
+    large = tmp_path / "large" / GRAPH
+    ir.save(ir.load(graph(single, "clip_l")), large, external_data="model.onnx.data")
+    assert (
+        measure(large, "clip_l", [feed])[1] == measure(graph(single, "clip_l"), "clip_l", [feed])[1]
+    )
+    (tmp_path / "half").mkdir()
+    got = write_half(large, "clip_l", tmp_path / "half")
+    for one, other in zip(run(expected, feed), run(got, feed), strict=True):
+        assert np.array_equal(one, other)

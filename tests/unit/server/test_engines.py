@@ -1,0 +1,92 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from export.checkpoint import open_checkpoint
+from export.engines import FILE, build_engines
+from export.target import Target
+from pipelines import PIPELINES
+from server.engines import capability_problem, engine_problems, version_problem
+from server.repository import exported
+
+MINIATURE = Path(__file__).parents[3] / "miniatures" / "sd3"
+CLIP = "sd3_clip_l/1"
+
+
+@pytest.fixture(scope="module")
+def built(repository, tmp_path_factory):
+    """The miniature with an engine for each component."""
+    path = Path(shutil.copytree(repository, tmp_path_factory.mktemp("built") / "repository"))
+    build_engines(
+        Target(open_checkpoint(MINIATURE, PIPELINES["sd3"]), path, "sd3"), "tensorrt-rtx", "8.9"
+    )
+    return path
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    return Path(shutil.copytree(built, tmp_path / "repository"))
+
+
+def problems(repository):
+    (pipeline,) = exported(repository)
+    return list(engine_problems(pipeline))
+
+
+def edit(path, change):
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+
+
+def test_fresh_engines_are_in_order(copy):
+    assert problems(copy) == []
+
+
+def test_graphs_without_engines_are_in_order(copy):
+    (copy / "sd3_prepare" / FILE).unlink()
+    assert problems(copy) == []
+
+
+def test_an_engine_of_another_version_is_named(copy):
+    edit(copy / "sd3_prepare" / FILE, lambda records: records[0].update(version="1.0.0.0"))
+    (problem,) = problems(copy)
+    assert f"{CLIP}/model.rtx was built by tensorrt_rtx 1.0.0.0, but 1.7" in problem
+    assert "build it again" in problem
+
+
+def test_an_engine_of_another_graph_is_named(copy):
+    manifest = copy / "sd3_prepare" / "manifest.json"
+    edit(manifest, lambda fields: fields["graphs"].update(clip_l="another"))
+    (problem,) = problems(copy)
+    assert f"{CLIP}/model.rtx was built from another graph" in problem
+
+
+def test_a_damaged_and_a_missing_engine_are_named(copy):
+    (copy / CLIP / "model.rtx").write_bytes(b"cut short")
+    (copy / "sd3_t5/1/model.rtx").unlink()
+    damaged, missing = problems(copy)
+    assert f"{CLIP}/model.rtx is not what the builder wrote" in damaged
+    assert "sd3_t5/1/model.rtx is missing" in missing
+
+
+def test_a_record_that_is_none_is_named(copy):
+    (copy / "sd3_prepare" / FILE).write_text("[{}]")
+    (problem,) = problems(copy)
+    assert "is no record of engines" in problem
+
+
+def test_an_engine_for_another_gpu_is_named(copy):
+    record = json.loads((copy / "sd3_prepare" / FILE).read_text())[0]
+    assert capability_problem(record, None) is None
+    assert capability_problem(record, "8.9") is None
+    assert "compute capability 8.9, but this machine's GPU has 9.0" in str(
+        capability_problem(record, "9.0")
+    )
+
+
+def test_a_library_that_is_not_installed_is_not_compared(copy):
+    record = json.loads((copy / "sd3_prepare" / FILE).read_text())[0]
+    assert version_problem(record, None) is None
