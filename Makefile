@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help demo test lint miniatures quality bench clean
+.PHONY: help demo test miniatures quality bench fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -20,7 +20,7 @@ test: $(STAMP) ## Set up, run the whole suite
 miniatures: $(STAMP) ## Retrain the miniatures from nothing (about an hour on two cores)
 	$(PYTHON) -m miniatures
 
-quality: $(STAMP) ## Score 300 served pictures, and diffusers' (about 20 minutes)
+quality: $(STAMP) ## Score 300 served pictures, and diffusers' (about 2 minutes)
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks quality
 
@@ -28,6 +28,9 @@ bench: $(STAMP) ## Measure latency, overhead and in-flight batching
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks latency
 	$(PYTHON) -m benchmarks inflight
+
+fuzz: $(STAMP) ## Send 2,000 generated requests to a live server
+	FUZZ_EXAMPLES=2000 $(PYTHON) -m pytest tests/e2e/test_fuzz.py -rP
 
 clean: ## Remove what was built: environment, graphs, pictures
 	rm -rf .venv out

@@ -71,15 +71,15 @@ def _psnr(events: list[Event], reference: list[Event]) -> float:
 def _batch_sizes(requests: list[list[Event]]) -> Counter[int]:
     """How many denoiser calls were made for each number of pictures.
 
-    Every event tells the mean so far, and so the size of its own step's batch; a batch of n is
-    told by n events.
+    Two events tell the mean size over the steps between them; a batch of n is told n times.
     """
     told: Counter[int] = Counter()
     for events in requests:
-        total = 0.0
+        step, total = 0, 0.0
         for event in events:
-            told[round(event.step * event.mean_batch - total)] += 1
-            total = event.step * event.mean_batch
+            sum_so_far = event.step * event.mean_batch
+            told[round((sum_so_far - total) / (event.step - step))] += event.step - step
+            step, total = event.step, sum_so_far
     return Counter({size: round(count / size) for size, count in told.items()})
 
 

@@ -11,8 +11,12 @@ from pipelines.errors import RequestError, Unavailable
 from pipelines.inflight.batch import advance, stack_conditioning, stack_latents
 from pipelines.inflight.queue import Queue
 from pipelines.inflight.request import Float32, Picture, Request
+from pipelines.samplers import X
 
 log = logging.getLogger(__name__)
+
+# Telling progress costs a small model as much as half a step; nobody sees more than this.
+PROGRESS_SECONDS = 0.05
 
 # latents (slots, channels, height, width), timesteps (slots,), conditioning -> prediction
 Predict = Callable[[Float32, Float32, Conditioning], Float32]
@@ -90,10 +94,14 @@ class Loop:
         advance(pictures, self._predict(latents, timesteps, self._conditioning))
 
     def _report(self, picture: Picture) -> None:
-        settings = picture.request.settings
-        latents = picture.state[0].copy() if picture.finished else None
+        """Send the result, or progress if the last was told long enough ago."""
+        now, settings = self._clock(), picture.request.settings
+        if not picture.finished and now - picture.told < PROGRESS_SECONDS:
+            return
+        picture.told = now
+        latents = picture.state[X].copy() if picture.finished else None
         last = picture.finished and picture.index == settings.num_images - 1
-        picture.request.send(picture.event(self._clock()), latents, last)
+        picture.request.send(picture.event(now), latents, last)
 
     def _fail(self, pictures: list[Picture], error: Exception) -> None:
         """Answer every request of a failed batch with the error, once each."""

@@ -63,6 +63,7 @@ class Picture:
     index: int
     row: int = 0
     started: float | None = None
+    told: float = 0.0
     batch_sum: int = 0
     state: Float32 = field(default_factory=lambda: np.empty(0, np.float32))
 
@@ -86,7 +87,7 @@ class Picture:
         shape = self.request.settings.latent_shape
         self.state = np.zeros((ESTIMATE_2 + 2, *shape), np.float32)
         self.state[X] = noise.Generator(self.seed).normal((1, *shape))[0]
-        self.started = now
+        self.started = self.told = now
 
     def event(self, now: float) -> Event:
         """Where this picture stands at ``now``."""

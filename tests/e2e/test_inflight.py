@@ -29,11 +29,14 @@ def test_eight_requests_in_flight_give_their_solo_pictures(client):
         assert closeness >= FLOOR_DB
 
 
-def test_progress_comes_at_every_step_and_the_result_last(client):
-    events = request(client, 3)
-    assert [event.step for event in events] == list(range(1, STEPS[3] + 1))
-    assert {event.steps for event in events} == {STEPS[3]}
-    assert [event.kind for event in events] == ["progress"] * (STEPS[3] - 1) + ["result"]
+def test_progress_comes_in_order_and_the_result_last(client):
+    events = request(client, 0)
+    steps = [event.step for event in events]
+    assert len(steps) >= 2
+    assert steps == sorted(set(steps))
+    assert steps[-1] == STEPS[0]
+    assert {event.steps for event in events} == {STEPS[0]}
+    assert [event.kind for event in events] == ["progress"] * (len(steps) - 1) + ["result"]
     assert events[-1].image.shape == (64, 64, 3)
     assert all(event.image is None for event in events[:-1])
 

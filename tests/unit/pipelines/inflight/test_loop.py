@@ -1,3 +1,4 @@
+import itertools
 import threading
 
 import numpy as np
@@ -37,7 +38,8 @@ def gate():
 
 def test_requests_with_different_steps_share_calls_and_get_their_solo_pictures(gate):
     asked = [{"steps": 3 + i, "seed": i, "value": 0.2 * i} for i in range(6)]
-    loop = Loop(gate, slots=16)
+    # On this clock a second passes between two looks, so every step is told.
+    loop = Loop(gate, slots=16, clock=itertools.count().__next__)
     running = [request(**settings) for settings in asked]
     for built, _ in running:
         loop.submit(built)
@@ -63,6 +65,16 @@ def test_a_request_joins_one_step_after_it_arrives(gate):
     loop.close()
     assert gate.rows == [2, 4, 4, 2, 2, 2]
     assert answers.events[-1].mean_batch == 2
+
+
+def test_fast_progress_is_told_now_and_then_and_the_result_always():
+    ticks = itertools.count(step=2**-6)
+    loop = Loop(predict, slots=16, clock=ticks.__next__)
+    built, answers = request(steps=20)
+    loop.submit(built)
+    loop.close()
+    assert [event.step for event in answers.events] == [4, 8, 12, 16, 20]
+    assert [event.kind for event in answers.events] == ["progress"] * 4 + ["result"]
 
 
 def test_guidance_of_one_or_less_takes_one_slot(gate):
