@@ -16,8 +16,10 @@ class Diffusers:
     """StableDiffusion3Pipeline in eager float32 torch."""
 
     def __init__(self, checkpoint: Path, t5_tokens: int) -> None:
+        # diffusers wants to be told of the one encoder that a checkpoint may lack.
+        dropped = {} if (checkpoint / "text_encoder_3").is_dir() else {"text_encoder_3": None}
         self._pipeline = StableDiffusion3Pipeline.from_pretrained(
-            checkpoint, torch_dtype=torch.float32, local_files_only=True
+            checkpoint, torch_dtype=torch.float32, local_files_only=True, **dropped
         )
         self._pipeline.set_progress_bar_config(disable=True)
         self._t5_tokens = t5_tokens

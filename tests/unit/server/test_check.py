@@ -38,7 +38,7 @@ def repository(tmp_path, monkeypatch):
 def test_files_in_order_pass(repository, capsys):
     assert check.check(repository)
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["ok       sd3 configs", "ok       sd3 graphs", "ok       sd3 tokenizers"]
+    assert lines == [f"ok       sd3 {c}" for c in ("configs", "graphs", "tokenizers", "engines")]
 
 
 @pytest.mark.parametrize(
