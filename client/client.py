@@ -84,9 +84,9 @@ class Client:
     def _stream(self, pipeline: str, tensors: list[grpc.InferInput]) -> Iterator[Event]:
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         server = grpc.InferenceServerClient(self.url)
-        # Without this header Triton tells errors as text alone, with no status code.
-        headers = {"triton_grpc_error": "true"}
-        server.start_stream(lambda result, error: answers.put((result, error)), headers=headers)
+        # Not with the header triton_grpc_error, which would give errors a status: Triton 24.10
+        # then dies after some thousand errors.
+        server.start_stream(lambda result, error: answers.put((result, error)))
         try:
             server.async_stream_infer(
                 pipeline, tensors, request_id=str(uuid.uuid4()), enable_empty_final_response=True

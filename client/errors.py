@@ -30,18 +30,26 @@ class RequestFailed(ClientError):
     """The server failed on this request."""
 
 
-_BY_STATUS: dict[str, type[ClientError]] = {
+# By gRPC status, by the code in the text of a streamed error, and by Triton's own words.
+_KINDS: dict[str, type[ClientError]] = {
     "StatusCode.INVALID_ARGUMENT": InvalidRequest,
     "StatusCode.NOT_FOUND": ServerUnavailable,
     "StatusCode.UNAVAILABLE": ServerUnavailable,
     "StatusCode.DEADLINE_EXCEEDED": TimedOut,
+    "[INVALID_ARG]": InvalidRequest,
+    "[UNAVAILABLE]": ServerUnavailable,
+    "[INTERNAL]": RequestFailed,
+    "Request for unknown model": ServerUnavailable,
 }
 
 
 def typed(error: InferenceServerException, url: str) -> ClientError:
-    """The error of ours that a gRPC status stands for, with the server's own sentence."""
-    kind = _BY_STATUS.get(error.status(), RequestFailed)
-    message = error.message()
+    """The error of ours that Triton's stands for, with the server's own sentence."""
+    status, message = str(error.status()), error.message()
+    mark = next((mark for mark in _KINDS if mark == status or mark in message), "")
+    kind = _KINDS.get(mark, RequestFailed)
+    if mark.startswith("["):
+        message = message.partition(mark)[2].strip()
     if kind is ServerUnavailable:
         message = f"{url}: {message}; is the server running (python -m server)?"
     return kind(message)

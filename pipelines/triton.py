@@ -150,7 +150,8 @@ def _failure(error: Exception) -> Any:
         log.error("a request failed unexpectedly", exc_info=error)
         error = RequestError(f"the server failed on this request: {error!r}")
     code = getattr(pb_utils.TritonError, error.code)
-    return pb_utils.InferenceResponse([], pb_utils.TritonError(str(error), code))
+    # A streamed error reaches the client as text alone, so the text says its code.
+    return pb_utils.InferenceResponse([], pb_utils.TritonError(f"[{error.code}] {error}", code))
 
 
 def _send(sender: Any, answer: Any, last: bool) -> None:

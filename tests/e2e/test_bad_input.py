@@ -110,6 +110,14 @@ def test_a_pipeline_or_server_that_is_not_there_is_named(client):
         Client("127.0.0.1:9").pictures("sd3", PROMPT)
 
 
+def test_a_thousand_errors_leave_the_server_alive(server, client):
+    for _ in range(1000):
+        with pytest.raises(InvalidRequest):
+            client.pictures("sd3", PROMPT, steps=0)
+    assert server.process.poll() is None
+    assert client.pictures("sd3", PROMPT, steps=1)[0].image.shape == (64, 64, 3)
+
+
 def test_clients_that_vanish_leave_the_others_alone(client):
     control = client.pictures("sd3", PROMPT, steps=10, seed=5)[0].image
     for _ in range(5):
