@@ -10,13 +10,13 @@ import numpy.typing as npt
 import onnxruntime
 
 from pipelines import PIPELINES
-from pipelines.conditioning import CONDITIONING, Conditioning
+from pipelines.conditioning import Conditioning, encode, slots
 from pipelines.errors import RequestError
 from pipelines.events import Event
 from pipelines.inflight.loop import Loop
 from pipelines.inflight.request import Request, table
 from pipelines.prepare import Preparer
-from pipelines.spec import Component, ensemble_name
+from pipelines.spec import Component
 
 Array = npt.NDArray[Any]
 
@@ -69,16 +69,9 @@ class InProcess:
         }
         inputs["prompt"] = np.asarray([prompt.encode()], np.object_)
         ids, resolved = self._prepare(inputs, time.monotonic())
-        embeddings: dict[str, Array] = {}
-        for role, encoder in self._pipeline.encodings():
-            tokens = ids[ensemble_name(role, encoder, encoder.inputs[0])]
-            outputs = self._run(encoder, {encoder.inputs[0].name: tokens})
-            for tensor, value in zip(encoder.outputs, outputs, strict=True):
-                embeddings[ensemble_name(role, encoder, tensor)] = value
-        combine = CONDITIONING[self._pipeline.family]
-        roles = ("negative_", "") if resolved.guidance_scale > 1 else ("",)
-        slots = tuple(combine(embeddings, role) for role in roles)
-        latents = self._loop(lambda **sinks: Request(resolved, slots, table(resolved), **sinks))
+        embeddings = encode(self._pipeline, ids, self._run)
+        rows = slots(self._pipeline, embeddings, resolved.guidance_scale)
+        latents = self._loop(lambda **sinks: Request(resolved, rows, table(resolved), **sinks))
         decoder = self._pipeline.decoder
         picture: Array = self._run(decoder, {decoder.inputs[0].name: latents[None]})[0][0]
         return picture

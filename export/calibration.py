@@ -10,12 +10,12 @@ import numpy.typing as npt
 import onnxruntime
 
 from export.target import GRAPH, Target
-from pipelines.conditioning import CONDITIONING
+from pipelines.conditioning import encode, slots
 from pipelines.inflight.batch import advance, stack_conditioning, stack_latents
 from pipelines.inflight.request import Picture, Request, table
 from pipelines.prepare import Preparer
 from pipelines.samplers import X
-from pipelines.spec import ROLES, Component, ensemble_name
+from pipelines.spec import Component
 
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
@@ -74,15 +74,9 @@ class _Recorder:
             "seed": np.asarray([seed], np.int64),
         }
         ids, settings = self._prepare(fields, time.monotonic())
-        embeddings: dict[str, Array] = {}
-        for role, encoder in self._pipeline.encodings():
-            tokens = ids[ensemble_name(role, encoder, encoder.inputs[0])]
-            outputs = self._run(encoder, {encoder.inputs[0].name: tokens})
-            for tensor, value in zip(encoder.outputs, outputs, strict=True):
-                embeddings[ensemble_name(role, encoder, tensor)] = value
-        combine = CONDITIONING[self._pipeline.family]
-        slots = tuple(combine(embeddings, role) for role in reversed(ROLES))
-        return Request(settings, slots, table(settings), send=_nobody, fail=_nobody)
+        embeddings = encode(self._pipeline, ids, self._run)
+        rows = slots(self._pipeline, embeddings, settings.guidance_scale)
+        return Request(settings, rows, table(settings), send=_nobody, fail=_nobody)
 
     def _run(self, component: Component, feed: Feed) -> list[Array]:
         self.feeds[component.name].append(feed)

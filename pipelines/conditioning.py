@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from pipelines.settings import Array
+from pipelines.spec import Component, Pipeline, ensemble_name
 
 # What one slot of the batch feeds the denoiser beside latents and timestep, without batch dim.
 Conditioning = dict[str, Array]
@@ -30,3 +31,32 @@ def sd3(embeddings: Mapping[str, Array], role: str) -> Conditioning:
 
 
 CONDITIONING: dict[str, Callable[[Mapping[str, Array], str], Conditioning]] = {"sd3": sd3}
+
+
+def slots(
+    pipeline: Pipeline, embeddings: Mapping[str, Array], guidance_scale: float
+) -> tuple[Conditioning, ...]:
+    """Each row that a picture takes in a denoiser call.
+
+    Negative and positive with guidance above 1, the positive alone without.
+    """
+    roles = ("negative_", "") if guidance_scale > 1 else ("",)
+    return tuple(CONDITIONING[pipeline.family](embeddings, role) for role in roles)
+
+
+def encode(
+    pipeline: Pipeline,
+    ids: Mapping[str, Array],
+    run: Callable[[Component, dict[str, Array]], list[Array]],
+) -> dict[str, Array]:
+    """Embeddings by the name that they have between the models: what the ensemble's steps do.
+
+    ``ids`` are those of ``prepare``; ``run`` gives a component's outputs in the spec's order.
+    """
+    embeddings = {}
+    for role, encoder in pipeline.encodings():
+        tokens = ids[ensemble_name(role, encoder, encoder.inputs[0])]
+        outputs = run(encoder, {encoder.inputs[0].name: tokens})
+        for tensor, value in zip(encoder.outputs, outputs, strict=True):
+            embeddings[ensemble_name(role, encoder, tensor)] = value
+    return embeddings

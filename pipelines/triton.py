@@ -12,7 +12,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from pipelines import PIPELINES
-from pipelines.conditioning import CONDITIONING, Conditioning
+from pipelines.conditioning import Conditioning, slots
 from pipelines.decode import response
 from pipelines.errors import ModelFailed, RequestError
 from pipelines.events import Event
@@ -72,8 +72,6 @@ class Denoise:
 
     def _request(self, inputs: Mapping[str, Array], sender: Any) -> Request:
         settings = Settings.from_json(inputs[SETTINGS.name][0])
-        combine = CONDITIONING[self._pipeline.family]
-        roles = ("negative_", "") if settings.guidance_scale > 1 else ("",)
 
         def send(event: Event, latents: Float32 | None, last: bool) -> None:
             picture = np.zeros((0, 0, 0), np.float32) if latents is None else latents
@@ -82,7 +80,7 @@ class Denoise:
 
         return Request(
             settings=settings,
-            slots=tuple(combine(inputs, role) for role in roles),
+            slots=slots(self._pipeline, inputs, settings.guidance_scale),
             table=table(settings),
             send=send,
             fail=lambda error: _send(sender, _failure(error), last=True),
