@@ -39,6 +39,8 @@ def guide(pictures: Sequence[Picture], prediction: Float32) -> Float32:
 def advance(pictures: Sequence[Picture], prediction: Float32) -> None:
     """Apply one row of each picture's own table to its state; ``prediction`` is by slot."""
     guided = guide(pictures, prediction)
+    for picture in pictures:
+        picture.draw_noise()
     state = np.stack([picture.state for picture in pictures])
     tables = [picture.request.table for picture in pictures]
     rows = [picture.row for picture in pictures]

@@ -10,7 +10,7 @@ from pipelines import noise
 from pipelines.conditioning import Conditioning
 from pipelines.errors import RequestError
 from pipelines.events import Event
-from pipelines.samplers import ESTIMATE_2, SAMPLERS, Table, X
+from pipelines.samplers import NOISE, SAMPLERS, Table, X
 from pipelines.schedules import flow
 from pipelines.settings import Settings
 
@@ -55,8 +55,8 @@ def table(settings: Settings) -> Table:
 class Picture:
     """One picture under way.
 
-    ``state`` is (6, channels, height, width): the columns of a sampler's M. It is drawn when the
-    first step starts, so that waiting pictures cost nothing.
+    ``state`` is (6, channels, height, width): the columns of a sampler's M. It and ``generator``
+    are made when the first step starts, so that waiting pictures cost nothing.
     """
 
     request: Request
@@ -66,6 +66,7 @@ class Picture:
     told: float = 0.0
     batch_sum: int = 0
     state: Float32 = field(default_factory=lambda: np.empty(0, np.float32))
+    generator: noise.Generator | None = None
 
     @property
     def seed(self) -> int:
@@ -85,9 +86,15 @@ class Picture:
     def start(self, now: float) -> None:
         """Draw the initial noise; ``now`` is seconds on the queue's clock."""
         shape = self.request.settings.latent_shape
-        self.state = np.zeros((ESTIMATE_2 + 2, *shape), np.float32)
-        self.state[X] = noise.Generator(self.seed).normal((1, *shape))[0]
+        self.state = np.zeros((NOISE + 1, *shape), np.float32)
+        self.generator = noise.Generator(self.seed)
+        self.state[X] = self.generator.normal((1, *shape))[0]
         self.started = self.told = now
+
+    def draw_noise(self) -> None:
+        """Fill the state's fresh noise if the next row of the table asks for any."""
+        if self.generator is not None and self.request.table.M[self.row, :, NOISE].any():
+            self.state[NOISE] = self.generator.normal((1, *self.state.shape[1:]))[0]
 
     def event(self, now: float) -> Event:
         """Where this picture stands at ``now``."""
