@@ -11,7 +11,7 @@ import onnxruntime
 
 from export.target import GRAPH, Target
 from pipelines.conditioning import encode, slots
-from pipelines.inflight.batch import advance, stack_conditioning, stack_latents
+from pipelines.inflight.batch import advance, guide, stack_conditioning, stack_latents
 from pipelines.inflight.request import Picture, Request, table
 from pipelines.prepare import Preparer
 from pipelines.samplers import X
@@ -63,7 +63,7 @@ class _Recorder:
         while not picture.finished:
             inputs = dict(zip(("latents", "timestep"), stack_latents([picture]), strict=True))
             (prediction,) = self._run(denoiser, {**inputs, **conditioning})
-            advance([picture], prediction)
+            advance([picture], guide([picture], prediction))
         self._run(decoder, {decoder.inputs[0].name: picture.state[X][None]})
 
     def _request(self, prompt: str, seed: int) -> Request:
@@ -76,7 +76,7 @@ class _Recorder:
         ids, settings = self._prepare(fields, time.monotonic())
         embeddings = encode(self._pipeline, ids, self._run)
         rows = slots(self._pipeline, embeddings, settings.guidance_scale)
-        return Request(settings, rows, table(settings), send=_nobody, fail=_nobody)
+        return Request("", settings, rows, table(settings), send=_nobody, fail=_nobody)
 
     def _run(self, component: Component, feed: Feed) -> list[Array]:
         self.feeds[component.name].append(feed)

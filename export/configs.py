@@ -7,7 +7,7 @@ change to a pipeline, ``python -m export.configs`` renders them again.
 import json
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,16 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from pipelines import PIPELINES
 from pipelines.samplers import SAMPLERS
-from pipelines.spec import EVENT, LATENTS, SETTINGS, Component, Pipeline, Tensor, ensemble_name
+from pipelines.spec import (
+    CANCEL,
+    EVENT,
+    LATENTS,
+    SETTINGS,
+    Component,
+    Pipeline,
+    Tensor,
+    ensemble_name,
+)
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +57,11 @@ def python_models(pipeline: Pipeline) -> tuple[PythonModel, ...]:
         PythonModel(
             role="denoise",
             purpose="Denoises all requests together, one batch a step.",
-            inputs=(SETTINGS, *pipeline.embeddings),
+            # A cancellation comes alone.
+            inputs=(
+                *(replace(t, optional=True) for t in (SETTINGS, *pipeline.embeddings)),
+                CANCEL,
+            ),
             outputs=(LATENTS, EVENT),
             decoupled=True,
         ),
@@ -107,7 +120,7 @@ def _python_step(name: str, model: PythonModel) -> pb.ModelEnsembling.Step:
     return pb.ModelEnsembling.Step(
         model_name=f"{name}_{model.role}",
         model_version=-1,
-        input_map={tensor.name: tensor.name for tensor in model.inputs},
+        input_map={tensor.name: tensor.name for tensor in model.inputs if tensor != CANCEL},
         output_map={tensor.name: tensor.name for tensor in model.outputs},
     )
 

@@ -1,12 +1,27 @@
-"""Events and decoded pictures in, response tensors out."""
+"""Latents to what the decoder is given; events and decoded pictures to response tensors."""
 
 import numpy as np
+import numpy.typing as npt
 
 from pipelines.events import Event
 from pipelines.settings import Array
 from pipelines.spec import Pipeline
 
+Float32 = npt.NDArray[np.float32]
 _EMPTY = np.zeros((0, 0, 3), np.uint8)
+_PREVIEW_FACTORS = (4, 2, 1)
+
+
+def shrink(latents: Float32) -> Float32:
+    """Latents (channels, height, width) of a preview: means of squares of 4, 2 or 1 a side.
+
+    The largest that divides both sides; the decoder then has a sixteenth of the work.
+    """
+    channels, height, width = latents.shape
+    factor = next(n for n in _PREVIEW_FACTORS if height % n == 0 and width % n == 0)
+    squares = latents.reshape(channels, height // factor, factor, width // factor, factor)
+    means: Float32 = squares.mean(axis=(2, 4), dtype=np.float32)
+    return means
 
 
 def response(pipeline: Pipeline, event: Event, pictures: Array | None) -> dict[str, Array]:

@@ -2,18 +2,21 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
+
+Kind = Literal["progress", "preview", "result"]
 
 
 @dataclass(frozen=True)
 class Event:
-    """One response: progress alone, or a finished picture.
+    """One response: progress alone, a preview, or a finished picture.
 
     ``index`` is the picture's place among ``num_images``. Times are milliseconds: waiting in the
     queue, and denoising so far. ``mean_batch`` is how many pictures shared this one's steps.
+    ``record`` is what the request log will say of the request, in its last event.
     """
 
-    kind: Literal["progress", "result"]
+    kind: Kind
     index: int
     step: int
     steps: int
@@ -22,6 +25,7 @@ class Event:
     denoising_ms: float
     mean_batch: float
     notes: tuple[str, ...]
+    record: dict[str, Any] | None = None
 
     def to_json(self) -> str:
         """One line of JSON."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines import caps
 from pipelines.errors import InvalidRequest
 from pipelines.manifest import TOKENIZERS, Manifest
 from pipelines.settings import Array, Settings, resolve, text
@@ -21,6 +22,7 @@ class Preparer:
 
         self.pipeline = pipeline
         self.manifest = Manifest.read(folder)
+        self._caps = caps.read(folder, pipeline)
         self._tokenizers = {
             name: Tokenizer.from_file(str(folder / TOKENIZERS / f"{name}.json"))
             for name in self.manifest.tokens
@@ -34,7 +36,7 @@ class Preparer:
 
         ``arrived`` is seconds on the monotonic clock. Raises InvalidRequest.
         """
-        settings = resolve(inputs, self.pipeline, self.manifest, arrived)
+        settings = resolve(inputs, self.pipeline, self.manifest, self._caps, arrived)
         longest = self.pipeline.limits.prompt_bytes
         prompt = text(inputs, "prompt", "", longest)
         if not prompt.strip():

@@ -1,6 +1,15 @@
 """Stable Diffusion 3: three text encoders, a multimodal transformer, 16 latent channels."""
 
-from pipelines.spec import Component, Defaults, Limits, Pipeline, Range, Tensor, pictures
+from pipelines.spec import (
+    SERVING,
+    Component,
+    Defaults,
+    Limits,
+    Pipeline,
+    Range,
+    Tensor,
+    pictures,
+)
 
 _TOKENS = (Tensor("ids", "INT64", ("batch", "tokens")),)
 
@@ -64,6 +73,7 @@ SD3 = Pipeline(
         Tensor("num_images", "INT32", (1,), optional=True),
         Tensor("height", "INT32", (1,), optional=True),
         Tensor("width", "INT32", (1,), optional=True),
+        *SERVING,
     ),
     response=pictures(Tensor("image", "UINT8", (-1, -1, 3))),
     defaults=Defaults(steps=28, guidance_scale=7.0, sampler="euler"),

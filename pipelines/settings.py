@@ -4,7 +4,7 @@ import json
 import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy.typing as npt
@@ -18,14 +18,18 @@ Array = npt.NDArray[Any]
 # A drawn seed is short enough to be read out and typed again.
 _SEED_BITS = 32
 _LARGEST_SEED = 2**63 - 1
+DEFAULT_PRIORITY = 1
 
 
 @dataclass(frozen=True)
 class Settings:
     """What travels behind ``prepare`` beside the embeddings.
 
-    ``latent_shape`` is (channels, height, width); ``schedule`` is the checkpoint's scheduler
-    config; ``arrived`` is seconds on the machine's monotonic clock.
+    ``height`` and ``width`` are pixels, ``latent_shape`` is (channels, height, width) of the
+    latents; ``batch_cap`` is how many rows a denoiser call of this size may have; ``schedule`` is
+    the checkpoint's scheduler config. ``arrived`` and ``deadline`` are seconds on the machine's
+    monotonic clock. ``priority`` is 0 for the highest. ``asked`` is the request as it came, for
+    the log.
     """
 
     steps: int
@@ -33,10 +37,23 @@ class Settings:
     sampler: str
     seed: int
     num_images: int
+    height: int
+    width: int
     latent_shape: tuple[int, int, int]
+    batch_cap: int
     schedule: dict[str, Any]
     arrived: float
+    deadline: float
+    preview_every: int = 0
+    priority: int = DEFAULT_PRIORITY
+    client: str = ""
+    asked: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def resolution(self) -> str:
+        """The picture's size as people write it, e.g. ``1024x1024``: height first."""
+        return f"{self.height}x{self.width}"
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -61,27 +78,37 @@ def resolve(
     inputs: Mapping[str, Array],
     pipeline: Pipeline,
     manifest: Manifest,
+    caps: Mapping[str, int],
     arrived: float,
 ) -> Settings:
     """Check every setting of a request and fill in those that are absent.
 
-    ``inputs`` holds the request tensors that were sent, each of shape (1,). Raises
-    InvalidRequest naming the field, what was got and what is allowed.
+    ``inputs`` holds the request tensors that were sent, each of shape (1,); ``caps`` gives the
+    batch cap of sizes such as "64x64" that have one of their own. Raises InvalidRequest naming
+    the field, what was got and what is allowed.
     """
     defaults, limits = pipeline.defaults, pipeline.limits
     num_images = _integer(inputs, "num_images", defaults.num_images, limits.num_images)
     height = _side(inputs, "height", manifest.sides)
     width = _side(inputs, "width", manifest.sides)
     scale = manifest.vae_scale
+    longest = limits.deadline_ms[1]
     return Settings(
         steps=_integer(inputs, "steps", defaults.steps, limits.steps),
         guidance_scale=_guidance(inputs, defaults.guidance_scale, limits.guidance_scale),
         sampler=_sampler(inputs, defaults.sampler),
         seed=_seed(inputs, num_images),
         num_images=num_images,
+        height=height,
+        width=width,
         latent_shape=(manifest.latent_channels, height // scale, width // scale),
+        batch_cap=caps.get(f"{height}x{width}", pipeline.slots),
         schedule=manifest.schedule,
         arrived=arrived,
+        deadline=arrived + _integer(inputs, "deadline_ms", longest, limits.deadline_ms) / 1000,
+        preview_every=_integer(inputs, "preview_every", 0, limits.preview_every),
+        priority=_integer(inputs, "priority", DEFAULT_PRIORITY, limits.priority),
+        client=text(inputs, "client", "", limits.client_bytes),
     )
 
 

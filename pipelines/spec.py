@@ -68,7 +68,8 @@ class Defaults:
 class Limits:
     """The settings that a request may ask for; both ends included.
 
-    Sides are given by the checkpoint's own native side: ``side_factors`` multiplies it.
+    Sides are given by the checkpoint's own native side: ``side_factors`` multiplies it. The
+    longest deadline is that of requests that name none.
     """
 
     steps: tuple[int, int]
@@ -76,6 +77,10 @@ class Limits:
     num_images: tuple[int, int]
     side_factors: tuple[float, float]
     prompt_bytes: int
+    preview_every: tuple[int, int] = (0, 1000)
+    deadline_ms: tuple[int, int] = (1, 600_000)
+    priority: tuple[int, int] = (0, 2)
+    client_bytes: int = 64
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ class Pipeline:
     """A family of checkpoints and how it is served.
 
     ``ranges`` gives each dynamic axis its sizes; latent sides are in units of the native side
-    and therefore not among them. ``slots`` is how many rows one denoiser call may have.
+    and therefore not among them. ``slots`` is how many rows one denoiser call may have;
+    ``capacity`` is how many pictures may run or wait on one server.
     """
 
     family: str
@@ -97,6 +103,7 @@ class Pipeline:
     limits: Limits
     ranges: Mapping[str, Range]
     slots: int
+    capacity: int = 256
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -127,6 +134,14 @@ class Pipeline:
                 yield role, encoder
 
 
+# What a request may say of how it is served; every pipeline takes them.
+SERVING = (
+    Tensor("preview_every", "INT32", (1,), optional=True),
+    Tensor("deadline_ms", "INT32", (1,), optional=True),
+    Tensor("priority", "INT32", (1,), optional=True),
+    Tensor("client", "BYTES", (1,), optional=True),
+)
+CANCEL = Tensor("cancel", "BYTES", (1,), optional=True)
 SETTINGS = Tensor("settings", "BYTES", (1,))
 LATENTS = Tensor("latents", "FP32", (-1, -1, -1))
 EVENT = Tensor("event", "BYTES", (1,))

@@ -3,27 +3,31 @@
 import json
 import logging
 import time
+import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from pipelines import PIPELINES
+from pipelines import PIPELINES, request_log
 from pipelines.conditioning import Conditioning, slots
 from pipelines.decode import response
-from pipelines.errors import ModelFailed, RequestError
+from pipelines.errors import InvalidRequest, ModelFailed, RequestError
 from pipelines.events import Event
 from pipelines.inflight.loop import Loop
-from pipelines.inflight.request import Float32, Request, table
+from pipelines.inflight.request import Float32, Request, Summary, table
+from pipelines.metrics import Metrics
 from pipelines.prepare import Preparer
-from pipelines.settings import Array, Settings
-from pipelines.spec import EVENT, LATENTS, SETTINGS, Tensor
+from pipelines.settings import Array, Settings, text
+from pipelines.spec import CANCEL, EVENT, LATENTS, SETTINGS, Tensor
 
 log = logging.getLogger(__name__)
 
+_LONGEST_ID = 256
 _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -31,7 +35,8 @@ class Prepare:
     """``<name>_prepare``: request tensors in, token ids and settings out."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the manifest and the tokenizers beside this model."""
+        """Read the manifest, the batch caps and the tokenizers beside this model."""
+        self._name = _parameter(args, "name")
         pipeline = PIPELINES[_parameter(args, "pipeline")]
         self._prepare = Preparer(pipeline, Path(args["model_repository"]))
 
@@ -40,12 +45,17 @@ class Prepare:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
+        inputs = _unpack(request)
+        asked = request_log.asked(inputs)
         try:
-            ids, settings = self._prepare(_unpack(request), time.monotonic())
+            ids, settings = self._prepare(inputs, time.monotonic())
         except Exception as error:
-            return _failure(error)
-        text = np.asarray([settings.to_json().encode()], np.object_)
-        return _pack({**ids, SETTINGS.name: text})
+            refused = _as_request_error(error)
+            described = {"id": request.request_id(), "pipeline": self._name, "asked": asked}
+            request_log.write({**described, "outcome": refused.code, "error": str(refused)})
+            return _failure(refused)
+        line = np.asarray([replace(settings, asked=asked).to_json().encode()], np.object_)
+        return _pack({**ids, SETTINGS.name: line})
 
 
 class Denoise:
@@ -53,38 +63,86 @@ class Denoise:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Start the loop over ``<name>_<denoiser>``."""
+        self._name = _parameter(args, "name")
         self._pipeline = PIPELINES[_parameter(args, "pipeline")]
-        self._denoiser = f"{_parameter(args, 'name')}_{self._pipeline.denoiser.name}"
-        self._loop = Loop(self._predict, self._pipeline.slots)
+        self._denoiser = f"{self._name}_{self._pipeline.denoiser.name}"
+        self._metrics = Metrics(self._name, pb_utils.MetricFamily)
+        self._loop = Loop(self._predict, self._pipeline.capacity, self._metrics)
+        self._metrics.follow(self._loop)
 
     def execute(self, requests: list[Any]) -> None:
-        """Queue the requests; answers come from the loop's thread."""
+        """Queue requests, whose answers come from the loop's thread, and pass on cancellations."""
         for request in requests:
             sender = request.get_response_sender()
             try:
-                self._loop.submit(self._request(_unpack(request), sender))
+                inputs = _unpack(request)
+                if CANCEL.name in inputs:
+                    self._loop.cancel(text(inputs, CANCEL.name, "", _LONGEST_ID))
+                    sender.send(flags=_FINAL)
+                else:
+                    self._submit(request, inputs, sender)
             except Exception as error:
                 sender.send(_failure(error), flags=_FINAL)
 
     def finalize(self) -> None:
         """Finish what is under way."""
         self._loop.close()
+        self._metrics.close()
 
-    def _request(self, inputs: Mapping[str, Array], sender: Any) -> Request:
+    def _submit(self, request: Any, inputs: Mapping[str, Array], sender: Any) -> None:
+        built = self._request(request.request_id(), inputs, sender)
+        try:
+            self._loop.submit(built)
+        except RequestError as error:
+            described = {**self._described(built), "outcome": error.code, "error": str(error)}
+            request_log.write(described)
+            raise
+
+    def _request(self, request_id: str, inputs: Mapping[str, Array], sender: Any) -> Request:
+        missing = [t.name for t in (SETTINGS, *self._pipeline.embeddings) if t.name not in inputs]
+        if missing:
+            raise InvalidRequest(
+                f"got no {', '.join(missing)}; send requests to the ensemble {self._name}, and "
+                f"here only {CANCEL.name!r}"
+            )
         settings = Settings.from_json(inputs[SETTINGS.name][0])
 
-        def send(event: Event, latents: Float32 | None, last: bool) -> None:
+        def send(event: Event, latents: Float32 | None, summary: Summary | None) -> None:
             picture = np.zeros((0, 0, 0), np.float32) if latents is None else latents
+            if summary is not None:
+                event = replace(event, record={**self._described(request), **asdict(summary)})
             line = np.asarray([event.to_json().encode()], np.object_)
-            _send(sender, _pack({LATENTS.name: picture, EVENT.name: line}), last)
+            _send(sender, _pack({LATENTS.name: picture, EVENT.name: line}), summary is not None)
 
-        return Request(
+        def fail(error: RequestError, summary: Summary) -> None:
+            record = {**self._described(request), **asdict(summary), "error": str(error)}
+            request_log.write(record)
+            _send(sender, _failure(error), last=True)
+
+        request = Request(
+            # An empty id cannot be cancelled; it still must not be another request's.
+            id=request_id or uuid.uuid4().hex,
             settings=settings,
             slots=slots(self._pipeline, inputs, settings.guidance_scale),
             table=table(settings),
             send=send,
-            fail=lambda error: _send(sender, _failure(error), last=True),
+            fail=fail,
+            hung_up=sender.is_cancelled,
         )
+        return request
+
+    def _described(self, request: Request) -> request_log.Record:
+        """What the log says of a request beside how it ended."""
+        settings = request.settings
+        return {
+            "id": request.id,
+            "pipeline": self._name,
+            "asked": settings.asked,
+            "seed": settings.seed,
+            "resolution": settings.resolution,
+            "sampler": settings.sampler,
+            "steps": settings.steps,
+        }
 
     def _predict(self, latents: Float32, timesteps: Float32, conditioning: Conditioning) -> Float32:
         names = [tensor.name for tensor in self._pipeline.denoiser.inputs]
@@ -97,34 +155,38 @@ class Decode:
     """``<name>_decode``: latents in, uint8 pictures out; progress passes through."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Decode in one thread: progress is not held up, and pictures keep their order."""
+        """Answer in one thread, so that events keep their order."""
         self._pipeline = PIPELINES[_parameter(args, "pipeline")]
         self._decoder = f"{_parameter(args, 'name')}_{self._pipeline.decoder.name}"
         self._thread = ThreadPoolExecutor(1, "decode")
 
     def execute(self, requests: list[Any]) -> None:
-        """Answer progress at once and hand finished latents to the thread."""
+        """Hand events and their latents to the thread."""
         for request in requests:
             inputs, sender = _unpack(request), request.get_response_sender()
-            event = Event.from_json(inputs[EVENT.name][0])
-            if event.kind == "result":
-                latents = inputs[LATENTS.name][None].copy()
-                self._thread.submit(self._decode, event, latents, sender)
-            else:
-                _send(sender, _pack(response(self._pipeline, event, None)), last=True)
+            event, latents = Event.from_json(inputs[EVENT.name][0]), inputs[LATENTS.name].copy()
+            self._thread.submit(self._answer, event, latents, sender)
 
     def finalize(self) -> None:
         """Finish what is under way."""
         self._thread.shutdown()
 
-    def _decode(self, event: Event, latents: Float32, sender: Any) -> None:
-        decoder = self._pipeline.decoder
+    def _answer(self, event: Event, latents: Float32, sender: Any) -> None:
+        began, failed = time.monotonic(), {}
         try:
-            pictures = _call(self._decoder, {decoder.inputs[0].name: latents}, decoder.outputs[0])
+            pictures = self._decode(latents[None]) if latents.size else None
             answer = _pack(response(self._pipeline, event, pictures))
         except Exception as error:
             answer = _failure(error)
+            failed = {"outcome": _as_request_error(error).code, "error": str(error)}
+        if event.record is not None:
+            decoding = {"decoding_ms": 1000 * (time.monotonic() - began)}
+            request_log.write({**event.record, **decoding, **failed})
         _send(sender, answer, last=True)
+
+    def _decode(self, latents: Float32) -> Array:
+        decoder = self._pipeline.decoder
+        return _call(self._decoder, {decoder.inputs[0].name: latents}, decoder.outputs[0])
 
 
 def _parameter(args: Mapping[str, str], name: str) -> str:
@@ -142,14 +204,21 @@ def _pack(outputs: Mapping[str, Array]) -> Any:
     return pb_utils.InferenceResponse([pb_utils.Tensor(k, v) for k, v in outputs.items()])
 
 
+def _as_request_error(error: Exception) -> RequestError:
+    """The error as a caller sees it; whatever is not a RequestError is logged in full."""
+    if isinstance(error, RequestError):
+        return error
+    log.error("a request failed unexpectedly", exc_info=error)
+    return RequestError(f"the server failed on this request: {error!r}")
+
+
 def _failure(error: Exception) -> Any:
-    """A response that carries the error; whatever is not a RequestError is logged in full."""
-    if not isinstance(error, RequestError):
-        log.error("a request failed unexpectedly", exc_info=error)
-        error = RequestError(f"the server failed on this request: {error!r}")
-    code = getattr(pb_utils.TritonError, error.code)
-    # A streamed error reaches the client as text alone, so the text says its code.
-    return pb_utils.InferenceResponse([], pb_utils.TritonError(f"[{error.code}] {error}", code))
+    """A response that carries the error."""
+    told = _as_request_error(error)
+    # A streamed error reaches the client as text alone, so the text says its code. Triton has
+    # not all of gRPC's codes.
+    code = getattr(pb_utils.TritonError, told.code, pb_utils.TritonError.UNAVAILABLE)
+    return pb_utils.InferenceResponse([], pb_utils.TritonError(f"[{told.code}] {told}", code))
 
 
 def _send(sender: Any, answer: Any, last: bool) -> None:

@@ -1,68 +1,119 @@
 """Who is denoised next. Pure: no thread, no clock."""
 
-from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from pipelines.errors import Unavailable
 from pipelines.inflight.request import Bucket, Picture, Request
+from pipelines.inflight.shares import Shares
+
+# Waiting this long counts as one priority more, so that nobody waits for ever.
+AGEING_SECONDS = 30.0
+# Denoiser calls that a bucket gets in a round, by the best priority that runs in it.
+TURNS = (4, 2, 1)
+
+
+@dataclass
+class _Waiting:
+    """A picture in line; ``tag`` is its place among those of its priority."""
+
+    picture: Picture
+    since: float
+    tag: float
+
+    def rank(self, now: float) -> tuple[int, float]:
+        """The lowest is next: first by priority, which grows with waiting, then by tag."""
+        promotions = int((now - self.since) // AGEING_SECONDS)
+        return max(self.picture.request.settings.priority - promotions, 0), self.tag
 
 
 @dataclass
 class _Lane:
-    """The pictures of one bucket: those under way, and those that wait in order of arrival."""
+    """The pictures of one bucket; ``turn`` is when its next denoiser call is due."""
 
+    turn: float
     running: list[Picture] = field(default_factory=list)
-    waiting: deque[Picture] = field(default_factory=deque)
+    waiting: list[_Waiting] = field(default_factory=list)
 
-    def admit(self, slots: int) -> None:
-        """Let waiting pictures join while they fit; nobody overtakes the first in line."""
+    def admit(self, now: float) -> None:
+        """Let the first in line join while they fit; nobody smaller overtakes them."""
         taken = sum(picture.slots for picture in self.running)
-        while self.waiting and taken + self.waiting[0].slots <= slots:
-            taken += self.waiting[0].slots
-            self.running.append(self.waiting.popleft())
+        while self.waiting:
+            first = min(self.waiting, key=lambda entry: entry.rank(now))
+            settings, slots = first.picture.request.settings, first.picture.slots
+            if self.running and taken + slots > settings.batch_cap:
+                return
+            taken += slots
+            self.waiting.remove(first)
+            self.running.append(first.picture)
 
 
 class Queue:
-    """Pictures by bucket; buckets take turns, one denoiser call each.
+    """Pictures by bucket, at most ``capacity`` of them.
 
-    Within a bucket pictures run in order of arrival, as many as fit ``slots``, each until it is
-    finished. So every picture is reached after finitely many steps.
+    Buckets take turns, one denoiser call each; one in which a request of high priority runs gets
+    more turns. Within a bucket pictures run until they are finished, as many as fit its batch
+    cap. Those that wait are ordered by priority, which grows with waiting, and then so that
+    clients get equal shares. So every picture is reached after finitely many steps.
     """
 
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
-        # Insertion order is the order of turns: the lane that ran last stands at the end.
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._lanes: dict[Bucket, _Lane] = {}
+        self._shares = Shares()
+        self._turn = 0.0
 
     def __len__(self) -> int:
         return sum(len(lane.running) + len(lane.waiting) for lane in self._lanes.values())
 
-    def submit(self, request: Request) -> None:
-        """Line up the request's pictures."""
-        lane = self._lanes.setdefault(request.bucket, _Lane())
-        lane.waiting.extend(request.pictures())
+    def running(self) -> Iterator[Picture]:
+        """The pictures that have been in a batch."""
+        return (picture for lane in self._lanes.values() for picture in lane.running)
 
-    def next_batch(self) -> list[Picture]:
-        """The pictures of the next denoiser call, at most ``slots`` rows; empty if none wait."""
+    def waiting(self) -> Iterator[Picture]:
+        """The pictures that have not."""
+        return (entry.picture for lane in self._lanes.values() for entry in lane.waiting)
+
+    def check(self, request: Request) -> None:
+        """Raise Unavailable if there is no room for the request's pictures."""
+        there, more = len(self), request.settings.num_images
+        if there + more > self._capacity:
+            raise Unavailable(
+                f"the queue is full: {there} pictures run or wait, {more} more were asked for and "
+                f"{self._capacity} are allowed; try again later or ask another server"
+            )
+
+    def submit(self, request: Request, now: float) -> None:
+        """Line up the request's pictures."""
+        # Behind every bucket that is there, so that new ones cannot keep an old one waiting.
+        turn = self._turn + 1 / TURNS[request.settings.priority]
+        lane = self._lanes.setdefault(request.bucket, _Lane(turn))
+        for picture in request.pictures():
+            tag = self._shares.tag(request.settings.client, picture.work)
+            lane.waiting.append(_Waiting(picture, now, tag))
+
+    def next_batch(self, now: float) -> list[Picture]:
+        """The pictures of the next denoiser call, all of one bucket; empty if none wait."""
         if not self._lanes:
             return []
-        bucket, lane = next(iter(self._lanes.items()))
-        del self._lanes[bucket]
-        self._lanes[bucket] = lane
-        lane.admit(self._slots)
+        lane = min(self._lanes.values(), key=lambda lane: lane.turn)
+        lane.admit(now)
+        self._turn = lane.turn
+        lane.turn += 1 / TURNS[min(p.request.settings.priority for p in lane.running)]
+        clients = {p.request.settings.client for p in (*self.running(), *self.waiting())}
+        self._shares.served(sum(picture.slots for picture in lane.running), len(clients))
         return list(lane.running)
 
-    def remove(self, pictures: list[Picture]) -> None:
-        """Take out pictures that are finished or have failed."""
+    def remove(self, pictures: Iterable[Picture]) -> None:
+        """Take out pictures, under way or waiting."""
         gone = set(map(id, pictures))
         for bucket, lane in list(self._lanes.items()):
             lane.running = [picture for picture in lane.running if id(picture) not in gone]
+            lane.waiting = [entry for entry in lane.waiting if id(entry.picture) not in gone]
             if not lane.running and not lane.waiting:
                 del self._lanes[bucket]
 
     def remove_request(self, request: Request) -> None:
-        """Take out all pictures of a request, under way or waiting."""
-        for lane in self._lanes.values():
-            lane.waiting = deque(p for p in lane.waiting if p.request is not request)
-        self.remove(
-            [p for lane in self._lanes.values() for p in lane.running if p.request is request]
-        )
+        """Take out all pictures of a request."""
+        everyone = (*self.running(), *self.waiting())
+        self.remove([picture for picture in everyone if picture.request is request])

@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from pipelines import noise
 from pipelines.conditioning import Conditioning
+from pipelines.decode import shrink
 from pipelines.errors import RequestError
-from pipelines.events import Event
+from pipelines.events import Event, Kind
 from pipelines.samplers import NOISE, SAMPLERS, Table, X
 from pipelines.schedules import flow
 from pipelines.settings import Settings
@@ -20,20 +21,33 @@ Bucket = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
+class Summary:
+    """How a request ended: times in milliseconds, and the mean number of pictures per step."""
+
+    outcome: str
+    queued_ms: float
+    denoising_ms: float
+    mean_batch: float
+
+
+@dataclass(frozen=True)
 class Request:
     """One request: its settings, its conditioning and where its answers go.
 
-    ``slots`` holds the conditioning of each row that a picture takes in a denoiser call: negative
-    and positive with guidance, the positive alone without. ``send`` takes each event, with the
-    latents (channels, height, width) if it is a result, and whether it is the last; ``fail``
-    takes an error and ends the request.
+    ``id`` names it for those who want to cancel it. ``slots`` holds the conditioning of each row
+    that a picture takes in a denoiser call: negative and positive with guidance, the positive
+    alone without. ``send`` takes each event, with latents (channels, height, width) if it is a
+    preview or a result, and with the last one how the request ended; ``fail`` takes an error and
+    the same. ``hung_up`` says whether the caller is gone.
     """
 
+    id: str
     settings: Settings
     slots: tuple[Conditioning, ...]
     table: Table
-    send: Callable[[Event, Float32 | None, bool], None]
-    fail: Callable[[RequestError], None]
+    send: Callable[[Event, Float32 | None, Summary | None], None]
+    fail: Callable[[RequestError, Summary], None]
+    hung_up: Callable[[], bool] = lambda: False
 
     @property
     def bucket(self) -> Bucket:
@@ -56,7 +70,8 @@ class Picture:
     """One picture under way.
 
     ``state`` is (6, channels, height, width): the columns of a sampler's M. It and ``generator``
-    are made when the first step starts, so that waiting pictures cost nothing.
+    are made when the first step starts, so that waiting pictures cost nothing. ``denoised`` is
+    what the picture is heading for, (channels, height, width), where a preview is due.
     """
 
     request: Request
@@ -67,6 +82,7 @@ class Picture:
     batch_sum: int = 0
     state: Float32 = field(default_factory=lambda: np.empty(0, np.float32))
     generator: noise.Generator | None = None
+    denoised: Float32 | None = None
 
     @property
     def seed(self) -> int:
@@ -79,9 +95,20 @@ class Picture:
         return len(self.request.slots)
 
     @property
+    def work(self) -> int:
+        """How many denoiser rows the whole picture takes."""
+        return self.slots * len(self.request.table)
+
+    @property
     def finished(self) -> bool:
         """Whether every row of the sampler's table has been applied."""
         return self.row == len(self.request.table)
+
+    @property
+    def preview_due(self) -> bool:
+        """Whether the row that comes next ends in a preview."""
+        every, done = self.request.settings.preview_every, self.row + 1
+        return every > 0 and done % every == 0 and done < len(self.request.table)
 
     def start(self, now: float) -> None:
         """Draw the initial noise; ``now`` is seconds on the queue's clock."""
@@ -96,11 +123,18 @@ class Picture:
         if self.generator is not None and self.request.table.M[self.row, :, NOISE].any():
             self.state[NOISE] = self.generator.normal((1, *self.state.shape[1:]))[0]
 
-    def event(self, now: float) -> Event:
-        """Where this picture stands at ``now``."""
+    def answer(self, now: float) -> tuple[Event, Float32 | None]:
+        """Where this picture stands at ``now``, and the latents that show it, if any do."""
+        if self.finished:
+            return self._event("result", now), self.state[X].copy()
+        if self.denoised is not None:
+            return self._event("preview", now), shrink(self.denoised)
+        return self._event("progress", now), None
+
+    def _event(self, kind: Kind, now: float) -> Event:
         settings, started = self.request.settings, self.started or now
         return Event(
-            kind="result" if self.finished else "progress",
+            kind=kind,
             index=self.index,
             step=self.row,
             steps=len(self.request.table),

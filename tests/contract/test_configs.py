@@ -6,6 +6,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from export.configs import committed
 from pipelines import PIPELINES
+from pipelines.spec import CANCEL
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 RENDERED = {
@@ -39,10 +40,12 @@ def test_an_ensemble_wires_every_tensor_of_its_models(pipeline, repository):
     dims = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in ensemble.input}
     for step in ensemble.ensemble_scheduling.step:
         model = parse(repository / step.model_name / "config.pbtxt")
-        assert set(step.input_map) == {tensor.name for tensor in model.input}
+        # A cancellation comes to its model directly, as a request of its own.
+        inputs = [tensor for tensor in model.input if tensor.name != CANCEL.name]
+        assert set(step.input_map) == {tensor.name for tensor in inputs}
         assert set(step.output_map) == {tensor.name for tensor in model.output}
         lead = [-1] if model.max_batch_size else []
-        for tensor in model.input:
+        for tensor in inputs:
             kind, got = dims[step.input_map[tensor.name]]
             assert kind == tensor.data_type
             assert fits(got, lead + list(tensor.dims)), (step.model_name, tensor.name)

@@ -30,7 +30,7 @@ def inputs(**values):
 
 
 def settings(**values) -> Settings:
-    return resolve(inputs(**values), SD3, MANIFEST, arrived=0.0)
+    return resolve(inputs(**values), SD3, MANIFEST, {"32x96": 4}, arrived=10.0)
 
 
 def test_absent_settings_get_the_defaults():
@@ -39,6 +39,18 @@ def test_absent_settings_get_the_defaults():
     assert got.latent_shape == (16, 8, 8)
     assert 0 <= got.seed < 2**32
     assert settings().seed != got.seed
+    assert (got.preview_every, got.priority, got.client) == (0, 1, "")
+    assert got.deadline == 10.0 + SD3.limits.deadline_ms[1] / 1000
+
+
+def test_a_size_has_the_batch_cap_that_it_is_given_or_all_slots():
+    assert settings(height=32, width=96).batch_cap == 4
+    assert settings().batch_cap == SD3.slots
+
+
+def test_how_a_request_is_served_travels_with_it():
+    got = settings(preview_every=5, deadline_ms=1500, priority=0, client=b"studio")
+    assert (got.preview_every, got.deadline, got.priority, got.client) == (5, 11.5, 0, "studio")
 
 
 def test_settings_survive_json():

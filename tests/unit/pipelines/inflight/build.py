@@ -1,5 +1,7 @@
 """Requests for tests of the queue, the batch and the loop."""
 
+import itertools
+import math
 from dataclasses import dataclass, field
 from threading import Event as Flag
 
@@ -7,9 +9,10 @@ import numpy as np
 
 from pipelines.errors import RequestError
 from pipelines.events import Event
-from pipelines.inflight.request import Request, table
+from pipelines.inflight.request import Request, Summary, table
 from pipelines.settings import Settings
 
+_NAMES = itertools.count()
 SCHEDULE = {"num_train_timesteps": 1000, "shift": 3.0}
 
 
@@ -22,36 +25,66 @@ class Answers:
     errors: list[RequestError] = field(default_factory=list)
     done: Flag = field(default_factory=Flag)
 
-    def send(self, event, latents, last):
+    previews: list[np.ndarray] = field(default_factory=list)
+    summary: Summary | None = None
+
+    def send(self, event, latents, summary):
         assert not self.done.is_set(), "an answer after the last one"
         self.events.append(event)
         if latents is not None:
-            self.latents.append(latents)
-        if last:
-            self.done.set()
+            (self.latents if event.kind == "result" else self.previews).append(latents)
+        if summary is not None:
+            self.end(summary)
 
-    def fail(self, error):
+    def fail(self, error, summary):
         assert not self.done.is_set(), "an error after the last answer"
         self.errors.append(error)
+        self.end(summary)
+
+    def end(self, summary):
+        self.summary = summary
         self.done.set()
 
 
-def request(steps=4, guidance=3.0, side=4, seed=0, num_images=1, value=1.0):
-    """A request whose conditioning is ``value`` (and its opposite for the negative slot)."""
+def request(
+    steps=4,
+    guidance=3.0,
+    side=4,
+    seed=0,
+    num_images=1,
+    value=1.0,
+    *,
+    name=None,
+    cap=16,
+    arrived=0.0,
+    deadline=math.inf,
+    hung_up=lambda: False,
+    **serving,
+):
+    """A request whose conditioning is ``value`` (and its opposite for the negative slot).
+
+    ``name`` is its id; ``serving`` are priority, client and preview_every.
+    """
     settings = Settings(
         steps=steps,
         guidance_scale=guidance,
         sampler="euler",
         seed=seed,
         num_images=num_images,
+        height=8 * side,
+        width=8 * side,
         latent_shape=(4, side, side),
+        batch_cap=cap,
         schedule=SCHEDULE,
-        arrived=0.0,
+        arrived=arrived,
+        deadline=deadline,
+        **serving,
     )
     values = (-value, value) if guidance > 1 else (value,)
     slots = tuple({"text": np.full((2,), v, np.float32)} for v in values)
     answers = Answers()
-    built = Request(settings, slots, table(settings), answers.send, answers.fail)
+    name = name or f"request-{next(_NAMES)}"
+    built = Request(name, settings, slots, table(settings), answers.send, answers.fail, hung_up)
     return built, answers
 
 

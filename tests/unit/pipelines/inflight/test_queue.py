@@ -1,49 +1,142 @@
-from pipelines.inflight.queue import Queue
+import pytest
+
+from pipelines.errors import Unavailable
+from pipelines.inflight.queue import AGEING_SECONDS, Queue
 from tests.unit.pipelines.inflight.build import request
 
 
-def names(batch):
-    return [(picture.seed, picture.index) for picture in batch]
+@pytest.fixture
+def queue():
+    return Queue(capacity=64)
 
 
-def test_a_batch_never_exceeds_its_slots_and_keeps_the_order_of_arrival():
-    queue = Queue(slots=5)
-    for seed, guidance in ((1, 3.0), (2, 3.0), (3, 3.0), (4, 0.0)):
-        queue.submit(request(seed=seed, guidance=guidance)[0])
-    batch = queue.next_batch()
-    # Two guided pictures take four slots; nobody overtakes the third, which takes two.
-    assert [picture.seed for picture in batch] == [1, 2]
+def submit(queue, now=0.0, **settings):
+    built = request(**settings)[0]
+    queue.check(built)
+    queue.submit(built, now)
+    return built
+
+
+def seeds(batch):
+    return [picture.seed for picture in batch]
+
+
+def run_to_the_end(queue, now=0.0):
+    """Seeds in the order in which pictures first ran, each for as many steps as it has."""
+    order, left = [], {}
+    while len(queue):
+        batch = queue.next_batch(now)
+        order += [picture.seed for picture in batch if picture not in left]
+        for picture in batch:
+            left[picture] = left.get(picture, len(picture.request.table)) - 1
+        queue.remove([picture for picture in batch if left[picture] == 0])
+    return order
+
+
+def test_a_batch_never_exceeds_its_cap_and_keeps_the_order_of_arrival(queue):
+    for seed, guidance in ((1, 3.0), (2, 3.0), (3, 3.0), (4, 3.0)):
+        submit(queue, seed=seed, guidance=guidance, cap=5)
+    batch = queue.next_batch(0.0)
+    # Two guided pictures take four rows; nobody overtakes the third, which takes two.
+    assert seeds(batch) == [1, 2]
     queue.remove(batch[:1])
-    assert [picture.seed for picture in queue.next_batch()] == [2, 3, 4]
+    assert seeds(queue.next_batch(0.0)) == [2, 3]
 
 
-def test_the_pictures_of_one_request_have_seeds_that_count_up():
-    queue = Queue(slots=16)
-    queue.submit(request(seed=7, num_images=3)[0])
-    assert names(queue.next_batch()) == [(7, 0), (8, 1), (9, 2)]
+def test_one_picture_fits_any_cap(queue):
+    submit(queue, seed=1, guidance=3.0, cap=1)
+    submit(queue, seed=2, guidance=3.0, cap=1)
+    assert seeds(queue.next_batch(0.0)) == [1]
 
 
-def test_buckets_take_turns():
-    queue = Queue(slots=2)
+def test_the_pictures_of_one_request_have_seeds_that_count_up(queue):
+    submit(queue, seed=7, num_images=3)
+    assert [(p.seed, p.index) for p in queue.next_batch(0.0)] == [(7, 0), (8, 1), (9, 2)]
+
+
+def test_a_full_queue_says_so_and_what_to_do():
+    queue = Queue(capacity=4)
+    submit(queue, num_images=3)
+    with pytest.raises(Unavailable, match="queue is full: 3 pictures run or wait, 2 more.*later"):
+        submit(queue, num_images=2)
+    submit(queue)
+    assert len(queue) == 4
+
+
+def test_buckets_take_turns(queue):
     for side in (4, 8, 4):
-        queue.submit(request(side=side, guidance=3.0)[0])
-    sides = []
-    for _ in range(4):
-        sides.append(queue.next_batch()[0].request.settings.latent_shape[1])
+        submit(queue, side=side, cap=2)
+    sides = [queue.next_batch(0.0)[0].request.settings.latent_shape[1] for _ in range(4)]
     assert sides == [4, 8, 4, 8]
 
 
-def test_removing_a_request_takes_out_its_waiting_pictures_too():
-    queue = Queue(slots=2)
-    wanted, other = request(num_images=4)[0], request(seed=50)[0]
-    queue.submit(wanted)
-    queue.submit(other)
+@pytest.mark.parametrize(("priority", "turns"), [(0, 2), (1, 1), (2, 0.5)])
+def test_a_bucket_of_higher_priority_gets_more_turns(queue, priority, turns):
+    submit(queue, side=4, priority=1)
+    submit(queue, side=8, priority=priority)
+    sides = [queue.next_batch(0.0)[0].request.settings.latent_shape[1] for _ in range(300)]
+    ratio = sides.count(8) / sides.count(4)
+    print(f"priority {priority}: {ratio:.2f} turns for one of priority 1, {turns} expected")
+    assert ratio == pytest.approx(turns, rel=0.03)
+
+
+def test_new_buckets_do_not_keep_an_old_one_waiting(queue):
+    submit(queue, side=4, seed=4, steps=50)
+    turns = 0
+    for side in range(5, 65):
+        submit(queue, side=side, seed=side)
+        batch = queue.next_batch(0.0)
+        turns += seeds(batch) == [4]
+        queue.remove([picture for picture in batch if picture.seed != 4])
+    print(f"{turns} of 60 turns, floor 10")
+    assert turns >= 10
+
+
+def test_a_higher_priority_goes_first(queue):
+    for seed, priority in ((1, 1), (2, 2), (3, 0), (4, 1)):
+        submit(queue, seed=seed, priority=priority, cap=2)
+    assert run_to_the_end(queue) == [3, 1, 4, 2]
+
+
+def test_waiting_counts_as_priority(queue):
+    submit(queue, now=0.0, seed=1, priority=2, cap=2)
+    for seed in range(10, 20):
+        submit(queue, now=2 * AGEING_SECONDS, seed=seed, priority=0, cap=2)
+    assert run_to_the_end(queue, now=2 * AGEING_SECONDS + 1)[0] == 1
+
+
+def test_clients_get_equal_shares_however_much_they_ask_for(queue):
+    for seed in range(10):
+        submit(queue, seed=seed, client="greedy", cap=2)
+    submit(queue, seed=100, client="modest", cap=2)
+    submit(queue, seed=101, client="modest", cap=2)
+    order = run_to_the_end(queue)
+    print(order)
+    assert order.index(100) <= 1
+    assert order.index(101) <= 3
+
+
+def test_new_clients_do_not_keep_an_old_one_waiting(queue):
+    for seed in range(4):
+        submit(queue, seed=seed, client="old", cap=2)
+    waited = 0
+    while any(picture.seed == 3 for picture in queue.waiting()):
+        submit(queue, seed=100 + waited, client=f"new {waited}", cap=2)
+        for _ in range(4):
+            batch = queue.next_batch(0.0)
+        queue.remove(batch)
+        waited += 1
+        assert waited < 40, "the fourth picture of the old client does not get its turn"
+
+
+def test_removing_a_request_takes_out_its_waiting_pictures_too(queue):
+    wanted, other = submit(queue, num_images=4, cap=2), submit(queue, seed=50, cap=2)
     assert len(queue) == 5
-    queue.next_batch()
+    queue.next_batch(0.0)
     queue.remove_request(wanted)
     assert len(queue) == 1
-    assert queue.next_batch()[0].request is other
+    assert queue.next_batch(0.0)[0].request is other
 
 
-def test_an_empty_queue_has_no_batch():
-    assert Queue(slots=2).next_batch() == []
+def test_an_empty_queue_has_no_batch(queue):
+    assert queue.next_batch(0.0) == []

@@ -1,0 +1,116 @@
+"""The requests that are here, each from its arrival to its one last answer. Pure."""
+
+from dataclasses import dataclass
+
+from pipelines.errors import Cancelled, Expired, InvalidRequest, RequestError
+from pipelines.inflight.request import Picture, Request, Summary
+
+# A cancellation may overtake its request, which first passes the text encoders.
+REMEMBER_SECONDS = 60.0
+REMEMBER_AT_MOST = 10_000
+
+
+@dataclass
+class _Entry:
+    request: Request
+    left: int
+    started: float | None = None
+    steps: int = 0
+    batch_sum: int = 0
+    cancelled: bool = False
+
+    def summary(self, outcome: str, now: float) -> Summary:
+        arrived = self.request.settings.arrived
+        started = now if self.started is None else self.started
+        return Summary(
+            outcome=outcome,
+            queued_ms=1000 * (started - arrived),
+            denoising_ms=1000 * (now - started),
+            mean_batch=self.batch_sum / max(self.steps, 1),
+        )
+
+
+class Roll:
+    """Requests by id. Each is entered once and leaves once; whoever takes it out answers it."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._cancelled: dict[str, float] = {}
+
+    def __contains__(self, request: Request) -> bool:
+        return request.id in self._entries
+
+    def enter(self, request: Request, now: float) -> None:
+        """Take a request in.
+
+        Raises InvalidRequest if one with its id is here, and Cancelled or Expired if nobody waits
+        for its answer any more.
+        """
+        if request.id in self._entries:
+            raise InvalidRequest(
+                f"request id: {request.id!r} is that of a request under way; give each its own"
+            )
+        if self._cancelled.pop(request.id, None) is not None:
+            raise cancelled()
+        if now >= request.settings.deadline:
+            raise _expired(request, now)
+        self._entries[request.id] = _Entry(request, request.settings.num_images)
+
+    def cancel(self, request_id: str, now: float) -> None:
+        """Have a request stopped; the id of one that is not here is kept for a while."""
+        entry = self._entries.get(request_id)
+        if entry is not None:
+            entry.cancelled = True
+            return
+        recent = {k: t for k, t in self._cancelled.items() if now - t < REMEMBER_SECONDS}
+        while len(recent) >= REMEMBER_AT_MOST:
+            del recent[next(iter(recent))]
+        self._cancelled = {**recent, request_id: now}
+
+    def stopped(self, now: float) -> list[tuple[Request, RequestError]]:
+        """The requests that were cancelled and those whose time is up, and the error of each."""
+        found: list[tuple[Request, RequestError]] = []
+        for entry in self._entries.values():
+            request = entry.request
+            if entry.cancelled:
+                found.append((request, cancelled()))
+            elif now >= request.settings.deadline:
+                found.append((request, _expired(request, now)))
+        return found
+
+    def present(self) -> list[Request]:
+        """The requests that are here, in order of arrival."""
+        return [entry.request for entry in self._entries.values()]
+
+    def stepped(self, pictures: list[Picture], now: float) -> None:
+        """Note that these pictures shared a step that began at ``now``."""
+        for picture in pictures:
+            entry = self._entries[picture.request.id]
+            entry.started = now if entry.started is None else entry.started
+            entry.steps += 1
+            entry.batch_sum += len(pictures)
+
+    def finished(self, request: Request) -> bool:
+        """Note that one of its pictures is finished; true if it was the last."""
+        entry = self._entries[request.id]
+        entry.left -= 1
+        return entry.left == 0
+
+    def leave(self, request: Request, outcome: str, now: float) -> Summary | None:
+        """Take a request out; None if it has left already, and with it has been answered."""
+        entry = self._entries.pop(request.id, None)
+        return None if entry is None else entry.summary(outcome, now)
+
+
+def cancelled() -> Cancelled:
+    """What a cancelled request is told."""
+    return Cancelled("the request was cancelled")
+
+
+def _expired(request: Request, now: float) -> Expired:
+    waited = 1000 * (now - request.settings.arrived)
+    allowed = 1000 * (request.settings.deadline - request.settings.arrived)
+    return Expired(
+        f"deadline_ms: no picture within {allowed:.0f} ms ({waited:.0f} ms have passed); allow "
+        "more time, ask for fewer steps or come back when the server is less busy"
+    )

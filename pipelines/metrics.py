@@ -1,0 +1,105 @@
+"""What Triton's metrics port says of denoising, by pipeline and resolution."""
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.inflight.loop import Loop
+from pipelines.inflight.request import Picture, Request, Summary
+
+FLUSH_SECONDS = 1.0
+
+_STEPS = "stepwise_steps_total"
+_SECONDS = "stepwise_step_seconds_total"
+_PICTURES = "stepwise_step_pictures_total"
+_REQUESTS = "stepwise_requests_total"
+_ACTIVE = "stepwise_active"
+_WAITING = "stepwise_waiting"
+_FAMILIES = {
+    _STEPS: ("COUNTER", "Denoiser calls"),
+    _SECONDS: ("COUNTER", "Seconds spent in steps: the denoiser call and what surrounds it"),
+    _PICTURES: ("COUNTER", "Pictures moved on by a step; divided by the calls, the mean batch"),
+    _REQUESTS: ("COUNTER", "Requests that were answered, by outcome"),
+    _ACTIVE: ("GAUGE", "Pictures being denoised"),
+    _WAITING: ("GAUGE", "Pictures that wait for a place in a batch"),
+}
+
+_Key = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class Metrics:
+    """A watcher of the loop that counts for Prometheus.
+
+    It counts in this process, and a thread hands Triton the sums once a second: a call to Triton
+    is a message to another process and would cost a small model a part of every step. ``families``
+    is ``pb_utils.MetricFamily``.
+    """
+
+    def __init__(self, pipeline: str, families: Any) -> None:
+        self._pipeline = pipeline
+        self._families = {
+            name: families(name=name, description=text, kind=getattr(families, kind))
+            for name, (kind, text) in _FAMILIES.items()
+        }
+        self._values: defaultdict[_Key, float] = defaultdict(float)
+        self._told: defaultdict[_Key, float] = defaultdict(float)
+        self._metrics: dict[_Key, Any] = {}
+        self._stopping = threading.Event()
+
+    def stepped(self, pictures: list[Picture], seconds: float) -> None:
+        """Count a denoiser call."""
+        resolution = pictures[0].request.settings.resolution
+        self._values[self._key(_STEPS, resolution)] += 1
+        self._values[self._key(_SECONDS, resolution)] += seconds
+        self._values[self._key(_PICTURES, resolution)] += len(pictures)
+
+    def ended(self, request: Request, summary: Summary) -> None:
+        """Count an answered request."""
+        resolution, outcome = request.settings.resolution, summary.outcome.lower()
+        self._values[self._key(_REQUESTS, resolution, outcome=outcome)] += 1
+
+    def follow(self, loop: Loop) -> None:
+        """Tell Triton from now on, once a second, until ``close``."""
+        self._thread = threading.Thread(target=self._tell, args=(loop,), daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Tell Triton for the last time."""
+        self._stopping.set()
+        self._thread.join()
+
+    def _tell(self, loop: Loop) -> None:
+        while not self._stopping.wait(FLUSH_SECONDS):
+            self._flush(loop)
+        self._flush(loop)
+
+    def _flush(self, loop: Loop) -> None:
+        gauges = self._gauges(loop)
+        for key, value in {**dict(self._values), **gauges}.items():
+            metric, told = self._metric(key), self._told[key]
+            if value == told:
+                continue
+            if key in gauges:
+                metric.set(value)
+            else:
+                metric.increment(value - told)
+            self._told[key] = value
+
+    def _gauges(self, loop: Loop) -> Mapping[_Key, float]:
+        """Who runs and who waits; a size that nobody asks for any more falls to zero."""
+        active, waiting = loop.standing()
+        known = {key: 0.0 for key in self._told if key[0] in (_ACTIVE, _WAITING)}
+        for name, counts in ((_ACTIVE, active), (_WAITING, waiting)):
+            known.update({self._key(name, size): count for size, count in counts.items()})
+        return known
+
+    def _metric(self, key: _Key) -> Any:
+        if key not in self._metrics:
+            name, labels = key
+            self._metrics[key] = self._families[name].Metric(labels=dict(labels))
+        return self._metrics[key]
+
+    def _key(self, name: str, resolution: str, **labels: str) -> _Key:
+        every = {"pipeline": self._pipeline, "resolution": resolution, **labels}
+        return name, tuple(every.items())

@@ -1,0 +1,56 @@
+"""The request log: one JSON line for each request that was answered.
+
+``STEPWISE_REQUEST_LOG`` names its file and ``STEPWISE_LOG_PROMPTS=0`` leaves prompts out of it;
+``python -m server --request-log`` sets both. The three Python models append to the same file.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pipelines.settings import Array
+
+_LONGEST_TEXT = 1000
+_PROMPTS = ("prompt", "negative_prompt")
+
+Record = dict[str, Any]
+
+
+def asked(inputs: Mapping[str, Array]) -> Record:
+    """What a request's tensors say, for its line; empty if there is no log."""
+    if _path() is None:
+        return {}
+    hidden = _PROMPTS if os.environ.get("STEPWISE_LOG_PROMPTS") == "0" else ()
+    return {name: _plain(value) for name, value in inputs.items() if name not in hidden}
+
+
+def write(record: Record) -> None:
+    """Append a line with the time and ``record``; nothing if there is no log."""
+    path = _path()
+    if path is None:
+        return
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = json.dumps({"time": now, **record}, ensure_ascii=False) + "\n"
+    # One write in append mode: lines of several processes do not mix.
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+    try:
+        os.write(file, line.encode())
+    finally:
+        os.close(file)
+
+
+def _path() -> str | None:
+    return os.environ.get("STEPWISE_REQUEST_LOG") or None
+
+
+def _plain(value: Array) -> str | int | float | None:
+    """A request tensor's one value as JSON has it."""
+    if value.size != 1:
+        return f"{value.dtype} of shape {list(value.shape)}"
+    item = value.reshape(-1)[0]
+    if isinstance(item, bytes):
+        return item.decode(errors="backslashreplace")[:_LONGEST_TEXT]
+    number: int | float = item.item()
+    return number if abs(number) < float("inf") else str(number)
