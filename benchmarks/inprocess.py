@@ -13,8 +13,9 @@ from pipelines import PIPELINES
 from pipelines.conditioning import Conditioning, encode, slots
 from pipelines.errors import RequestError
 from pipelines.events import Event
+from pipelines.inflight.batcher import Batcher
 from pipelines.inflight.loop import Loop
-from pipelines.inflight.request import Request, table
+from pipelines.inflight.request import Request, Summary, table
 from pipelines.prepare import Preparer
 from pipelines.spec import Component
 
@@ -71,7 +72,7 @@ class InProcess:
         ids, resolved = self._prepare(inputs, time.monotonic())
         embeddings = encode(self._pipeline, ids, self._run)
         rows = slots(self._pipeline, embeddings, resolved.guidance_scale)
-        latents = self._loop(lambda **sinks: Request(resolved, rows, table(resolved), **sinks))
+        latents = self._loop(lambda **sinks: Request("", resolved, rows, table(resolved), **sinks))
         decoder = self._pipeline.decoder
         picture: Array = self._run(decoder, {decoder.inputs[0].name: latents[None]})[0][0]
         return picture
@@ -80,16 +81,16 @@ class InProcess:
         """Denoise one request in a loop of its own; the latents of its picture."""
         done, answers = threading.Event(), []
 
-        def send(event: Event, latents: Array | None, last: bool) -> None:
+        def send(event: Event, latents: Array | None, summary: Summary | None) -> None:
             answers.append(latents)
-            if last:
+            if summary is not None:
                 done.set()
 
-        def fail(error: RequestError) -> None:
+        def fail(error: RequestError, summary: Summary) -> None:
             answers.append(error)
             done.set()
 
-        loop = Loop(self.denoise, self._pipeline.slots)
+        loop = Loop(Batcher(self.denoise, self._pipeline.capacity))
         loop.submit(build(send=send, fail=fail))
         done.wait()
         loop.close()

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.inflight.loop import Loop
+from pipelines.inflight.batcher import Batcher
 from pipelines.inflight.request import Picture, Request, Summary
 
 FLUSH_SECONDS = 1.0
@@ -59,9 +59,9 @@ class Metrics:
         resolution, outcome = request.settings.resolution, summary.outcome.lower()
         self._values[self._key(_REQUESTS, resolution, outcome=outcome)] += 1
 
-    def follow(self, loop: Loop) -> None:
+    def follow(self, batcher: Batcher) -> None:
         """Tell Triton from now on, once a second, until ``close``."""
-        self._thread = threading.Thread(target=self._tell, args=(loop,), daemon=True)
+        self._thread = threading.Thread(target=self._tell, args=(batcher,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -69,13 +69,13 @@ class Metrics:
         self._stopping.set()
         self._thread.join()
 
-    def _tell(self, loop: Loop) -> None:
+    def _tell(self, batcher: Batcher) -> None:
         while not self._stopping.wait(FLUSH_SECONDS):
-            self._flush(loop)
-        self._flush(loop)
+            self._flush(batcher)
+        self._flush(batcher)
 
-    def _flush(self, loop: Loop) -> None:
-        gauges = self._gauges(loop)
+    def _flush(self, batcher: Batcher) -> None:
+        gauges = self._gauges(batcher)
         for key, value in {**dict(self._values), **gauges}.items():
             metric, told = self._metric(key), self._told[key]
             if value == told:
@@ -86,9 +86,9 @@ class Metrics:
                 metric.increment(value - told)
             self._told[key] = value
 
-    def _gauges(self, loop: Loop) -> Mapping[_Key, float]:
+    def _gauges(self, batcher: Batcher) -> Mapping[_Key, float]:
         """Who runs and who waits; a size that nobody asks for any more falls to zero."""
-        active, waiting = loop.standing()
+        active, waiting = batcher.standing()
         known = {key: 0.0 for key in self._told if key[0] in (_ACTIVE, _WAITING)}
         for name, counts in ((_ACTIVE, active), (_WAITING, waiting)):
             known.update({self._key(name, size): count for size, count in counts.items()})

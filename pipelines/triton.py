@@ -18,6 +18,7 @@ from pipelines.conditioning import Conditioning, slots
 from pipelines.decode import response
 from pipelines.errors import InvalidRequest, ModelFailed, RequestError
 from pipelines.events import Event
+from pipelines.inflight.batcher import Batcher
 from pipelines.inflight.loop import Loop
 from pipelines.inflight.request import Float32, Request, Summary, table
 from pipelines.metrics import Metrics
@@ -67,8 +68,9 @@ class Denoise:
         self._pipeline = PIPELINES[_parameter(args, "pipeline")]
         self._denoiser = f"{self._name}_{self._pipeline.denoiser.name}"
         self._metrics = Metrics(self._name, pb_utils.MetricFamily)
-        self._loop = Loop(self._predict, self._pipeline.capacity, self._metrics)
-        self._metrics.follow(self._loop)
+        self._batcher = Batcher(self._predict, self._pipeline.capacity, self._metrics)
+        self._metrics.follow(self._batcher)
+        self._loop = Loop(self._batcher)
 
     def execute(self, requests: list[Any]) -> None:
         """Queue requests, whose answers come from the loop's thread, and pass on cancellations."""
@@ -77,7 +79,7 @@ class Denoise:
             try:
                 inputs = _unpack(request)
                 if CANCEL.name in inputs:
-                    self._loop.cancel(text(inputs, CANCEL.name, "", _LONGEST_ID))
+                    self._batcher.cancel(text(inputs, CANCEL.name, "", _LONGEST_ID))
                     sender.send(flags=_FINAL)
                 else:
                     self._submit(request, inputs, sender)

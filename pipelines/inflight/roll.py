@@ -38,7 +38,8 @@ class Roll:
         self._cancelled: dict[str, float] = {}
 
     def __contains__(self, request: Request) -> bool:
-        return request.id in self._entries
+        entry = self._entries.get(request.id)
+        return entry is not None and entry.request is request
 
     def enter(self, request: Request, now: float) -> None:
         """Take a request in.

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import ModelFailed, Unavailable
+from pipelines.inflight.batcher import Batcher
 from pipelines.inflight.loop import Loop
 from tests.unit.pipelines.inflight.build import predict, request
 
@@ -13,7 +14,7 @@ SECONDS = 20
 
 def solo(**settings):
     built, answers = request(**settings)
-    loop = Loop(predict, capacity=64)
+    loop = Loop(Batcher(predict, capacity=64))
     loop.submit(built)
     loop.close()
     return answers
@@ -39,7 +40,7 @@ def gate():
 def test_requests_with_different_steps_share_calls_and_get_their_solo_pictures(gate):
     asked = [{"steps": 3 + i, "seed": i, "value": 0.2 * i} for i in range(6)]
     # On this clock a second passes between two looks, so every step is told.
-    loop = Loop(gate, capacity=64, clock=itertools.count().__next__)
+    loop = Loop(Batcher(gate, capacity=64, clock=itertools.count().__next__))
     running = [request(**settings) for settings in asked]
     for built, _ in running:
         loop.submit(built)
@@ -55,7 +56,7 @@ def test_requests_with_different_steps_share_calls_and_get_their_solo_pictures(g
 
 
 def test_a_request_joins_one_step_after_it_arrives(gate):
-    loop = Loop(gate, capacity=64)
+    loop = Loop(Batcher(gate, capacity=64))
     loop.submit(request(steps=6)[0])
     assert gate.entered.wait(SECONDS)
     late, answers = request(steps=2)
@@ -76,7 +77,7 @@ def test_fast_progress_is_told_now_and_then_and_the_result_always():
         now = 2**-6 * next(seconds)
         return predict(*inputs)
 
-    loop = Loop(tick, capacity=64, clock=lambda: now)
+    loop = Loop(Batcher(tick, capacity=64, clock=lambda: now))
     built, answers = request(steps=20)
     loop.submit(built)
     loop.close()
@@ -86,7 +87,7 @@ def test_fast_progress_is_told_now_and_then_and_the_result_always():
 
 def test_guidance_of_one_or_less_takes_one_slot(gate):
     gate.open.set()
-    loop = Loop(gate, capacity=64)
+    loop = Loop(Batcher(gate, capacity=64))
     loop.submit(request(steps=2, guidance=1.0)[0])
     loop.close()
     assert gate.rows == [1, 1]
@@ -114,7 +115,7 @@ def test_a_failed_call_answers_its_batch_and_the_loop_lives_on():
             raise ModelFailed("sd3_transformer: out of memory")
         return predict(latents, timesteps, conditioning)
 
-    loop = Loop(fails_once, capacity=64)
+    loop = Loop(Batcher(fails_once, capacity=64))
     first, answers = request(steps=5, num_images=2)
     loop.submit(first)
     assert answers.done.wait(SECONDS)
@@ -126,7 +127,7 @@ def test_a_failed_call_answers_its_batch_and_the_loop_lives_on():
 
 
 def test_an_unexpected_exception_is_answered_too():
-    loop = Loop(lambda *_: np.zeros(3), capacity=64)
+    loop = Loop(Batcher(lambda *_: np.zeros(3), capacity=64))
     built, answers = request()
     loop.submit(built)
     assert answers.done.wait(SECONDS)
@@ -135,7 +136,7 @@ def test_an_unexpected_exception_is_answered_too():
 
 
 def test_a_closed_loop_refuses_requests():
-    loop = Loop(predict, capacity=64)
+    loop = Loop(Batcher(predict, capacity=64))
     loop.close()
     with pytest.raises(Unavailable, match="stopping"):
         loop.submit(request()[0])

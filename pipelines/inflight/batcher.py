@@ -1,0 +1,187 @@
+"""The running batch: who is in it, one denoiser call after another. No thread of its own."""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from pipelines.conditioning import Conditioning
+from pipelines.errors import ModelFailed, RequestError
+from pipelines.inflight.batch import advance, guide, stack_conditioning, stack_latents
+from pipelines.inflight.hangups import Clock, HangUps
+from pipelines.inflight.queue import Queue
+from pipelines.inflight.request import Float32, Picture, Request
+from pipelines.inflight.roll import Roll, cancelled
+from pipelines.inflight.watcher import Nobody, Watcher
+
+log = logging.getLogger(__name__)
+
+# Telling progress costs a small model as much as half a step; nobody sees more than this.
+PROGRESS_SECONDS = 0.05
+DONE = "DONE"
+
+# latents (slots, channels, height, width), timesteps (slots,), conditioning -> prediction
+Predict = Callable[[Float32, Float32, Conditioning], Float32]
+
+
+class Batcher:
+    """Denoises requests as they come; each joins the batch at the next step.
+
+    ``predict`` may raise RequestError, which answers the batch it was called for. At most
+    ``capacity`` pictures run or wait. ``clock`` gives monotonic seconds. Every request that
+    ``submit`` takes is answered once, by whoever calls ``step``: with its last event or an error.
+    """
+
+    def __init__(
+        self,
+        predict: Predict,
+        capacity: int,
+        watcher: Watcher | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._predict = predict
+        self._clock = clock
+        self._watcher = watcher or Nobody()
+        self._queue = Queue(capacity)
+        self._roll = Roll()
+        # Guards the queue and the roll; requests come and are cancelled during a step.
+        self._lock = threading.Lock()
+        self._hang_ups = HangUps(clock)
+        self._step_seconds = 0.0
+        self._members: list[Picture] = []
+        self._conditioning: Conditioning = {}
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._queue)
+
+    def submit(self, request: Request) -> None:
+        """Line up a request; its answers come through its own ``send`` and ``fail``.
+
+        Raises Unavailable if the queue is full, InvalidRequest if its id is in use, Cancelled or
+        Expired if nobody waits for it any more.
+        """
+        with self._lock:
+            now = self._clock()
+            self._queue.check(request)
+            self._roll.enter(request, now)
+            self._queue.submit(request, now)
+
+    def cancel(self, request_id: str) -> None:
+        """End a request before its next step; one that is not here yet is refused when it comes."""
+        with self._lock:
+            self._roll.cancel(request_id, self._clock())
+
+    def standing(self) -> tuple[Counter[str], Counter[str]]:
+        """How many pictures of each resolution run, and how many wait."""
+        with self._lock:
+            running, waiting = (
+                Counter(picture.request.settings.resolution for picture in pictures)
+                for pictures in (self._queue.running(), self._queue.waiting())
+            )
+        return running, waiting
+
+    def step(self) -> None:
+        """End what nobody waits for, and make one denoiser call for the next batch."""
+        self._sweep()
+        now = self._clock()
+        with self._lock:
+            batch = self._queue.next_batch(now)
+        started = [picture for picture in batch if self._start(picture, now)]
+        # One that could not be started has ended its request, other pictures of it included.
+        pictures = [picture for picture in started if picture.request in self._roll]
+        if not pictures:
+            return
+        try:
+            self._move(pictures, now)
+        except Exception as error:
+            log.exception("a batch of %d pictures failed", len(pictures))
+            for picture in pictures:
+                self._fail(picture.request, _as_request_error(error))
+            return
+        self._step_seconds = self._clock() - now
+        self._watcher.stepped(pictures, self._step_seconds)
+        for picture in pictures:
+            self._report(picture)
+
+    def _sweep(self) -> None:
+        """End the requests that nobody waits for any more."""
+        with self._lock:
+            stopped, present = self._roll.stopped(self._clock()), self._roll.present()
+        for request, error in stopped:
+            self._fail(request, error)
+        for request in self._hang_ups.find(present, self._step_seconds):
+            self._fail(request, cancelled())
+
+    def _start(self, picture: Picture, now: float) -> bool:
+        """Draw a new picture's noise; false if that fails, which ends its request alone."""
+        try:
+            if picture.started is None:
+                picture.start(now)
+        except Exception as error:
+            log.exception("a picture could not be started")
+            self._fail(picture.request, _as_request_error(error))
+            return False
+        return True
+
+    def _move(self, pictures: list[Picture], now: float) -> None:
+        """Move pictures on by a row; one whose prediction is not finite fails alone."""
+        guided = self._guided(pictures)
+        with self._lock:
+            self._roll.stepped(pictures, now)
+        finite = np.isfinite(guided).all(axis=tuple(range(1, guided.ndim)))
+        if finite.any():
+            advance([p for p, good in zip(pictures, finite, strict=True) if good], guided[finite])
+        for picture in [p for p, good in zip(pictures, finite, strict=True) if not good]:
+            self._fail(picture.request, _not_finite(picture))
+
+    def _guided(self, pictures: list[Picture]) -> Float32:
+        """The guided prediction of each picture, from one denoiser call."""
+        if pictures != self._members:
+            self._members, self._conditioning = pictures, stack_conditioning(pictures)
+        latents, timesteps = stack_latents(pictures)
+        return guide(pictures, self._predict(latents, timesteps, self._conditioning))
+
+    def _report(self, picture: Picture) -> None:
+        """Send a result or a preview, or progress if the last was told long enough ago."""
+        now = self._clock()
+        silent = not picture.finished and picture.denoised is None
+        if picture.request not in self._roll or (silent and now < picture.told + PROGRESS_SECONDS):
+            return
+        picture.told = now
+        event, latents = picture.answer(now)
+        summary = None
+        if picture.finished:
+            with self._lock:
+                self._queue.remove([picture])
+                if self._roll.finished(picture.request):
+                    summary = self._roll.leave(picture.request, DONE, now)
+        if summary is not None:
+            self._watcher.ended(picture.request, summary)
+        picture.request.send(event, latents, summary)
+
+    def _fail(self, request: Request, error: RequestError) -> None:
+        """Answer a request with an error, unless it has had its last answer."""
+        with self._lock:
+            summary = self._roll.leave(request, error.code, self._clock())
+            self._queue.remove_request(request)
+        if summary is not None:
+            self._watcher.ended(request, summary)
+            request.fail(error, summary)
+
+
+def _as_request_error(error: Exception) -> RequestError:
+    if isinstance(error, RequestError):
+        return error
+    return RequestError(f"denoising failed: {error!r}; the server goes on")
+
+
+def _not_finite(picture: Picture) -> ModelFailed:
+    return ModelFailed(
+        f"the denoiser answered with numbers that are not finite at step {picture.row + 1} of "
+        f"{len(picture.request.table)}: the request's embeddings are not finite, or the model "
+        "overflows in its precision (export it with --precision fp32 to see)"
+    )
