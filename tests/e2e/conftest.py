@@ -12,9 +12,15 @@ CHECKPOINT = ROOT / "miniatures" / "sd3"
 
 
 @pytest.fixture(scope="session")
-def server(repository):
+def request_log(tmp_path_factory):
+    """The request log of ``server``."""
+    return tmp_path_factory.mktemp("log") / "requests.jsonl"
+
+
+@pytest.fixture(scope="session")
+def server(repository, request_log):
     """A running server with the exported miniature."""
-    with serving(repository) as running:
+    with serving(repository, request_log=request_log) as running:
         yield running
 
 
