@@ -42,8 +42,8 @@ def main() -> int:
 def _serve(arguments: argparse.Namespace) -> None:
     if arguments.host not in (LOOPBACK, "localhost"):
         logger.warning(
-            "Listening on %s: whoever reaches these ports can use, load and unload models. "
-            "Triton asks for no password, so put a gateway or a firewall before it.",
+            "Listening on %s: whoever reaches these ports can ask for pictures (but not load or "
+            "unload models). Triton asks for no password: put a gateway or a firewall before it.",
             arguments.host,
         )
     with serving(

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import tempfile
@@ -83,6 +84,8 @@ def serving(
             models=tuple(model for pipeline in pipelines for model in pipeline.models),
             backends=triton.backends,
             shm_prefix=f"{Path(temporary).name}-",
+            # Other accounts of this machine can read it in the process list; the network cannot.
+            key=secrets.token_hex(),
             ports=chosen,
             host=host,
             config_name=triton.config_name,
@@ -146,7 +149,7 @@ def _drain(server: Server) -> None:
     if server.process.poll() is not None:
         return
     try:
-        drain(server.http_url, server.settings.pipelines)
+        drain(server.http_url, server.settings.key, server.settings.pipelines)
     except OSError as error:
         logger.warning("Triton does not answer and is stopped as it is: %s", error)
     except KeyboardInterrupt:
