@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +56,8 @@ class Denoise:
         """Start the loop over ``<name>_<denoiser>``."""
         self._pipeline = PIPELINES[_parameter(args, "pipeline")]
         self._denoiser = f"{_parameter(args, 'name')}_{self._pipeline.denoiser.name}"
-        self._loop = Loop(self._predict, self._pipeline.slots)
+        # Without its loop this model is of no use, and only the end of its process is noticed.
+        self._loop = Loop(self._predict, self._pipeline.slots, died=lambda: os._exit(1))
 
     def execute(self, requests: list[Any]) -> None:
         """Queue the requests; answers come from the loop's thread."""

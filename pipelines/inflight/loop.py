@@ -26,13 +26,19 @@ class Loop:
     """Denoises requests as they come; each joins the batch at the next step.
 
     ``predict`` may raise RequestError, which answers the batch it was called for. ``slots`` is
-    the most rows that it is given. ``clock`` gives monotonic seconds.
+    the most rows that it is given. ``clock`` gives monotonic seconds. ``died`` is called, once
+    every request has its error, should the thread end by an exception of its own.
     """
 
     def __init__(
-        self, predict: Predict, slots: int, clock: Callable[[], float] = time.monotonic
+        self,
+        predict: Predict,
+        slots: int,
+        clock: Callable[[], float] = time.monotonic,
+        died: Callable[[], None] = lambda: None,
     ) -> None:
         self._predict = predict
+        self._died = died
         self._clock = clock
         self._queue = Queue(slots)
         self._arrivals: deque[Request] = deque()
@@ -59,8 +65,23 @@ class Loop:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._admit():
-            self._tick()
+        try:
+            while self._admit():
+                self._tick()
+        except BaseException as error:
+            log.critical("the denoising thread died", exc_info=error)
+            try:
+                self._abandon(error)
+            finally:
+                self._died()
+
+    def _abandon(self, error: BaseException) -> None:
+        """Refuse what comes, and answer what is here with the error that ended the thread."""
+        with self._wake:
+            self._closing = True
+            requests = [*self._queue.requests(), *self._arrivals]
+        for request in requests:
+            request.fail(Unavailable(f"denoising has stopped ({error!r}); the server must restart"))
 
     def _admit(self) -> bool:
         """Take in arrivals, waiting for one if nothing runs; false when there is no more to do."""

@@ -41,6 +41,12 @@ class Queue:
         lane = self._lanes.setdefault(request.bucket, _Lane())
         lane.waiting.extend(request.pictures())
 
+    def requests(self) -> list[Request]:
+        """Each request that has pictures here."""
+        lanes = self._lanes.values()
+        pictures = [p for lane in lanes for p in (*lane.running, *lane.waiting)]
+        return list({id(picture.request): picture.request for picture in pictures}.values())
+
     def next_batch(self) -> list[Picture]:
         """The pictures of the next denoiser call, at most ``slots`` rows; empty if none wait."""
         if not self._lanes:
