@@ -18,6 +18,7 @@ from server.drain import drain
 from server.errors import TritonFailed
 from server.flags import EXIT_SECONDS, LOOPBACK, Ports, Settings, arguments
 from server.installation import Installation
+from server.watch import watching
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +29,15 @@ _PROGRESS_SECONDS = 2.0
 
 @dataclass
 class Server:
-    """A running tritonserver; ``log`` is the file that it writes to."""
+    """A running tritonserver.
+
+    ``log`` is the file that it writes to; ``lost`` names the model that it was ended for.
+    """
 
     process: subprocess.Popen[bytes]
     settings: Settings
     log: Path
+    lost: str | None = None
 
     @property
     def grpc_url(self) -> str:
@@ -56,8 +61,26 @@ class Server:
 
     def wait(self) -> None:
         """Wait until Triton ends by itself and raise ``TritonFailed``."""
-        status = self.process.wait()
-        raise TritonFailed(f"Triton died with exit status {status}.", log.tail(self.log))
+        self.process.wait()
+        raise self.failure()
+
+    def failure(self) -> TritonFailed:
+        """Why Triton is no more."""
+        reason = f"Triton died with exit status {self.process.returncode}."
+        if self.lost:
+            reason = (
+                f"The process of {self.lost} died, and Triton was ended because it neither "
+                "restarts a model nor reports its loss: start the server again."
+            )
+        return TritonFailed(reason, log.tail(self.log))
+
+    def lose(self, model: str) -> None:
+        """End Triton for the loss of a model; other requests have ``EXIT_SECONDS`` to end."""
+        self.lost = model
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(EXIT_SECONDS + 1)
+        self.process.kill()
 
 
 @contextmanager
@@ -71,8 +94,8 @@ def serving(
     """Serve every exported pipeline of a model repository for as long as the context lasts.
 
     Port 0 is any free port. Yields once every model is ready. On the way out, running requests
-    finish first; afterwards no process and no shared memory is left. Raises ``NothingToServe``,
-    ``PortTaken`` or ``TritonFailed``.
+    finish first; afterwards no process and no shared memory is left. Once a model's process dies,
+    so does Triton. Raises ``NothingToServe``, ``PortTaken`` or ``TritonFailed``.
     """
     pipelines = repository.exported(folder)
     chosen = ports.choose(Ports(grpc_port, http_port, metrics_port), host)
@@ -94,7 +117,10 @@ def serving(
         try:
             _wait_ready(server)
             try:
-                yield server
+                with watching(server.pid, server.lose):
+                    yield server
+                if server.lost:
+                    raise server.failure()
             finally:
                 _drain(server)
         finally:
