@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 import uuid
 from collections.abc import Mapping
@@ -70,7 +71,8 @@ class Denoise:
         self._metrics = Metrics(self._name, pb_utils.MetricFamily)
         self._batcher = Batcher(self._predict, self._pipeline.capacity, self._metrics)
         self._metrics.follow(self._batcher)
-        self._loop = Loop(self._batcher)
+        # Without its loop this model is of no use, and only the end of its process is noticed.
+        self._loop = Loop(self._batcher, died=lambda: os._exit(1))
 
     def execute(self, requests: list[Any]) -> None:
         """Queue requests, whose answers come from the loop's thread, and pass on cancellations."""

@@ -42,8 +42,8 @@ def main() -> int:
 def _serve(arguments: argparse.Namespace) -> None:
     if arguments.host not in (LOOPBACK, "localhost"):
         logger.warning(
-            "Listening on %s: whoever reaches these ports can use, load and unload models. "
-            "Triton asks for no password, so put a gateway or a firewall before it.",
+            "Listening on %s: whoever reaches these ports can ask for pictures (but not load or "
+            "unload models). Triton asks for no password: put a gateway or a firewall before it.",
             arguments.host,
         )
     with serving(
@@ -52,6 +52,8 @@ def _serve(arguments: argparse.Namespace) -> None:
         http_port=arguments.http_port,
         metrics_port=arguments.metrics_port,
         host=arguments.host,
+        request_log=arguments.request_log,
+        log_prompts=not arguments.hide_prompts,
     ) as server:
         _announce(server)
         server.wait()
@@ -87,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
         "--metrics-port", type=int, default=_DEFAULTS.metrics, help="0: any free port"
     )
     parser.add_argument("--host", default=LOOPBACK, help="IPv4 address to listen on")
+    parser.add_argument(
+        "--request-log", type=Path, help="file to append a line of JSON to for each request"
+    )
+    parser.add_argument(
+        "--hide-prompts", action="store_true", help="leave prompts out of the request log"
+    )
     return parser
 
 

@@ -20,6 +20,8 @@ import urllib.request
 from collections.abc import Collection
 from typing import Any
 
+from server.flags import KEY_HEADER
+
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 60.0
@@ -27,18 +29,21 @@ _POLL_SECONDS = 0.05
 _TELL_SECONDS = 2.0
 
 
-def drain(http_url: str, pipelines: Collection[str], limit: float = DRAIN_SECONDS) -> None:
+def drain(
+    http_url: str, key: str, pipelines: Collection[str], limit: float = DRAIN_SECONDS
+) -> None:
     """Refuse new requests to these pipelines and wait until running ones are answered.
 
+    ``key`` is the one that Triton was started with.
     Waits ``limit`` seconds at most and says so if requests were still running then. Raises
     ``OSError`` if the server cannot be reached.
     """
     started = time.monotonic()
     first_stages = [f"{name}_prepare" for name in pipelines]
     for model in (*pipelines, *first_stages):
-        _post(f"{http_url}/v2/repository/models/{model}/unload")
+        _post(f"{http_url}/v2/repository/models/{model}/unload", key)
     told = False
-    while busy := _unloading(http_url, first_stages):
+    while busy := _unloading(http_url, key, first_stages):
         waited = time.monotonic() - started
         if waited > limit:
             logger.warning(
@@ -51,15 +56,15 @@ def drain(http_url: str, pipelines: Collection[str], limit: float = DRAIN_SECOND
         time.sleep(_POLL_SECONDS)
 
 
-def _unloading(http_url: str, models: Collection[str]) -> list[str]:
+def _unloading(http_url: str, key: str, models: Collection[str]) -> list[str]:
     return [
         model["name"]
-        for model in _post(f"{http_url}/v2/repository/index")
+        for model in _post(f"{http_url}/v2/repository/index", key)
         if model["name"] in models and model.get("state") == "UNLOADING"
     ]
 
 
-def _post(url: str) -> Any:
-    request = urllib.request.Request(url, data=b"{}", method="POST")
+def _post(url: str, key: str) -> Any:
+    request = urllib.request.Request(url, b"{}", {KEY_HEADER: key}, method="POST")
     with urllib.request.urlopen(request, timeout=10) as response:
         return json.loads(response.read() or b"null")

@@ -5,6 +5,10 @@ from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 EXIT_SECONDS = 5
+# What Triton answers only with the key: loading and unloading models, registering memory, and
+# sending traces and logs elsewhere. Clients need none of these.
+RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
+KEY_HEADER = "stepwise-key"
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,10 @@ class Settings:
     ``models`` are loaded and no others; ``pipelines`` are the ensembles among them, which is what
     clients call. ``backends`` is Triton's backend directory. Every shared memory region that
     Triton's Python models make begins with ``shm_prefix``. A model is served with its
-    ``configs/<config_name>.pbtxt`` where it has one, else with its ``config.pbtxt``.
+    ``configs/<config_name>.pbtxt`` where it has one, else with its ``config.pbtxt``. ``key`` opens
+    the ``RESTRICTED`` interfaces, as the header ``KEY_HEADER`` over HTTP and as
+    ``triton-grpc-protocol-<KEY_HEADER>`` over gRPC. ``request_log`` is the file to which models
+    append a line for each request, with its prompts if ``log_prompts``.
     """
 
     repository: Path
@@ -31,14 +38,28 @@ class Settings:
     models: tuple[str, ...]
     backends: Path
     shm_prefix: str
+    key: str
     ports: Ports = Ports()
     host: str = LOOPBACK
     config_name: str | None = None
+    request_log: Path | None = None
+    log_prompts: bool = True
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment variables that tell the Python models of their request log."""
+    if settings.request_log is None:
+        return {}
+    return {
+        "STEPWISE_REQUEST_LOG": str(settings.request_log.resolve()),
+        "STEPWISE_LOG_PROMPTS": str(int(settings.log_prompts)),
+    }
 
 
 def arguments(settings: Settings) -> list[str]:
     """The arguments of ``tritonserver`` for these settings, without the program's name."""
     ports = settings.ports
+    restriction = f"{','.join(RESTRICTED)}:{KEY_HEADER}={settings.key}"
     return [
         f"--model-repository={settings.repository}",
         f"--backend-directory={settings.backends}",
@@ -52,5 +73,7 @@ def arguments(settings: Settings) -> list[str]:
         f"--http-port={ports.http}",
         f"--metrics-address={settings.host}",
         f"--metrics-port={ports.metrics}",
+        f"--grpc-restricted-protocol={restriction}",
+        f"--http-restricted-api={restriction}",
         f"--exit-timeout-secs={EXIT_SECONDS}",
     ]

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import signal
 import subprocess
 import tempfile
@@ -15,8 +16,9 @@ from pathlib import Path
 from server import embedded, installation, log, ports, repository
 from server.drain import drain
 from server.errors import TritonFailed
-from server.flags import EXIT_SECONDS, LOOPBACK, Ports, Settings, arguments
+from server.flags import EXIT_SECONDS, LOOPBACK, Ports, Settings, arguments, environment
 from server.installation import Installation
+from server.watch import watching
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +29,15 @@ _PROGRESS_SECONDS = 2.0
 
 @dataclass
 class Server:
-    """A running tritonserver; ``log`` is the file that it writes to."""
+    """A running tritonserver.
+
+    ``log`` is the file that it writes to; ``lost`` names the model that it was ended for.
+    """
 
     process: subprocess.Popen[bytes]
     settings: Settings
     log: Path
+    lost: str | None = None
 
     @property
     def grpc_url(self) -> str:
@@ -55,8 +61,26 @@ class Server:
 
     def wait(self) -> None:
         """Wait until Triton ends by itself and raise ``TritonFailed``."""
-        status = self.process.wait()
-        raise TritonFailed(f"Triton died with exit status {status}.", log.tail(self.log))
+        self.process.wait()
+        raise self.failure()
+
+    def failure(self) -> TritonFailed:
+        """Why Triton is no more."""
+        reason = f"Triton died with exit status {self.process.returncode}."
+        if self.lost:
+            reason = (
+                f"The process of {self.lost} died, and Triton was ended because it neither "
+                "restarts a model nor reports its loss: start the server again."
+            )
+        return TritonFailed(reason, log.tail(self.log))
+
+    def lose(self, model: str) -> None:
+        """End Triton for the loss of a model; other requests have ``EXIT_SECONDS`` to end."""
+        self.lost = model
+        self.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(EXIT_SECONDS + 1)
+        self.process.kill()
 
 
 @contextmanager
@@ -66,12 +90,14 @@ def serving(
     http_port: int = 0,
     metrics_port: int = 0,
     host: str = LOOPBACK,
+    request_log: Path | None = None,
+    log_prompts: bool = True,
 ) -> Iterator[Server]:
     """Serve every exported pipeline of a model repository for as long as the context lasts.
 
-    Port 0 is any free port. Yields once every model is ready. On the way out, running requests
-    finish first; afterwards no process and no shared memory is left. Raises ``NothingToServe``,
-    ``PortTaken`` or ``TritonFailed``.
+    Port 0 is any free port. ``request_log`` gets a line of JSON for each answered request. Yields once every model is ready. On the way out, running requests
+    finish first; afterwards no process and no shared memory is left. Once a model's process dies,
+    so does Triton. Raises ``NothingToServe``, ``PortTaken`` or ``TritonFailed``.
     """
     pipelines = repository.exported(folder)
     chosen = ports.choose(Ports(grpc_port, http_port, metrics_port), host)
@@ -83,15 +109,22 @@ def serving(
             models=tuple(model for pipeline in pipelines for model in pipeline.models),
             backends=triton.backends,
             shm_prefix=f"{Path(temporary).name}-",
+            # Other accounts of this machine can read it in the process list; the network cannot.
+            key=secrets.token_hex(),
             ports=chosen,
             host=host,
             config_name=triton.config_name,
+            request_log=request_log,
+            log_prompts=log_prompts,
         )
         server = _start(triton, settings, Path(temporary, "triton.log"))
         try:
             _wait_ready(server)
             try:
-                yield server
+                with watching(server.pid, server.lose):
+                    yield server
+                if server.lost:
+                    raise server.failure()
             finally:
                 _drain(server)
         finally:
@@ -108,7 +141,7 @@ def _start(triton: Installation, settings: Settings, output: Path) -> Server:
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env=triton.environment,
+            env={**triton.environment, **environment(settings)},
             cwd=embedded.PROJECT,
             start_new_session=True,
         )
@@ -146,7 +179,7 @@ def _drain(server: Server) -> None:
     if server.process.poll() is not None:
         return
     try:
-        drain(server.http_url, server.settings.pipelines)
+        drain(server.http_url, server.settings.key, server.settings.pipelines)
     except OSError as error:
         logger.warning("Triton does not answer and is stopped as it is: %s", error)
     except KeyboardInterrupt:

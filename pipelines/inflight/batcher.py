@@ -107,6 +107,11 @@ class Batcher:
         for picture in pictures:
             self._report(picture)
 
+    def abandon(self, error: RequestError) -> None:
+        """Answer every request with an error."""
+        for request in self._roll.present():
+            self._fail(request, error)
+
     def _sweep(self) -> None:
         """End the requests that nobody waits for any more."""
         with self._lock:

@@ -1,17 +1,26 @@
 """The thread that keeps a batcher stepping while there is work."""
 
+import logging
 import threading
+from collections.abc import Callable
 
 from pipelines.errors import Unavailable
 from pipelines.inflight.batcher import Batcher
 from pipelines.inflight.request import Request
 
 
-class Loop:
-    """Steps ``batcher`` in a thread of its own, from now until ``close``."""
+log = logging.getLogger(__name__)
 
-    def __init__(self, batcher: Batcher) -> None:
+
+class Loop:
+    """Steps ``batcher`` in a thread of its own, from now until ``close``.
+
+    ``died`` is called, once every request has its error, should the thread end by an exception.
+    """
+
+    def __init__(self, batcher: Batcher, died: Callable[[], None] = lambda: None) -> None:
         self._batcher = batcher
+        self._died = died
         self._wake = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="denoise", daemon=True)
@@ -33,8 +42,19 @@ class Loop:
         self._thread.join()
 
     def _run(self) -> None:
-        while self._wait():
-            self._batcher.step()
+        try:
+            while self._wait():
+                self._batcher.step()
+        except BaseException as error:
+            log.critical("the denoising thread died", exc_info=error)
+            try:
+                with self._wake:
+                    self._closing = True
+                self._batcher.abandon(
+                    Unavailable(f"denoising has stopped ({error!r}); the server must restart")
+                )
+            finally:
+                self._died()
 
     def _wait(self) -> bool:
         """Wait until there is something to do; false when there never will be again."""

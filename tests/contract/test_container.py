@@ -178,9 +178,10 @@ def test_the_container_path_serves_and_its_health_check_tells(environment, tmp_p
     assert f"not ready on port {port}" in done.stderr
 
 
-def test_compose_gives_the_server_memory_and_time():
+def test_compose_gives_the_server_memory_time_and_another_start():
     service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["stepwise"]
     assert service["shm_size"] == "1gb"
+    assert service["restart"] == "on-failure"
     grace = float(service["stop_grace_period"].removesuffix("s"))
     assert grace > DRAIN_SECONDS + EXIT_SECONDS + 5
     assert service["build"]["target"] == "serve"

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
 
 from server.errors import PortTaken, TritonFailed
+from server.flags import KEY_HEADER
 from server.picture import picture_problem
 from server.process import Server, serving
 from tests.e2e import mock_pipeline
@@ -120,6 +123,55 @@ def test_check_sees_whether_a_picture_comes(server):
     assert list(picture_problem(server.grpc_url, "mock")) == []
     (problem,) = picture_problem(server.grpc_url, "nobody")
     assert "nobody" in problem
+
+
+CONTROL_GRPC = {
+    "load": lambda triton, **key: triton.load_model("mock_square", **key),
+    "unload": lambda triton, **key: triton.unload_model("mock_square", **key),
+    "index": lambda triton, **key: triton.get_model_repository_index(**key),
+    "memory": lambda triton, **key: triton.register_system_shared_memory("m", "/m", 8, **key),
+    "memory status": lambda triton, **key: triton.get_system_shared_memory_status(**key),
+    "trace": lambda triton, **key: triton.update_trace_settings(settings={}, **key),
+    "logging": lambda triton, **key: triton.update_log_settings({}, **key),
+}
+CONTROL_HTTP = {
+    "load": "repository/models/mock_square/load",
+    "unload": "repository/models/mock_square/unload",
+    "index": "repository/index",
+    "memory": "systemsharedmemory/region/m/register",
+    "CUDA memory": "cudasharedmemory/region/m/register",
+    "trace": "trace/setting",
+    "logging": "logging",
+}
+
+
+@pytest.mark.parametrize("what", CONTROL_GRPC)
+def test_nobody_controls_the_server_over_grpc(triton, server, what):
+    with pytest.raises(InferenceServerException, match="protocol is restricted"):
+        CONTROL_GRPC[what](triton)
+    with pytest.raises(InferenceServerException, match="protocol is restricted"):
+        CONTROL_GRPC[what](triton, headers={f"triton-grpc-protocol-{KEY_HEADER}": "guess"})
+    assert triton.infer("mock_square", [tensor("x", "FP32", [[2, 3]])]).as_numpy("y").sum() == 13
+    key = {f"triton-grpc-protocol-{KEY_HEADER}": server.settings.key}
+    assert triton.get_model_repository_index(headers=key).models
+
+
+@pytest.mark.parametrize("what", CONTROL_HTTP)
+def test_nobody_controls_the_server_over_http(triton, server, what):
+    for headers in ({}, {KEY_HEADER: "guess"}):
+        url = f"{server.http_url}/v2/{CONTROL_HTTP[what]}"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(url, b"{}", headers, method="POST"))
+        assert "API is restricted" in refused.value.read().decode()
+    assert triton.is_model_ready("mock_square")
+
+
+def test_clients_need_no_key(triton):
+    assert triton.is_server_ready()
+    assert triton.get_server_metadata().name
+    assert triton.get_model_metadata("mock").inputs
+    assert triton.get_model_config("mock").config.name == "mock"
+    assert triton.get_inference_statistics("mock").model_stats
 
 
 def test_a_taken_port_is_named_before_anything_starts(repository):

@@ -40,6 +40,7 @@ def until(condition):
 
 def logged(server_log, request_id):
     """The request's line of the log."""
+
     def found():
         lines = [json.loads(line) for line in server_log.read_text().splitlines()]
         return [line for line in lines if line["id"] == request_id]
@@ -167,9 +168,15 @@ def test_what_was_asked_and_how_it_went_is_logged(server, request_log):
     line = logged(request_log, good)
     assert line["asked"] == {"prompt": PROMPT, "steps": 3, "client": "tests"}
     assert (line["outcome"], line["pipeline"], line["mean_batch"]) == ("DONE", "sd3", 1)
-    assert {"time", "seed", "sampler", "resolution", "queued_ms", "denoising_ms", "decoding_ms"} <= (
-        set(line)
-    )
+    assert {
+        "time",
+        "seed",
+        "sampler",
+        "resolution",
+        "queued_ms",
+        "denoising_ms",
+        "decoding_ms",
+    } <= (set(line))
     line = logged(request_log, bad)
     assert line["outcome"] == "INVALID_ARG"
     assert line["error"] == "steps: got 0; allowed are 1 to 100"

@@ -8,6 +8,7 @@ SETTINGS = Settings(
     models=("sd3", "sd3_prepare"),
     backends=Path("/backends"),
     shm_prefix="stepwise-1-",
+    key="secret",
     ports=Ports(grpc=1, http=2, metrics=3),
 )
 
@@ -28,3 +29,10 @@ def test_every_interface_listens_on_loopback_at_its_port():
 
 def test_shared_memory_carries_the_prefix():
     assert "--backend-config=python,shm-region-prefix-name=stepwise-1-" in arguments(SETTINGS)
+
+
+def test_both_interfaces_keep_model_control_to_those_with_the_key():
+    restriction = "model-repository,shared-memory,trace,logging:stepwise-key=secret"
+    given = arguments(SETTINGS)
+    assert f"--grpc-restricted-protocol={restriction}" in given
+    assert f"--http-restricted-api={restriction}" in given

@@ -1,5 +1,6 @@
 import itertools
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,3 +141,25 @@ def test_a_closed_loop_refuses_requests():
     loop.close()
     with pytest.raises(Unavailable, match="stopping"):
         loop.submit(request()[0])
+
+
+def test_the_death_of_the_thread_answers_everybody_and_is_told(gate):
+    died = threading.Event()
+    loop = Loop(Batcher(gate, capacity=8), died=died.set)
+    running, waiting, late = (request(steps=2, cap=2, preview_every=1) for _ in range(3))
+
+    def broken(event, latents, summary):
+        raise ZeroDivisionError("no way to tell")
+
+    loop.submit(replace(running[0], send=broken))
+    assert gate.entered.wait(SECONDS)
+    loop.submit(waiting[0])
+    gate.open.set()
+    assert died.wait(SECONDS)
+    for _, answers in (running, waiting):
+        (error,) = answers.errors
+        assert isinstance(error, Unavailable)
+        assert "no way to tell" in str(error)
+    with pytest.raises(Unavailable):
+        loop.submit(late[0])
+    loop.close()
