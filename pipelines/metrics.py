@@ -65,14 +65,13 @@ class Metrics:
         self._thread.start()
 
     def close(self) -> None:
-        """Tell Triton for the last time."""
+        """Tell Triton no more: from a model that it unloads it takes no calls, and hangs."""
         self._stopping.set()
         self._thread.join()
 
     def _tell(self, batcher: Batcher) -> None:
         while not self._stopping.wait(FLUSH_SECONDS):
             self._flush(batcher)
-        self._flush(batcher)
 
     def _flush(self, batcher: Batcher) -> None:
         gauges = self._gauges(batcher)

@@ -95,9 +95,10 @@ def serving(
 ) -> Iterator[Server]:
     """Serve every exported pipeline of a model repository for as long as the context lasts.
 
-    Port 0 is any free port. ``request_log`` gets a line of JSON for each answered request. Yields once every model is ready. On the way out, running requests
-    finish first; afterwards no process and no shared memory is left. Once a model's process dies,
-    so does Triton. Raises ``NothingToServe``, ``PortTaken`` or ``TritonFailed``.
+    Port 0 is any free port. ``request_log`` gets a line of JSON for each answered request. Yields
+    once every model is ready. On the way out, running requests finish first; afterwards no process
+    and no shared memory is left. Once a model's process dies, so does Triton. Raises
+    ``NothingToServe``, ``PortTaken`` or ``TritonFailed``.
     """
     pipelines = repository.exported(folder)
     chosen = ports.choose(Ports(grpc_port, http_port, metrics_port), host)

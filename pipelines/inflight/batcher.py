@@ -115,9 +115,12 @@ class Batcher:
     def _sweep(self) -> None:
         """End the requests that nobody waits for any more."""
         with self._lock:
-            stopped, present = self._roll.stopped(self._clock()), self._roll.present()
+            stopped = self._roll.stopped(self._clock())
         for request, error in stopped:
             self._fail(request, error)
+        # Only those that are still here: Triton dies when it is asked after the last answer.
+        with self._lock:
+            present = self._roll.present()
         for request in self._hang_ups.find(present, self._step_seconds):
             self._fail(request, cancelled())
 

@@ -8,7 +8,6 @@ from pipelines.errors import Unavailable
 from pipelines.inflight.batcher import Batcher
 from pipelines.inflight.request import Request
 
-
 log = logging.getLogger(__name__)
 
 

@@ -34,7 +34,7 @@ class Stream:
         self._server = grpc.InferenceServerClient(server.grpc_url)
 
     def __enter__(self):
-        self._server.start_stream(lambda *answer: self._answers.put(answer))
+        self._server.start_stream(lambda result, error: self._answers.put((result, error)))
         return self
 
     def __exit__(self, *_):

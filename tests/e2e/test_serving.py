@@ -185,11 +185,12 @@ def test_what_was_asked_and_how_it_went_is_logged(server, request_log):
 def test_metrics_count_steps_pictures_and_outcomes(server, client):
     labels = 'pipeline="sd3",resolution="48x96"'
     client.pictures("sd3", PROMPT, steps=5, num_images=3, height=48, width=96)
-    until(lambda: f"stepwise_steps_total{{{labels}}}" in metrics(server))
+    done = f'stepwise_requests_total{{outcome="done",{labels}}}'
+    until(lambda: done in metrics(server))
     seen = metrics(server)
     steps, pictures = (
         seen[f"stepwise_{name}_total{{{labels}}}"] for name in ("steps", "step_pictures")
     )
     assert pictures / steps == 3
     assert seen[f"stepwise_step_seconds_total{{{labels}}}"] > 0
-    assert seen[f'stepwise_requests_total{{outcome="done",{labels}}}'] == 1
+    assert seen[done] == 1

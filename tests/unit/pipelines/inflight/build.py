@@ -84,7 +84,12 @@ def request(
     slots = tuple({"text": np.full((2,), v, np.float32)} for v in values)
     answers = Answers()
     name = name or f"request-{next(_NAMES)}"
-    built = Request(name, settings, slots, table(settings), answers.send, answers.fail, hung_up)
+
+    def asked():
+        assert not answers.done.is_set(), "asked after the last answer"
+        return hung_up()
+
+    built = Request(name, settings, slots, table(settings), answers.send, answers.fail, asked)
     return built, answers
 
 
