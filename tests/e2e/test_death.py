@@ -29,7 +29,7 @@ class TritonPythonModel(Denoise):
     def initialize(self, args):
         super().initialize(args)
         self.left = 3
-        self._loop._report = self.report
+        self._batcher._report = self.report
 
     def report(self, picture):
         self.left -= 1
