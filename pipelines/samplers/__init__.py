@@ -81,7 +81,7 @@ def table(name: str, config: Config, steps: int) -> Table:
         rows = sampler.rows(schedule(config, sampler.spacing, steps))
     if not all(np.isfinite(values).all() for values in vars(rows).values()):
         raise SamplerError(
-            f"{name} has no finite steps on this checkpoint's schedule, which begins with noise "
+            "its steps are not finite on this checkpoint's schedule, which begins with noise "
             "alone; use euler"
         )
     return rows

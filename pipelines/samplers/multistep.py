@@ -62,8 +62,9 @@ def unipc(s: Schedule) -> Table:
     orders = _orders(len(s), 2)
     M = _dpm_rows(s, orders)
     M[0, 1, X] = 1
+    euler, h = euler_rows(s)[:, 0], -np.log(_decays(s))
     for i in range(1, len(s)):
-        M[i, 1] = _corrected(s, i, orders[i - 1])
+        M[i, 1] = _corrected(euler[i - 1], h[:i], orders[i - 1])
         M[i, 0] += M[i, 0, X] * (M[i, 1] - np.eye(6)[X])
     return tabulate(s, M)
 
@@ -132,19 +133,18 @@ def _dpm_rows(s: Schedule, orders: Indices, stochastic: bool = False) -> Float64
     return M
 
 
-def _corrected(s: Schedule, i: int, order: int) -> Float64:
-    """A row that makes the sample before step ``i`` again, with the estimate made from it (UniC).
+def _corrected(euler: Float64, h: Float64, order: int) -> Float64:
+    """A row that makes the sample of the step before again, with the estimate made from it (UniC).
 
-    ``order`` is that of the step before.
+    ``euler`` is that step's row of Euler's method, ``order`` its order, and ``h`` ends with it.
     """
     row = np.zeros(6)
-    row[Y], row[ESTIMATE_1] = euler_rows(s)[i - 1, 0, [X, ESTIMATE]]
+    row[Y], row[ESTIMATE_1] = euler[[X, ESTIMATE]]
     newer, older = 0.5, 0.0
     if order == 2:
-        before, h = -np.log(_decays(s)[i - 2 : i])
-        ratio, B = -before / h, np.expm1(-h)
-        phi = B / -h - 1
-        moments = [phi / B, 2 * (phi / -h - 0.5) / B]
+        ratio, B = -h[-2] / h[-1], np.expm1(-h[-1])
+        phi = B / -h[-1] - 1
+        moments = [phi / B, 2 * (phi / -h[-1] - 0.5) / B]
         older, newer = np.linalg.solve([[1.0, 1.0], [ratio, 1.0]], moments) / [ratio, 1.0]
     row[ESTIMATES] += row[ESTIMATE_1] * (newer * _NEWER - older * _OLDER)
     return row

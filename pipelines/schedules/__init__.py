@@ -55,8 +55,8 @@ def schedule(config: Config, spacing: Spacing, steps: int) -> Schedule:
     check(config)
     if steps > train_timesteps(config):
         raise SamplerError(
-            f"got {steps} steps; the checkpoint was trained on {train_timesteps(config)} noise "
-            "levels, and more steps than that are not possible"
+            f"{steps} steps are more than the {train_timesteps(config)} noise levels that this "
+            "checkpoint was trained on; ask for fewer"
         )
     family = FAMILIES[spacing.family]
     return (family.flow if is_flow(config) else family.diffusion)(config, spacing, steps)

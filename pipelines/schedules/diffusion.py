@@ -62,7 +62,10 @@ def lcm(config: Config, spacing: Spacing, steps: int) -> Schedule:
     """Steps out of those that the checkpoint was distilled with, as in diffusers' LCMScheduler."""
     original, train = config.get("original_inference_steps", 50), train_timesteps(config)
     if steps > original:
-        raise SamplerError(f"got {steps} steps; lcm has at most {original} with this checkpoint")
+        raise SamplerError(
+            f"{steps} steps are more than the {original} that the checkpoint was distilled in; "
+            "ask for fewer"
+        )
     distilled = (np.arange(1, original + 1) * (train // original) - 1)[::-1]
     timesteps = distilled[np.linspace(0, original, steps, endpoint=False).astype(int)]
     products = _products(config)[timesteps]
