@@ -1,6 +1,8 @@
 """diffusers on the same checkpoint: the oracle for pictures, and what speed is compared with."""
 
+import inspect
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +27,39 @@ class Diffusers:
         self._t5_tokens = t5_tokens
 
     def pictures(
-        self, prompts: Sequence[str], seeds: Sequence[int], steps: int, **settings: Any
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        steps: int,
+        scheduler: Any = None,
+        **settings: Any,
     ) -> list[Picture]:
         """One batch of pictures, uint8 (height, width, 3), each from a generator of its own.
 
-        ``settings`` are arguments of the pipeline's call: guidance_scale, negative_prompt, …
+        ``scheduler`` is a diffusers scheduler to use instead of the checkpoint's. ``settings`` are
+        arguments of the pipeline's call: guidance_scale, negative_prompt, …
         """
-        answer = self._pipeline(
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        answer = self._with(scheduler, generators)(
             list(prompts),
             num_inference_steps=steps,
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            generator=generators,
             max_sequence_length=self._t5_tokens,
             output_type="pil",
             **settings,
         )
         return [np.asarray(image) for image in answer.images]
+
+    def _with(self, scheduler: Any, generators: list[torch.Generator]) -> Any:
+        """The pipeline with another scheduler, whose fresh noise is from ``generators`` too."""
+        if scheduler is None:
+            return self._pipeline
+        if "generator" in inspect.signature(scheduler.step).parameters:
+            # StableDiffusion3Pipeline leaves the fresh noise to torch's global generator.
+            scheduler.step = partial(scheduler.step, generator=generators)
+        pipeline = StableDiffusion3Pipeline(**self._pipeline.components | {"scheduler": scheduler})
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
 
 
 def psnr(picture: Picture, reference: Picture) -> float:

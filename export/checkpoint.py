@@ -9,7 +9,7 @@ from typing import Any
 
 from export.errors import CheckpointError
 from export.weights import check_weights, read_json
-from pipelines import PIPELINES
+from pipelines import PIPELINES, schedules
 from pipelines.manifest import Sides
 from pipelines.spec import Component, Pipeline
 
@@ -86,8 +86,15 @@ def open_checkpoint(folder: Path, pipeline: Pipeline) -> Checkpoint:
     for component in pipeline.components:
         if component.name not in missing:
             _check_component(folder, component)
-    read_json(folder / SCHEDULER)
+    _check_schedule(folder / SCHEDULER)
     return Checkpoint(folder, pipeline, missing)
+
+
+def _check_schedule(path: Path) -> None:
+    try:
+        schedules.check(read_json(path))
+    except schedules.SamplerError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _check_class(folder: Path, index: dict[str, Any], pipeline: Pipeline) -> None:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from pipelines.errors import InvalidRequest
 from pipelines.manifest import Manifest, Sides
-from pipelines.samplers import SAMPLERS
+from pipelines.samplers import SAMPLERS, table
+from pipelines.schedules import SamplerError
 from pipelines.spec import Pipeline
 
 Array = npt.NDArray[Any]
@@ -93,10 +94,11 @@ def resolve(
     width = _side(inputs, "width", manifest.sides)
     scale = manifest.vae_scale
     longest = limits.deadline_ms[1]
+    steps = _integer(inputs, "steps", defaults.steps, limits.steps)
     return Settings(
-        steps=_integer(inputs, "steps", defaults.steps, limits.steps),
+        steps=steps,
         guidance_scale=_guidance(inputs, defaults.guidance_scale, limits.guidance_scale),
-        sampler=_sampler(inputs, defaults.sampler),
+        sampler=_sampler(inputs, defaults.sampler, manifest.schedule, steps),
         seed=_seed(inputs, num_images),
         num_images=num_images,
         height=height,
@@ -146,10 +148,17 @@ def _guidance(inputs: Mapping[str, Array], default: float, allowed: tuple[float,
     return value
 
 
-def _sampler(inputs: Mapping[str, Array], default: str) -> str:
+def _sampler(
+    inputs: Mapping[str, Array], default: str, schedule: Mapping[str, Any], steps: int
+) -> str:
+    """A sampler that the checkpoint's schedule can give in so many steps."""
     name = text(inputs, "sampler", default, 64)
     if name not in SAMPLERS:
         raise InvalidRequest(f"sampler: got {name!r}; allowed are {', '.join(SAMPLERS)}")
+    try:
+        table(name, schedule, steps)
+    except SamplerError as error:
+        raise InvalidRequest(f"sampler: got {name!r}; {error}") from error
     return name
 
 

@@ -43,19 +43,17 @@ def advance(pictures: Sequence[Picture], guided: Float32) -> None:
     state = np.stack([picture.state for picture in pictures])
     tables = [picture.request.table for picture in pictures]
     rows = [picture.row for picture in pictures]
-    a, b, p, q = (
+    a, b = (
         np.asarray([getattr(t, name)[r] for t, r in zip(tables, rows, strict=True)], np.float32)
         .reshape(-1, 1, 1, 1)
-        for name in ("a", "b", "p", "q")
+        for name in ("a", "b")
     )  # fmt: skip
     matrix = np.stack([t.M[r] for t, r in zip(tables, rows, strict=True)]).astype(np.float32)
     state[:, ESTIMATE] = a * state[:, X] + b * guided
     flat = state.reshape(len(pictures), NOISE + 1, -1)
     moved = np.matmul(matrix, flat).reshape(len(pictures), 2, *guided.shape[1:])
-    for index, (picture, new, estimates) in enumerate(zip(pictures, moved, state, strict=True)):
-        picture.denoised = None
-        if picture.preview_due:
-            picture.denoised = p[index] * estimates[X] + q[index] * guided[index]
+    for picture, new, estimates in zip(pictures, moved, state, strict=True):
+        picture.denoised = estimates[ESTIMATE].copy() if picture.preview_due else None
         picture.state[[X, Y]] = new
         picture.state[ESTIMATE_2] = estimates[ESTIMATE_1]
         picture.state[ESTIMATE_1] = estimates[ESTIMATE]

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipelines import noise
+from pipelines import noise, samplers
 from pipelines.conditioning import Conditioning
 from pipelines.decode import shrink
 from pipelines.errors import RequestError
 from pipelines.events import Event, Kind
-from pipelines.samplers import NOISE, SAMPLERS, Table, X
-from pipelines.schedules import flow
+from pipelines.samplers import NOISE, Table, X
 from pipelines.settings import Settings
 
 Float32 = npt.NDArray[np.float32]
@@ -62,7 +61,7 @@ class Request:
 
 def table(settings: Settings) -> Table:
     """The sampler table that these settings ask for."""
-    return SAMPLERS[settings.sampler](flow(settings.schedule, settings.steps))
+    return samplers.table(settings.sampler, settings.schedule, settings.steps)
 
 
 @dataclass(eq=False)

@@ -102,6 +102,12 @@ def test_a_config_without_an_entry_that_decides_the_sides(folder):
         _ = open_checkpoint(folder, SD3).sides
 
 
+def test_a_scheduler_that_cannot_be_served_is_named_with_its_file(folder):
+    config = folder / "scheduler" / "scheduler_config.json"
+    edit(config, lambda fields: fields.update(invert_sigmas=True))
+    refused(folder, str(config), "invert_sigmas=True", "False")
+
+
 def test_missing_weights_are_named(folder):
     (folder / "transformer" / WEIGHTS["diffusers"]).unlink()
     refused(folder, str(folder / "transformer"), "no weights", WEIGHTS["diffusers"])

@@ -74,6 +74,7 @@ def test_settings_survive_json():
         ("width", 4096, "the nearest is 96"),
         ("width", -64, "the nearest is 32"),
         ("sampler", b"karras++", "allowed are euler"),
+        ("sampler", b"euler_trailing", "this checkpoint is a flow; use the sampler without it"),
         ("sampler", b"\xff", "not UTF-8"),
     ],
 )

@@ -1,0 +1,87 @@
+"""Samplers as tables: one row per denoiser call, whatever the sampler.
+
+    model input   = in_scale[i] * x                    timestep[i] goes to the denoiser
+    estimate      = a[i] * x + b[i] * prediction       of x0, the picture without noise
+    [x, y]        = M[i] @ [x, y, estimate, estimate_1, estimate_2, noise]
+
+``x`` is the sample, ``y`` the saved sample, ``estimate_1`` and ``estimate_2`` those of the two
+rows before. Requests with different samplers and step counts advance in one multiply-add.
+
+Samplers are written for x = alpha * x0 + sigma * noise, whatever the path from noise to picture
+and whatever the denoiser predicts; a schedule has alpha and sigma before and after each step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.samplers.multistep import deis, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde, unipc
+from pipelines.samplers.onestep import euler, euler_ancestral, heun, lcm
+from pipelines.samplers.rows import ESTIMATE, ESTIMATE_1, ESTIMATE_2, NOISE, Table, X, Y
+from pipelines.schedules import Config, SamplerError, Schedule, Spacing, schedule
+
+__all__ = [
+    "ESTIMATE",
+    "ESTIMATE_1",
+    "ESTIMATE_2",
+    "NOISE",
+    "SAMPLERS",
+    "Sampler",
+    "Table",
+    "X",
+    "Y",
+    "table",
+]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A word that a request may name: how the rows are computed, and where the steps lie."""
+
+    rows: Callable[[Schedule], Table]
+    spacing: Spacing
+
+
+SAMPLERS = {
+    "euler": Sampler(euler, Spacing("euler")),
+    "euler_karras": Sampler(euler, Spacing("euler", ramp="karras")),
+    "euler_exponential": Sampler(euler, Spacing("euler", ramp="exponential")),
+    "euler_trailing": Sampler(euler, Spacing("euler", grid="trailing")),
+    "euler_ancestral": Sampler(euler_ancestral, Spacing("euler")),
+    "heun": Sampler(heun, Spacing("euler")),
+    "heun_karras": Sampler(heun, Spacing("euler", ramp="karras")),
+    "ddim": Sampler(euler, Spacing("ddim")),
+    "ddim_trailing": Sampler(euler, Spacing("ddim", grid="trailing")),
+    "dpmpp_2m": Sampler(dpmpp_2m, Spacing("dpm")),
+    "dpmpp_2m_karras": Sampler(dpmpp_2m, Spacing("dpm", ramp="karras")),
+    "dpmpp_2m_exponential": Sampler(dpmpp_2m, Spacing("dpm", ramp="exponential")),
+    "dpmpp_2m_sde": Sampler(dpmpp_2m_sde, Spacing("dpm")),
+    "dpmpp_2m_sde_karras": Sampler(dpmpp_2m_sde, Spacing("dpm", ramp="karras")),
+    "dpmpp_3m_sde": Sampler(dpmpp_3m_sde, Spacing("dpm")),
+    "dpmpp_3m_sde_karras": Sampler(dpmpp_3m_sde, Spacing("dpm", ramp="karras")),
+    "dpmpp_3m_sde_exponential": Sampler(dpmpp_3m_sde, Spacing("dpm", ramp="exponential")),
+    "unipc": Sampler(unipc, Spacing("unipc")),
+    "unipc_karras": Sampler(unipc, Spacing("unipc", ramp="karras")),
+    "deis": Sampler(deis, Spacing("dpm", to_zero=False)),
+    "deis_karras": Sampler(deis, Spacing("dpm", ramp="karras", to_zero=False)),
+    "lcm": Sampler(lcm, Spacing("lcm")),
+}
+
+
+def table(name: str, config: Config, steps: int) -> Table:
+    """The table of the sampler ``name`` for a checkpoint with this diffusers scheduler config.
+
+    ``steps`` counts what diffusers counts. Raises SamplerError if the checkpoint's schedule
+    cannot give it, and KeyError for a name that is not in ``SAMPLERS``.
+    """
+    sampler = SAMPLERS[name]
+    # Where nothing is left of the picture, or of the noise, a logarithm may be infinite.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rows = sampler.rows(schedule(config, sampler.spacing, steps))
+    if not all(np.isfinite(values).all() for values in vars(rows).values()):
+        raise SamplerError(
+            "its steps are not finite on this checkpoint's schedule, which begins with noise "
+            "alone; use euler"
+        )
+    return rows

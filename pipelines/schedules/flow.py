@@ -1,0 +1,80 @@
+"""Flows: x = (1 - sigma) * x0 + sigma * noise, timestep = sigma * num_train_timesteps."""
+
+from math import exp
+from typing import Any
+
+import numpy as np
+
+from pipelines.schedules.records import (
+    Config,
+    Float64,
+    SamplerError,
+    Schedule,
+    Spacing,
+    ramped,
+    train_timesteps,
+)
+
+
+def matching(config: Config, spacing: Spacing, steps: int) -> Schedule:
+    """Sigmas as in diffusers' FlowMatchEulerDiscreteScheduler.
+
+    A static shift has been applied to the lower end of training when it is applied to the steps:
+    diffusers does that, and seeds should mean the same here.
+    """
+    sigmas = ramped(_shift(np.linspace(1.0, _least_flow(config), steps), config), spacing.ramp)
+    return _flow(config, spacing, sigmas, sigmas * train_timesteps(config))
+
+
+def dpm(config: Config, spacing: Spacing, steps: int) -> Schedule:
+    """Sigmas as in diffusers' DPMSolverMultistepScheduler: never quite 1, where alpha is 0."""
+    sigmas = _shift(1 - np.linspace(1.0, 1 / train_timesteps(config), steps + 1), config)[:0:-1]
+    return _multistep(config, spacing, sigmas)
+
+
+def unipc(config: Config, spacing: Spacing, steps: int) -> Schedule:
+    """Sigmas as in diffusers' UniPCMultistepScheduler, which takes a millionth off a sigma of 1."""
+    sigmas = _shift(np.linspace(1.0, 1 / train_timesteps(config), steps + 1)[:-1], config)
+    sigmas[0] -= 1e-6
+    return _multistep(config, spacing, sigmas)
+
+
+def _multistep(config: Config, spacing: Spacing, sigmas: Float64) -> Schedule:
+    """Whole timesteps, as diffusers' multistep schedulers have them.
+
+    Not with a ramp, though, which diffusers cannot do for flows (the levels of a diffusion, up to
+    14.6, stand in for sigmas, and give NaN): there the timesteps are exact and the lower end is
+    that of FlowMatchEulerDiscreteScheduler.
+    """
+    train = train_timesteps(config)
+    if spacing.ramp is None:
+        return _flow(config, spacing, sigmas, np.floor(sigmas * train))
+    least = _shift(_least_flow(config), config)
+    sigmas = ramped(np.linspace(sigmas[0], least, len(sigmas)), spacing.ramp)
+    return _flow(config, spacing, sigmas, sigmas * train)
+
+
+def _flow(config: Config, spacing: Spacing, sigmas: Float64, timesteps: Float64) -> Schedule:
+    if spacing.grid is not None:
+        raise SamplerError(
+            f"{spacing.grid!r} spaces the timesteps of a diffusion, and this checkpoint is a flow; "
+            "use the sampler without it"
+        )
+    # diffusers keeps sigmas in float32, and alpha = 1 - sigma is millionths at the first step.
+    sigmas = np.append(sigmas, 0.0).astype(np.float32).astype(np.float64)
+    alphas = 1 - sigmas
+    return Schedule(timesteps, alphas[:-1], sigmas[:-1], alphas[1:], sigmas[1:], "flow_prediction")
+
+
+def _shift(sigmas: Any, config: Config) -> Any:
+    """More steps at high noise for larger pictures (arXiv 2403.03206, equation 23)."""
+    shift = float(config.get("shift", config.get("flow_shift", 1.0)))
+    if config.get("use_dynamic_shifting"):
+        mu = float(config["mu"])
+        shift = exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
+    return shift * sigmas / (1 + (shift - 1) * sigmas)
+
+
+def _least_flow(config: Config) -> Any:
+    least = 1 / train_timesteps(config)
+    return least if config.get("use_dynamic_shifting") else _shift(least, config)
