@@ -20,17 +20,20 @@ test: $(STAMP) ## Set up, run the whole suite
 miniatures: $(STAMP) ## Retrain the miniatures from nothing (about an hour on two cores)
 	$(PYTHON) -m miniatures
 
-quality: $(STAMP) ## Score 300 served pictures, and diffusers' (about 2 minutes)
+quality: $(STAMP) ## Score 300 served pictures in fp32 and in fp16, and diffusers' (about 8 minutes)
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks quality
+	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3 --repository out/fp16 --precision fp16
+	$(PYTHON) -m benchmarks quality --repository out/fp16
 
 bench: $(STAMP) ## Measure latency, overhead and in-flight batching
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks latency
 	$(PYTHON) -m benchmarks inflight
 
-fuzz: $(STAMP) ## Send 2,000 generated requests to a live server
+fuzz: $(STAMP) ## Send 2,000 generated requests to a live server; damage 200 checkpoints
 	FUZZ_EXAMPLES=2000 $(PYTHON) -m pytest tests/e2e/test_fuzz.py -rP
+	DAMAGE_EXAMPLES=200 $(PYTHON) -m pytest tests/unit/export/test_damage.py -rP
 
 clean: ## Remove what was built: environment, graphs, pictures
 	rm -rf .venv out

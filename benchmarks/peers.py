@@ -66,3 +66,8 @@ def psnr(picture: Picture, reference: Picture) -> float:
     """Peak signal-to-noise ratio in dB; infinite for equal pictures."""
     error = np.mean((picture.astype(np.float64) - reference) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def decibels(value: float) -> float | str:
+    """A PSNR as results have it: rounded, or a word where JSON has no number."""
+    return round(value, 1) if np.isfinite(value) else "identical"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.peers import Diffusers, Picture, psnr
+from benchmarks.peers import Diffusers, Picture, decibels, psnr
 from client import Client
 from miniatures.prompts import Prompt, load
 from miniatures.score import score
@@ -33,12 +33,13 @@ def measure(repository: Path, checkpoint: Path, name: str) -> dict[str, Any]:
     reference = _diffusers(Diffusers(checkpoint, manifest.tokens["t5"]), prompts)
     closeness = [psnr(ours, theirs) for ours, theirs in zip(served, reference, strict=True)]
     return {
+        "precision": manifest.precision,
         "steps": STEPS,
         "guidance_scale": GUIDANCE_SCALE,
         "served": _shares(prompts, served),
         "diffusers": _shares(prompts, reference),
-        "psnr_to_diffusers_worst": round(min(closeness), 1),
-        "psnr_to_diffusers_median": round(float(np.median(closeness)), 1),
+        "psnr_to_diffusers_worst": decibels(min(closeness)),
+        "psnr_to_diffusers_median": decibels(float(np.median(closeness))),
         "wrong_when_served": [
             f"{prompt.scene.caption} (seed {prompt.seed})"
             for prompt, picture in zip(prompts, served, strict=True)

@@ -14,7 +14,7 @@ def write(name: str, command: str, figures: dict[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     content = {"command": command, "machine": _machine(), **figures}
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     for key, value in figures.items():
         print(f"{key.replace('_', ' '):44} {value}")
     print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")

@@ -86,7 +86,6 @@ def run(arguments: argparse.Namespace) -> None:
         capability = compute_capability(arguments.target, arguments.compute_capability)
     checkpoint = open_checkpoint(arguments.checkpoint, pipeline)
     target = Target(checkpoint, arguments.repository, name, arguments.precision)
-    write_committed(pipeline, target.name, target.repository)
     log.info("reading %s", checkpoint.folder)
     _export_graphs(target, digest(checkpoint))
     print(report.table(report.read(target.prepare)))
@@ -99,13 +98,20 @@ def run(arguments: argparse.Namespace) -> None:
 def _export_graphs(target: Target, source: str) -> None:
     """Export in float32 unless that is there, then in the target's own precision."""
     start = time.monotonic()
+    begun = is_finished(target, source) or is_finished(replace(target, precision="fp32"), source)
+    # Imports that take seconds, which an export that is already there need not wait for.
+    if not begun:
+        from export.rehearsal import rehearse
+
+        rehearse(target.checkpoint)
+    # Nothing before this touches the repository.
+    write_committed(target.checkpoint.pipeline, target.name, target.repository)
     if is_finished(target, source):
         log.info("%s: reused; it was made from the same checkpoint", target.prepare)
         return
     for name in target.checkpoint.missing:
         log.info("%s: missing from the checkpoint; zeros take its place", name)
-    # Imports that take seconds, which an export that is already there need not wait for.
-    if not is_finished(replace(target, precision="fp32"), source):
+    if not begun:
         from export.repository import export
 
         export(target, source)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import CheckpointError
-from export.weights import check_weights, read_json
+from export.weights import check_sizes, check_weights, read_json
 from pipelines import PIPELINES, schedules
 from pipelines.manifest import Sides
 from pipelines.spec import Component, Pipeline
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
+_MOST_BLOCKS = 8
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,16 @@ class Checkpoint:
             )
         return config[key]
 
+    def integer(self, component: Component, key: str) -> int:
+        """A setting that must be a positive whole number."""
+        value = self.setting(component, key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise CheckpointError(
+                f"{self.folder / component.subfolder / 'config.json'}: got {key}={value!r}; it "
+                "should be a positive whole number"
+            )
+        return value
+
     @property
     def schedule(self) -> dict[str, Any]:
         """The scheduler's config."""
@@ -47,23 +58,36 @@ class Checkpoint:
     def vae_scale(self) -> int:
         """Pixels per latent along a side."""
         blocks = self.setting(self.pipeline.decoder, "block_out_channels")
+        if not isinstance(blocks, list) or not 1 <= len(blocks) <= _MOST_BLOCKS:
+            path = self.folder / self.pipeline.decoder.subfolder / "config.json"
+            raise CheckpointError(
+                f"{path}: got block_out_channels={blocks!r}; it should be a list of 1 to "
+                f"{_MOST_BLOCKS} numbers"
+            )
         return int(2 ** (len(blocks) - 1))
 
     @property
     def sides(self) -> Sides:
         """Legal picture sides: the pipeline's range around the native side, as patches allow."""
         size, patch, patches = (
-            int(self.setting(self.pipeline.denoiser, key))
+            self.integer(self.pipeline.denoiser, key)
             for key in ("sample_size", "patch_size", "pos_embed_max_size")
         )
         native, multiple = size * self.vae_scale, patch * self.vae_scale
         low, high = (factor * native for factor in self.pipeline.limits.side_factors)
-        return Sides(
+        sides = Sides(
             native=native,
             minimum=math.ceil(low / multiple) * multiple,
             maximum=min(int(high // multiple), patches) * multiple,
             multiple=multiple,
         )
+        if native % multiple or not sides.minimum <= native <= sides.maximum:
+            raise CheckpointError(
+                f"{self.folder / self.pipeline.denoiser.subfolder / 'config.json'}: got "
+                f"sample_size={size}, patch_size={patch}, pos_embed_max_size={patches}, which do "
+                "not go together; download it again"
+            )
+        return sides
 
 
 def open_checkpoint(folder: Path, pipeline: Pipeline) -> Checkpoint:
@@ -120,8 +144,9 @@ def _check_component(folder: Path, component: Component) -> None:
                 f"{folder} lacks {component.name}: {folder / subfolder} should be there; "
                 "download the checkpoint again"
             )
-    read_json(folder / component.subfolder / "config.json")
-    check_weights(folder / component.subfolder)
+    config = folder / component.subfolder / "config.json"
+    read_json(config)
+    check_sizes(config, check_weights(config.parent))
 
 
 def digest(checkpoint: Checkpoint) -> str:

@@ -1,5 +1,6 @@
 """Torch modules with the inputs and outputs that the graphs have, around those of a checkpoint."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextModelWithProjection, T5EncoderModel
 
 
-class Exportable(nn.Module):
+class Exportable(nn.Module, ABC):
     """A module whose ``forward`` takes and gives a component's tensors, in the spec's order."""
 
+    @abstractmethod
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
         """Random inputs; ``sizes`` gives every dynamic axis of the component its size."""
-        raise NotImplementedError
 
 
 class ClipText(Exportable):

@@ -32,3 +32,8 @@ class PrecisionError(ExportError):
 
 class EngineError(ExportError):
     """No engine can be built: library, GPU or graph do not allow it."""
+
+
+def reason(error: BaseException) -> str:
+    """The first sentence of an error of somebody else's, on one line."""
+    return " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__

@@ -2,15 +2,15 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import diffusers
+import torch
 import transformers
 
 from export.checkpoint import INDEX, Checkpoint
 from export.components import ARCHITECTURES, Architecture, Exportable, ZeroText
-from export.errors import CheckpointError
-from export.weights import read_json
+from export.errors import CheckpointError, reason
+from export.weights import read_json, weights
 from pipelines.spec import Component
 
 
@@ -29,13 +29,13 @@ def load(checkpoint: Checkpoint, component: Component) -> Exportable:
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity(logging.CRITICAL)
     # The mode is set on the wrapper: the exporter restores what it finds there.
-    return architecture.wrap(_read(checkpoint, component, architecture)).eval()
+    return _read(checkpoint, component, architecture).eval()
 
 
 def _architecture(checkpoint: Checkpoint, component: Component) -> Architecture:
     listed = read_json(checkpoint.folder / INDEX).get(component.subfolder)
     name = listed[1] if isinstance(listed, list) and len(listed) == 2 else listed
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise CheckpointError(
             f"{checkpoint.folder / INDEX} calls {component.subfolder} a {name}; "
             f"allowed are {', '.join(ARCHITECTURES)}"
@@ -43,7 +43,7 @@ def _architecture(checkpoint: Checkpoint, component: Component) -> Architecture:
     return ARCHITECTURES[name]
 
 
-def _read(checkpoint: Checkpoint, component: Component, architecture: Architecture) -> Any:
+def _read(checkpoint: Checkpoint, component: Component, architecture: Architecture) -> Exportable:
     folder = checkpoint.folder / component.subfolder
     try:
         model, report = architecture.model.from_pretrained(
@@ -51,17 +51,24 @@ def _read(checkpoint: Checkpoint, component: Component, architecture: Architectu
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            variant=weights(folder).variant,
             **architecture.options,
         )
-    except (ValueError, TypeError, RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split()).split(". ")[0]
+        for problem in ("missing", "unexpected", "mismatched"):
+            _refuse(problem, sorted(map(str, report[f"{problem}_keys"])), folder)
+        _refuse("not finite", _not_finite(model), folder)
+        return architecture.wrap(model)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged config can make both libraries raise anything
         raise CheckpointError(
-            f"{folder} cannot be loaded as {architecture.model.__name__}: {reason}; "
+            f"{folder} cannot be loaded as {architecture.model.__name__}: {reason(error)}; "
             "its weights and config.json should come from the same model"
         ) from error
-    for problem in ("missing", "unexpected", "mismatched"):
-        _refuse(problem, sorted(map(str, report[f"{problem}_keys"])), folder)
-    return model
+
+
+def _not_finite(model: torch.nn.Module) -> list[str]:
+    return [name for name, value in model.named_parameters() if not value.isfinite().all()]
 
 
 def _refuse(problem: str, keys: list[str], folder: Path) -> None:

@@ -5,6 +5,7 @@ The manifest comes last: a repository without it was not finished.
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from export import configs, parity, report
@@ -14,9 +15,9 @@ from export.graph_config import graph_config
 from export.loading import load
 from export.report import Parity
 from export.shapes import traced, untraced
-from export.target import Target, graph_digest, replaced, write_manifest
+from export.target import Target, describe, graph_digest, replaced, write_manifest
 from export.tokenizer import token_length, write_tokenizer
-from pipelines.manifest import FILE, TOKENIZERS, Manifest
+from pipelines.manifest import FILE, TOKENIZERS
 from pipelines.spec import Component
 
 log = logging.getLogger(__name__)
@@ -78,19 +79,10 @@ def _write_tokenizers(target: Target, tokens: dict[str, int]) -> None:
 
 
 def _write_manifest(target: Target, source: str, tokens: dict[str, int]) -> None:
-    checkpoint = target.checkpoint
-    manifest = Manifest(
-        family=checkpoint.pipeline.family,
-        name=target.name,
-        checkpoint=str(checkpoint.folder),
-        precision="fp32",
-        latent_channels=checkpoint.setting(checkpoint.pipeline.decoder, "latent_channels"),
-        vae_scale=checkpoint.vae_scale,
-        sides=checkpoint.sides,
-        schedule=checkpoint.schedule,
-        tokens=tokens,
-        missing=checkpoint.missing,
-        graphs={c.name: graph_digest(target.version(c)) for c in checkpoint.pipeline.components},
+    components = target.checkpoint.pipeline.components
+    manifest = replace(
+        describe(target.checkpoint, target.name, tokens),
+        graphs={c.name: graph_digest(target.version(c)) for c in components},
         source=source,
     )
     write_manifest(manifest, target.prepare)

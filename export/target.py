@@ -100,6 +100,23 @@ def replaced(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def describe(checkpoint: Checkpoint, name: str, tokens: dict[str, int]) -> Manifest:
+    """The manifest of a checkpoint that is to be served as ``name``, as yet without graphs."""
+    return Manifest(
+        family=checkpoint.pipeline.family,
+        name=name,
+        checkpoint=str(checkpoint.folder),
+        precision=PRECISIONS[0],
+        latent_channels=checkpoint.integer(checkpoint.pipeline.decoder, "latent_channels"),
+        vae_scale=checkpoint.vae_scale,
+        sides=checkpoint.sides,
+        schedule=checkpoint.schedule,
+        tokens=tokens,
+        missing=checkpoint.missing,
+        graphs={},
+    )
+
+
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Write ``manifest.json`` into the folder of ``<name>_prepare``, whole or not at all."""
     partial = folder / _PARTIAL

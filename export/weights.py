@@ -1,6 +1,7 @@
 """Weight files: which ones a component has, and whether they are whole."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,22 @@ from export.errors import CheckpointError
 
 _HEADER_LENGTH_BYTES = 8
 _STEMS = ("diffusion_pytorch_model", "model")
+_VARIANTS = (None, "fp16")
+_DTYPES = {"F64", "F32", "F16", "BF16"}
+# An index that old versions of transformers stored among CLIP's weights, and nobody reads.
+_NO_WEIGHT = "position_ids"
+# Of a config's numbers none is greater than this many times the longest side of a weight.
+_SLACK = 16
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The safetensors files of a component, and the variant that diffusers calls them."""
+
+    files: tuple[Path, ...]
+    variant: str | None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -18,33 +35,40 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} is missing; download the checkpoint again") from error
-    except ValueError as error:
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); download it again"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); download it again") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}; it should hold an object")
     return value
 
 
-def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files that diffusers or transformers would load from ``folder``.
+def weights(folder: Path) -> Weights:
+    """What diffusers or transformers would load from ``folder``: full precision if it is there.
 
     One file, or the shards that an index names. Raises CheckpointError if there are none.
     """
-    for stem in _STEMS:
-        index = folder / f"{stem}.safetensors.index.json"
-        if (folder / f"{stem}.safetensors").is_file():
-            return (folder / f"{stem}.safetensors",)
-        if index.is_file():
-            return _shards(index)
+    for variant in _VARIANTS:
+        mark = f".{variant}" if variant else ""
+        for stem in _STEMS:
+            whole = folder / f"{stem}{mark}.safetensors"
+            index = folder / f"{stem}.safetensors.index{mark}.json"
+            if whole.is_file():
+                return Weights((whole,), variant)
+            if index.is_file():
+                return Weights(_shards(index), variant)
     raise CheckpointError(
         f"{folder} holds no weights; {' or '.join(f'{stem}.safetensors' for stem in _STEMS)} "
-        "(or its index and shards) should be there"
+        "(or its .fp16 variant, or its index and shards) should be there"
     )
 
 
 def _shards(index: Path) -> tuple[Path, ...]:
     places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
+    if not (isinstance(places, dict) and places and all(map(_is_name, places.values()))):
         raise CheckpointError(f"{index} has no weight_map naming its shards; download it again")
     shards = tuple(index.parent / name for name in sorted(set(places.values())))
     for shard in shards:
@@ -53,15 +77,49 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return shards
 
 
-def check_weights(folder: Path) -> None:
-    """Raise CheckpointError, naming the file, if weights are missing, cut short or corrupt."""
-    for path in weight_files(folder):
+def _is_name(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def check_weights(folder: Path) -> Shapes:
+    """The shapes of a component's weights by name.
+
+    Raises CheckpointError, naming the file, if one is missing, cut short, corrupt or quantized.
+    """
+    shapes: Shapes = {}
+    for path in weights(folder).files:
         _check_length(path)
         try:
-            with safe_open(path, framework="np"):
-                pass
+            with safe_open(path, framework="np") as file:
+                for name in file.keys():  # noqa: SIM118
+                    tensor = file.get_slice(name)
+                    _check_dtype(path, name, tensor.get_dtype())
+                    shapes[name] = tuple(tensor.get_shape())
         except SafetensorError as error:
             raise CheckpointError(f"{path} is corrupt ({error}); download it again") from error
+    return shapes
+
+
+def _check_dtype(path: Path, name: str, dtype: str) -> None:
+    """Refuse quantized weights, which both libraries would take for plain numbers."""
+    if dtype not in _DTYPES and not name.endswith(_NO_WEIGHT):
+        raise CheckpointError(
+            f"{path}: {name} is stored as {dtype}; allowed are {', '.join(sorted(_DTYPES))}"
+        )
+
+
+def check_sizes(path: Path, shapes: Shapes) -> None:
+    """Refuse a config that asks for far more than its weights hold.
+
+    Both libraries would first make that model, for minutes or until memory ends.
+    """
+    greatest = _SLACK * max((side for shape in shapes.values() for side in shape), default=0)
+    for key, value in read_json(path).items():
+        most = len(shapes) if "layers" in key else greatest
+        if isinstance(value, int | float) and value > most:
+            raise CheckpointError(
+                f"{path}: got {key}={value}, far more than its weights hold; download it again"
+            )
 
 
 def _check_length(path: Path) -> None:

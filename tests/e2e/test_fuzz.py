@@ -1,18 +1,26 @@
-"""Generated requests: each gets a picture or a sentence that names a field, and changes nothing.
+"""Generated requests: each gets a picture or a sentence that names a field, and leaves nothing.
 
 ``FUZZ_EXAMPLES`` says how many; ``make fuzz`` runs 2,000.
 """
 
 import os
+import re
+import urllib.request
+from pathlib import Path
 
 import numpy as np
+import psutil
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tritonclient import grpc
 
 from pipelines import SD3
 from tests.e2e.test_bad_input import PROMPT, send
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
+WARM_UP = 50
+SPARE_THREADS = 8
+SPARE_SHARED_MB = 8.0
 FIELDS = [tensor.name for tensor in SD3.request]
 NUMPY = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "BYTES": np.object_}
 
@@ -62,24 +70,62 @@ def _one(value, dtype):
     return np.full((1,), value, dtype)
 
 
-def test_every_generated_request_is_answered_and_no_neighbour_changes(server, client):
+def footprint(server):
+    """What requests could leave behind: unanswered ones, threads, shared memory, memory in MB."""
+    with urllib.request.urlopen(server.metrics_url) as page:
+        pending = re.findall(
+            r"^nv_inference_pending_request_count\{.*\} (\S+)", page.read().decode(), re.MULTILINE
+        )
+    assert pending
+    triton = psutil.Process(server.pid)
+    processes = [triton, *triton.children()]
+    regions = Path("/dev/shm").glob(f"{server.settings.shm_prefix}*")
+    return {
+        "pending": sum(map(float, pending)),
+        "processes": len(processes),
+        "threads": sum(process.num_threads() for process in processes),
+        "shared_mb": sum(path.stat().st_blocks * 512 for path in regions) / 1e6,
+        "memory_mb": sum(process.memory_full_info().uss for process in processes) / 1e6,
+    }
+
+
+def test_every_generated_request_is_answered_and_leaves_nothing(server, client):
     def control():
         return client.pictures("sd3", PROMPT, steps=6, seed=99)[0].image
 
-    before, answers = control(), {"pictures": 0, "errors": 0}
+    answers = {"pictures": 0, "errors": 0}
 
-    @settings(
-        max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
-    )
-    @given(tensors())
-    def run(asked):
-        if asked["steps"].dtype == np.int32 and 4 < asked["steps"].max(initial=0) <= 100:
-            asked["steps"] = _one(3, np.int32)
-        message = send(server, **asked)
-        answers["pictures" if message is None else "errors"] += 1
-        assert message is None or any(field in message for field in [*asked, "prompt"]), message
+    def run(examples):
+        @settings(
+            max_examples=examples,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            database=None,
+        )
+        @given(tensors())
+        def ask(asked):
+            if asked["steps"].dtype == np.int32 and 4 < asked["steps"].max(initial=0) <= 100:
+                asked["steps"] = _one(3, np.int32)
+            message = send(server, **asked)
+            answers["pictures" if message is None else "errors"] += 1
+            assert message is None or any(field in message for field in [*asked, "prompt"]), message
 
-    run()
-    print(f"{answers}; the control picture must be bit-identical")
+        ask()
+
+    image = control()
+    # Pools and buffers reach their size.
+    run(WARM_UP)
+    before = footprint(server)
+    run(EXAMPLES)
+    assert np.array_equal(image, control())
+    after = footprint(server)
+    print(f"{answers}; the control picture is bit-identical")
+    print(f"before {before}\nafter  {after}")
     assert min(answers.values()) > EXAMPLES // 20
-    assert np.array_equal(before, control())
+    assert after["pending"] == 0
+    assert after["processes"] == before["processes"]
+    assert after["threads"] <= before["threads"] + SPARE_THREADS
+    assert after["shared_mb"] <= before["shared_mb"] + SPARE_SHARED_MB
+    with grpc.InferenceServerClient(server.grpc_url) as triton:
+        assert triton.is_server_ready()
+        assert all(triton.is_model_ready(model) for model in server.settings.models)

@@ -13,8 +13,10 @@ from export.checkpoint import digest, open_checkpoint
 from export.components import ZeroText
 from export.errors import CheckpointError
 from export.loading import load
+from export.rehearsal import rehearse
 from pipelines import PIPELINES
 from pipelines.manifest import Sides
+from tests.unit.export.conftest import MINIATURE
 
 SD3 = PIPELINES["sd3"]
 CLIP, T5 = SD3.encoders[0], SD3.encoders[2]
@@ -135,6 +137,46 @@ def test_a_header_that_the_library_refuses(folder):
     header = json.dumps({"weight": entry}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
     refused(folder, str(path), "corrupt", "invalid shape")
+
+
+def test_quantized_weights_are_refused(folder):
+    path = folder / "vae" / WEIGHTS["diffusers"]
+    edit_weights(path, lambda weights: weights.update(stray=torch.ones(1, dtype=torch.int8)))
+    refused(folder, str(path), "stray is stored as I8", "allowed are BF16, F16, F32, F64")
+
+
+@pytest.mark.parametrize(("key", "value"), [("num_layers", 1_000_000), ("d_model", 1_000_000)])
+def test_a_config_that_asks_for_more_than_any_memory_is_refused(folder, key, value):
+    path = folder / "text_encoder_3" / "config.json"
+    edit(path, lambda fields: fields.update({key: value}))
+    refused(folder, str(path), f"{key}=1000000", "far more than its weights hold")
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
+def test_half_precision_weights_alone_are_loaded(folder, sharded):
+    """As stabilityai publishes them: ``*.fp16.safetensors``, without the plain files."""
+    if sharded:
+        model = SD3Transformer2DModel.from_pretrained(folder / "transformer")
+        (folder / "transformer" / WEIGHTS["diffusers"]).unlink()
+        model.save_pretrained(folder / "transformer", variant="fp16", max_shard_size="5MB")
+    for path in folder.rglob("*.safetensors"):
+        if "fp16" not in path.name:
+            edit_weights(path, lambda w: w.update({name: w[name].half() for name in w}))
+            path.rename(path.with_name(path.name.replace(".safetensors", ".fp16.safetensors")))
+    checkpoint, plain = open_checkpoint(folder, SD3), open_checkpoint(MINIATURE, SD3)
+    for component in SD3.components:
+        ours, whole = (load(c, component).state_dict() for c in (checkpoint, plain))
+        assert ours.keys() == whole.keys()
+        for name, value in ours.items():
+            assert value.dtype == whole[name].dtype
+            torch.testing.assert_close(value, whole[name].half().to(value.dtype))
+    rehearse(checkpoint)
+
+
+def test_full_precision_weights_come_first(folder):
+    path = folder / "vae" / WEIGHTS["diffusers"]
+    path.with_name("diffusion_pytorch_model.fp16.safetensors").write_bytes(b"never read")
+    assert torch.isfinite(next(load(open_checkpoint(folder, SD3), SD3.decoder).parameters())).all()
 
 
 def test_a_shard_that_is_not_there(folder):

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from export.engines import FILE, build_engines, read, table
 from export.errors import EngineError
 from export.graph_config import engine_config
 from export.half import halve
-from export.libraries import compute_capability, gpu_capability, load
+from export.libraries import compute_capability, load
 from export.profiles import Profile, profiles
 from export.target import GRAPH, Target
 from pipelines import PIPELINES
@@ -114,12 +115,24 @@ def test_a_graph_that_cannot_be_parsed_is_named(tmp_path):
         build(RTX, tmp_path / GRAPH, {}, "8.9")
 
 
-@pytest.mark.skipif(gpu_capability() is not None, reason="is about machines without a GPU")
-def test_without_a_gpu_only_tensorrt_for_rtx_builds():
+def test_without_a_gpu_only_tensorrt_for_rtx_builds(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert compute_capability(RTX, None) == "8.9"
     assert compute_capability(RTX, "12.0") == "12.0"
     with pytest.raises(EngineError, match="nvidia-smi finds none"):
         compute_capability("tensorrt", None)
+
+
+def test_tensorrt_builds_for_the_gpu_that_is_there(tmp_path, monkeypatch):
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text("#!/bin/sh\necho 9.0\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert compute_capability("tensorrt", None) == "9.0"
+    assert compute_capability(RTX, None) == "9.0"
+    assert compute_capability(RTX, "8.9") == "8.9"
+    with pytest.raises(EngineError, match="compute capability 9.0, not 8.9"):
+        compute_capability("tensorrt", "8.9")
 
 
 @pytest.mark.parametrize(
@@ -131,17 +144,16 @@ def test_without_a_gpu_only_tensorrt_for_rtx_builds():
     ],
 )
 def test_what_cannot_be_built_is_said_before_anything_is_exported(tmp_path, arguments, words):
-    try:
-        load("tensorrt")
-        pytest.skip("TensorRT is installed here")
-    except EngineError:
-        command = [sys.executable, "-m", "export", "sd3", "--checkpoint", str(MINIATURE)]
-        command += ["--repository", str(tmp_path / "repository"), *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 2 or (done.returncode, arguments[1]) == (1, "tensorrt")
-        assert words in done.stderr
-        assert "Traceback" not in done.stderr
-        assert not (tmp_path / "repository").exists()
+    # As on a machine without TensorRT, wherever this runs.
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('not installed')")
+    command = [sys.executable, "-m", "export", "sd3", "--checkpoint", str(MINIATURE)]
+    command += ["--repository", str(tmp_path / "repository"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 or (done.returncode, arguments[1]) == (1, "tensorrt")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "repository").exists()
 
 
 def test_records_are_json_that_people_can_read(exported):

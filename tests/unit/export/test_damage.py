@@ -1,0 +1,120 @@
+"""Generated damage: each checkpoint is refused with a sentence that names a place, or is sound.
+
+``DAMAGE_EXAMPLES`` says how many; ``make fuzz`` tries 200.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+from export.__main__ import run
+from export.checkpoint import digest, open_checkpoint
+from export.configs import write_committed
+from export.errors import CheckpointError
+from export.loading import load
+from export.rehearsal import rehearse
+from pipelines import PIPELINES
+from tests.unit.export.conftest import MINIATURE
+from tests.unit.export.damage import damages
+
+ROOT = Path(__file__).parents[3]
+SD3 = PIPELINES["sd3"]
+EXAMPLES = int(os.environ.get("DAMAGE_EXAMPLES", "40"))
+LIMIT_SECONDS = 60
+WHAT_TO_DO = ("should", "download", "allowed", "give", "can be exported")
+
+
+def content(folder):
+    return {p: p.is_file() and (p.stat().st_mtime_ns, p.stat().st_size) for p in folder.rglob("*")}
+
+
+def sentence(folder):
+    """What is wrong with a checkpoint, or None if everything up to its graphs goes well."""
+    try:
+        checkpoint = open_checkpoint(folder, SD3)
+        digest(checkpoint)
+        rehearse(checkpoint)
+    except CheckpointError as error:
+        return str(error)
+    for component in SD3.components:
+        parameters = list(load(checkpoint, component).parameters())
+        assert not any(parameter.is_meta for parameter in parameters)
+        assert all(torch.isfinite(parameter).all() for parameter in parameters)
+    return None
+
+
+def arguments(folder, repository):
+    return Namespace(
+        pipeline="sd3", checkpoint=folder, repository=repository, name=None, precision="fp32",
+        target="onnx", compute_capability=None,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """What an earlier export left, as far as a failing one could harm it."""
+    folder = tmp_path / "repository"
+    write_committed(SD3, "sd3", folder)
+    (folder / "sd3_prepare" / "manifest.json").write_text("{}")
+    (folder / "sd3_clip_l" / "1").mkdir(parents=True)
+    (folder / "sd3_clip_l" / "1" / "model.onnx").write_bytes(b"a graph")
+    return folder
+
+
+def test_damage_is_named_and_leaves_the_repository_alone(repository, tmp_path):
+    before, counts = content(repository), Counter()
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"more than {LIMIT_SECONDS} s"))
+
+    @settings(
+        max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    )
+    @given(damages())
+    def attempt(damage):
+        kind, given_arguments, do = damage
+        folder = Path(shutil.copytree(MINIATURE, tmp_path / "checkpoint"))
+        try:
+            do(folder)
+            signal.alarm(LIMIT_SECONDS)
+            message = sentence(folder)
+            signal.alarm(0)
+            counts[f"{kind} {'sound' if message is None else 'refused'}"] += 1
+            if os.environ.get("DAMAGE_EXAMPLES"):
+                print(f"{kind}{given_arguments}: {message}")
+            if message is not None:
+                assert str(folder) in message
+                assert "\n" not in message
+                assert len(message) < 700
+                assert any(word in message for word in WHAT_TO_DO)
+                with pytest.raises(CheckpointError):
+                    run(arguments(folder, repository))
+                assert content(repository) == before
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.unlink(missing_ok=True)
+
+    attempt()
+    refused = sum(count for kind, count in counts.items() if kind.endswith("refused"))
+    print(f"{refused} refused, {counts.total() - refused} sound: {dict(sorted(counts.items()))}")
+    assert refused > counts.total() // 3
+
+
+@pytest.mark.parametrize("name", ["vae/config.json", "tokenizer_2/tokenizer.json", "transformer"])
+def test_the_command_names_damage_in_one_line(folder, tmp_path, name):
+    (folder / name).rename(tmp_path / "lost")
+    command = [sys.executable, "-m", "export", "sd3", "--checkpoint", str(folder)]
+    command += ["--repository", str(tmp_path / "repository")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    print(done.stderr)
+    assert done.returncode == 2
+    assert str(folder / name).removesuffix("/tokenizer.json") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "repository").exists()
