@@ -1,13 +1,25 @@
-"""Python client of a Stepwise server. Stands alone: it learns each pipeline from the server."""
+"""Python client of Stepwise servers. Stands alone: it learns each pipeline from the server."""
 
-from client.client import Client
-from client.errors import ClientError, InvalidRequest, RequestFailed, ServerUnavailable, TimedOut
+from client.aio import AsyncClient, AsyncEvents
+from client.client import Client, Events
+from client.errors import (
+    Cancelled,
+    ClientError,
+    InvalidRequest,
+    RequestFailed,
+    ServerUnavailable,
+    TimedOut,
+)
 from client.events import Event
 
 __all__ = [
+    "AsyncClient",
+    "AsyncEvents",
+    "Cancelled",
     "Client",
     "ClientError",
     "Event",
+    "Events",
     "InvalidRequest",
     "RequestFailed",
     "ServerUnavailable",

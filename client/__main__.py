@@ -3,15 +3,21 @@ python -m client repeat picture.png
 
 Makes pictures with a pipeline of a running server, or repeats one from what its PNG file says.
 Beside the options below, every setting of the pipeline is an option of the same name: --steps,
---seed, --guidance-scale, --negative-prompt, --sampler, --num-images, --height, --width. They
-follow the prompt; one that is left out gets the server's default, or the file's value.
+--seed, --guidance-scale, --negative-prompt, --sampler, --num-images, --height, --width,
+--preview-every and so on. They follow the prompt; one that is left out gets the server's default,
+or the file's value. A setting that the pipeline lacks is answered with the list of those it has.
+
+Ctrl-C stops the request on the server too. The exit status is 0 with pictures, 1 with an error in
+one sentence, 130 after Ctrl-C.
 """
 
 import argparse
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from tqdm import tqdm
 
 from client import png
@@ -20,6 +26,10 @@ from client.errors import ClientError, InvalidRequest
 from client.events import Event
 
 _REPEAT = "repeat"
+_PREVIEW_EVERY = 5
+_INTERRUPTED = 130
+# Always steps per second, where tqdm would turn a slow rate around.
+_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} steps [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,16 +42,37 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("pipeline", help=f"a pipeline that the server has, or {_REPEAT!r}")
     parser.add_argument("prompt", help="what the picture should show, or the file to repeat")
-    parser.add_argument("--url", default="127.0.0.1:8001", help="the server's gRPC address")
-    parser.add_argument("--output", type=Path, default=Path("out.png"), help="file to write")
+    parser.add_argument(
+        "--url",
+        default="127.0.0.1:8001",
+        help="the server's gRPC address; of several, separated by\n"
+        "commas, the next one is tried when one cannot take it",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("out.png"),
+        help="file to write (default: out.png); further pictures\nget -1, -2, ... in their names",
+    )
+    parser.add_argument(
+        "--previews",
+        type=Path,
+        metavar="DIR",
+        help="folder to write previews to, one every --preview-every\n"
+        f"steps (default: every {_PREVIEW_EVERY})",
+    )
     parser.add_argument("--timeout", type=float, help="seconds to wait for all pictures")
     options, rest = parser.parse_known_args(arguments)
     try:
-        request = _request(options.pipeline, options.prompt, _settings(rest))
-        _generate(Client(options.url, options.timeout), request, options.output)
+        settings = _settings(rest)
+        request = _request(options.pipeline, options.prompt, _with_previews(settings, options))
+        _generate(Client(options.url, options.timeout), request, options)
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("cancelled; the server is told to stop", file=sys.stderr)
+        return _INTERRUPTED
     return 0
 
 
@@ -67,18 +98,44 @@ def _settings(rest: list[str]) -> dict[str, str]:
     return settings
 
 
-def _generate(client: Client, request: dict[str, Any], output: Path) -> None:
+def _with_previews(settings: dict[str, str], options: argparse.Namespace) -> dict[str, str]:
+    """The settings, asking for previews if there is a folder for them."""
+    if options.previews is not None:
+        return {"preview_every": str(_PREVIEW_EVERY), **settings}
+    if "preview_every" in settings:
+        raise InvalidRequest("--preview-every: say where to write previews with --previews DIR")
+    return settings
+
+
+def _generate(client: Client, request: dict[str, Any], options: argparse.Namespace) -> None:
+    """Make the pictures and write each as it comes."""
     settings = dict(request)
     pipeline = settings.pop(png.PIPELINE)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(unit="step", leave=False) as bar:
-        for event in client.generate(pipeline, **settings):
-            bar.total, bar.n = event.steps, event.step
-            bar.refresh()
-            if event.image is not None:
-                path = _path(output, event.index)
-                png.save(event, path, {**client.defaults(pipeline), **request})
+    used = {**client.defaults(pipeline), **request}
+    for folder in {options.output.parent, options.previews or options.output.parent}:
+        folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tqdm(unit=" steps", bar_format=_BAR, leave=False) as bar,
+        closing(client.generate(pipeline, **settings)) as events,
+    ):
+        steps: dict[int, int] = {}
+        for event in events:
+            _advance(bar, steps, event, int(used.get("num_images", 1)))
+            path = _path(options.output, event.index)
+            if event.kind == "result":
+                png.save(event, path, used)
                 bar.write(_summary(event, path))
+            elif event.image is not None:
+                preview = options.previews / f"{path.stem}-step-{event.step:03}.png"
+                Image.fromarray(event.image).save(preview)
+
+
+def _advance(bar: Any, steps: dict[int, int], event: Event, pictures: int) -> None:
+    """Show how many steps all pictures have behind them; ``steps`` are those of each."""
+    if not steps:
+        bar.reset(total=event.steps * pictures)  # waiting for the first step is not its rate
+    steps[event.index] = event.step
+    bar.update(sum(steps.values()) - bar.n)
 
 
 def _path(output: Path, index: int) -> Path:

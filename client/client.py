@@ -1,156 +1,149 @@
-"""Calls a pipeline over gRPC and iterates over its answers."""
+"""Calls a pipeline over gRPC and iterates over its answers. ``client.aio`` is its asyncio twin."""
 
-import json
-import queue
-import time
-import uuid
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from tritonclient import grpc
-from tritonclient.grpc import model_config_pb2
-from tritonclient.utils import InferenceServerException, triton_to_np_dtype
+import grpc
 
-from client.errors import InvalidRequest, RequestFailed, ServerUnavailable, TimedOut, typed
-from client.events import Event, parse
+from client import messages
+from client.attempts import Attempts, Server, Servers, abandoned
+from client.errors import ClientError, of_status, of_text
+from client.events import Event
+from client.messages import Request, Setting
 
-Setting = str | int | float
-_RETRY_SECONDS = 0.2
+# For a cancel to be sent and confirmed; usually takes a few milliseconds.
+CANCEL_SECONDS = 1.0
 
 
 class Client:
-    """A connection to one server; safe to use from several threads.
+    """Connections to servers of the same pipelines; safe to use from several threads.
 
-    Every request opens a stream of its own, so that closing one leaves the others alone.
-    ``timeout`` is how many seconds a request may take in all; None waits as long as it takes.
+    ``urls`` is "host:port", several of them separated by commas, or a sequence. Requests take
+    turns over the servers; one that a server cannot take goes on to the next (``Attempts`` says
+    when). ``timeout`` is how many seconds a request may take in all, from ``generate`` on; None
+    waits as long as it takes.
+
+    All requests to a server share one connection, opened at the first. It does not survive a fork:
+    use a client in one process only.
     """
 
-    def __init__(self, url: str = "127.0.0.1:8001", timeout: float | None = None) -> None:
-        self.url = url
+    def __init__(
+        self, urls: str | Sequence[str] = "127.0.0.1:8001", timeout: float | None = None
+    ) -> None:
         self.timeout = timeout
-        self._server = grpc.InferenceServerClient(url)
+        self._servers = Servers(urls, grpc.insecure_channel)
         self._configs: dict[str, Any] = {}
 
     def inputs(self, pipeline: str) -> Mapping[str, str]:
-        """The names and Triton types of the pipeline's inputs, asked of the server once.
+        """The names and Triton types of the pipeline's inputs, asked of a server once.
 
         Raises ServerUnavailable if nobody answers or the pipeline is not served.
         """
-        tensors = self._config(pipeline).input
-        return {tensor.name: _type_name(tensor.data_type) for tensor in tensors}
+        return messages.input_types(self._config(pipeline))
 
     def defaults(self, pipeline: str) -> dict[str, Any]:
         """What the server takes for settings that a request leaves out, asked once."""
-        parameters = self._config(f"{pipeline}_prepare").parameters
-        defaults: dict[str, Any] = json.loads(parameters["request"].string_value)["defaults"]
-        return defaults
+        return messages.defaults(self._config(f"{pipeline}_prepare"))
 
-    def generate(self, pipeline: str, prompt: str, **settings: Setting) -> Iterator[Event]:
-        """Yield progress and results in the order in which the server sends them.
+    def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "Events":
+        """Iterate over progress, previews and results in the order in which the server sends them.
 
         ``settings`` are the pipeline's inputs by name, for example ``steps=20, seed=7``; text is
-        converted to the input's type. Closing the iterator cancels the stream. Raises
-        InvalidRequest, ServerUnavailable, TimedOut or RequestFailed.
+        converted to the input's type. The request starts with the first event asked for. Closing
+        the iterator, or leaving it to the garbage collector, stops the request on the server.
+        Iterating raises InvalidRequest, ServerUnavailable, TimedOut, Cancelled or RequestFailed.
         """
-        known = self.inputs(pipeline)
-        tensors = [
-            _tensor(pipeline, known, k, v) for k, v in {"prompt": prompt, **settings}.items()
-        ]
-        return self._stream(pipeline, tensors)
+        request = Request(pipeline, {"prompt": prompt, **settings})
+        attempts = Attempts(self._servers.in_turn(), self.timeout)
+        return Events(request, attempts, self._events(request, attempts))
 
     def pictures(self, pipeline: str, prompt: str, **settings: Setting) -> list[Event]:
         """The results alone, one event per picture; waits for all of them."""
-        events = self.generate(pipeline, prompt, **settings)
-        return [event for event in events if event.kind == "result"]
+        with closing(self.generate(pipeline, prompt, **settings)) as events:
+            return [event for event in events if event.kind == "result"]
 
-    def _config(self, model: str) -> Any:
-        """A model's config; asking again is harmless, so one lost connection is tried again."""
-        if model not in self._configs:
+    def _config(self, model: str, attempts: Attempts | None = None) -> Any:
+        """A model's config, asked of a server once."""
+        if model in self._configs:
+            return self._configs[model]
+        attempts = attempts or Attempts(self._servers.all, self.timeout)
+        for server in attempts:
+            with attempts.on(server):
+                asked = messages.config(model)
+                answer = server.stub.ModelConfig(asked, timeout=attempts.seconds_left)
+                return self._configs.setdefault(model, answer.config)
+        raise attempts.refusal()
+
+    def _events(self, request: Request, attempts: Attempts) -> Generator[Event, None, None]:
+        message = request.message(self._config(request.pipeline, attempts))
+        for server in attempts:
+            with attempts.on(server):
+                call = server.stub.ModelStreamInfer(iter([message]), timeout=attempts.seconds_left)
+                try:
+                    for response in call:
+                        yield attempts.event(server, response)
+                    attempts.end()
+                    return
+                except BaseException as error:
+                    if abandoned(error):
+                        _tell_in_background(server, request)
+                    raise
+                finally:
+                    call.cancel()
+        raise attempts.refusal()
+
+
+class Events(Iterator[Event]):
+    """A request under way: the iterator of its events. ``request_id`` is its name in logs."""
+
+    def __init__(
+        self, request: Request, attempts: Attempts, events: Generator[Event, None, None]
+    ) -> None:
+        self.request_id = request.id
+        self._request = request
+        self._attempts = attempts
+        self._events = events
+
+    def __next__(self) -> Event:
+        return next(self._events)
+
+    def close(self) -> None:
+        """Stop the request and say so to the server in the background; for who iterates."""
+        self._events.close()
+
+    def cancel(self) -> None:
+        """Stop the request, from any thread; who iterates gets Cancelled.
+
+        Returns when the server knows. Raises ClientError if it cannot be told.
+        """
+        server = self._attempts.cancel()
+        if server is not None:
             try:
-                self._configs[model] = self._ask(model)
-            except ServerUnavailable:
-                time.sleep(_RETRY_SECONDS)
-                self._configs[model] = self._ask(model)
-        return self._configs[model]
-
-    def _ask(self, model: str) -> Any:
-        try:
-            return self._server.get_model_config(model, client_timeout=self.timeout).config
-        except InferenceServerException as error:
-            raise typed(error, self.url) from error
-
-    def _stream(self, pipeline: str, tensors: list[grpc.InferInput]) -> Iterator[Event]:
-        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        server = grpc.InferenceServerClient(self.url)
-        # Not with the header triton_grpc_error, which would give errors a status: Triton 24.10
-        # then dies after some thousand errors.
-        server.start_stream(lambda result, error: answers.put((result, error)))
-        try:
-            server.async_stream_infer(
-                pipeline, tensors, request_id=str(uuid.uuid4()), enable_empty_final_response=True
-            )
-            yield from self._events(answers)
-        finally:
-            server.stop_stream(cancel_requests=True)
-            server.close()
-
-    def _events(self, answers: "queue.SimpleQueue[Any]") -> Iterator[Event]:
-        """Answers as events until the last one; RequestFailed if no picture was among them."""
-        deadline = None if self.timeout is None else time.monotonic() + self.timeout
-        done = False
-        while True:
-            result, error = self._next(answers, deadline)
-            if error is not None:
-                raise typed(error, self.url) from error
-            response = result.get_response()
-            if response.outputs:
-                event = parse(result)
-                done = done or event.kind == "result"
-                yield event
-            if response.parameters["triton_final_response"].bool_param:
-                break
-        if not done:
-            raise RequestFailed("the server ended the request without a picture; see its log")
-
-    def _next(self, answers: "queue.SimpleQueue[Any]", deadline: float | None) -> Any:
-        """The next answer; TimedOut if it does not come before ``deadline``."""
-        try:
-            left = None if deadline is None else max(deadline - time.monotonic(), 0)
-            return answers.get(timeout=left)
-        except queue.Empty:
-            raise TimedOut(
-                f"no complete answer within {self.timeout:g} s; the server may be busy: "
-                "allow more time or ask for fewer steps"
-            ) from None
+                _tell(server, self._request)
+            except grpc.RpcError as error:
+                raise of_status(error, server.url) from error
 
 
-def _type_name(data_type: int) -> str:
-    """The name that inference requests use for a type of the model config, e.g. ``BYTES``."""
-    generated: Any = model_config_pb2
-    name: str = generated.DataType.Name(data_type)
-    return name.removeprefix("TYPE_").replace("STRING", "BYTES")
+def _tell(server: Server, request: Request) -> None:
+    for response in server.stub.ModelStreamInfer(
+        iter([request.cancelling()]), timeout=CANCEL_SECONDS
+    ):
+        if response.error_message:
+            raise of_text(response.error_message, server.url)
 
 
-def _tensor(pipeline: str, known: Mapping[str, str], name: str, value: Setting) -> grpc.InferInput:
-    """One request tensor of shape (1,), of the type that the server asks for."""
-    if name not in known:
-        raise InvalidRequest(f"{name}: {pipeline} has no such setting; it has {', '.join(known)}")
-    data = _convert(name, value, known[name])
-    tensor = grpc.InferInput(name, [1], known[name])
-    tensor.set_data_from_numpy(data)
-    return tensor
+def _tell_in_background(server: Server, request: Request) -> None:
+    """Tell without waiting; not to succeed is no error.
 
+    An iterator may be collected in any thread, even in the one that runs the connection, and the
+    connection together with it: hence a thread and a connection for the moment.
+    """
+    own = Server(server.url, grpc.insecure_channel)
 
-def _convert(name: str, value: Setting, dtype: str) -> npt.NDArray[Any]:
-    if dtype == "BYTES":
-        return np.asarray([str(value).encode()], np.object_)
-    numpy_dtype = triton_to_np_dtype(dtype)
-    try:
-        number: float = float(value) if dtype.startswith("FP") else int(value)
-        return np.asarray([number], numpy_dtype)
-    except (ValueError, OverflowError) as error:
-        raise InvalidRequest(
-            f"{name}: got {value!r}; a number of type {dtype} is needed"
-        ) from error
+    def tell() -> None:
+        with suppress(grpc.RpcError, ClientError):
+            _tell(own, request)
+
+    threading.Thread(target=tell, name="stepwise-cancel").start()

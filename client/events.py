@@ -12,9 +12,10 @@ from tritonclient.grpc import InferResult
 class Event:
     """One response of the server.
 
-    ``kind`` is "progress" or "result". ``image`` is uint8 RGB (height, width, 3), or None when
-    the response is progress alone. ``index`` is which picture of ``num_images``. Times are
-    milliseconds; ``mean_batch`` is how many pictures shared this one's steps, on average.
+    ``kind`` is "progress", "preview" or "result". ``image`` is uint8 RGB (height, width, 3): the
+    picture of a result, a small picture of how it will look of a preview, None of progress alone.
+    ``index`` is which picture of ``num_images``. Times are milliseconds; ``mean_batch`` is how many
+    pictures shared this one's steps, on average.
     """
 
     kind: str
@@ -29,12 +30,9 @@ class Event:
     image: npt.NDArray[np.uint8] | None
 
 
-def parse(result: InferResult) -> Event:
-    """An event from the ensemble's response tensors."""
-
-    def tensor(name: str) -> Any:
-        return result.as_numpy(name)
-
+def parse(response: Any) -> Event:
+    """An event from the ensemble's response, a ``ModelInferResponse``."""
+    tensor = InferResult(response).as_numpy
     image, (queued, denoising) = tensor("image"), tensor("timings_ms")
     return Event(
         kind=tensor("kind")[0].decode(),

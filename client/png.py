@@ -12,19 +12,22 @@ from client.events import Event
 _KEY = "stepwise"
 # Not settings of a request: the pipeline that was called.
 PIPELINE = "pipeline"
+# Settings that leave the picture as it is.
+_OF_THE_MOMENT = {"preview_every", "deadline_ms", "priority", "client"}
 
 
 def save(event: Event, path: Path, request: dict[str, Any]) -> None:
     """Write ``event.image`` with ``request`` (pipeline, prompt, settings) beside it.
 
-    The picture's own seed and size replace those of the request, so that repeating the file makes
-    this picture alone.
+    The picture's own seed and size replace those of the request, and what does not change a picture
+    is left out, so that repeating the file makes this picture alone.
     """
     assert event.image is not None
     height, width = event.image.shape[:2]
     own = {"seed": event.seed, "num_images": 1, "height": height, "width": width}
+    kept = {name: value for name, value in request.items() if name not in _OF_THE_MOMENT}
     info = PngImagePlugin.PngInfo()
-    info.add_itxt(_KEY, json.dumps({**request, **own}, ensure_ascii=False))
+    info.add_itxt(_KEY, json.dumps({**kept, **own}, ensure_ascii=False))
     Image.fromarray(event.image).save(path, pnginfo=info)
 
 

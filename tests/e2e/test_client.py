@@ -1,9 +1,14 @@
+import asyncio
+import threading
+from contextlib import aclosing
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from client import Client, TimedOut, png
+from client import AsyncClient, Cancelled, Client, TimedOut, png
 from client.__main__ import main
+from tests.e2e.test_serving import logged
 
 PROMPT = "a large red star in the top left on a white background"
 
@@ -58,9 +63,57 @@ def test_a_file_without_a_request_is_refused(tmp_path, capsys):
     assert "cannot be read as a picture" in capsys.readouterr().err
 
 
-def test_a_request_that_takes_too_long_is_given_up(server):
-    hasty = Client(server.grpc_url)
-    hasty.inputs("sd3")
-    hasty.timeout = 0.05
-    with pytest.raises(TimedOut, match="no complete answer within 0.05 s"):
-        hasty.pictures("sd3", PROMPT, steps=100)
+# Some ten seconds of work for the miniature.
+LONG = {"steps": 100, "num_images": 16}
+
+
+def closed(url):
+    events = Client(url).generate("sd3", PROMPT, **LONG)
+    next(events)
+    events.close()
+    return events
+
+
+def timed_out(url):
+    events = Client(url, timeout=1).generate("sd3", PROMPT, **LONG)
+    with pytest.raises(TimedOut, match="no complete answer within 1 s"):
+        list(events)
+    return events
+
+
+def cancelled_by_a_thread(url):
+    events = Client(url).generate("sd3", PROMPT, **LONG)
+    next(events)
+    thread = threading.Timer(0.1, events.cancel)
+    thread.start()
+    with pytest.raises(Cancelled):
+        list(events)
+    thread.join()
+    return events
+
+
+def closed_async(url):
+    async def run():
+        async with aclosing(AsyncClient(url).generate("sd3", PROMPT, **LONG)) as events:
+            await anext(events)
+        return events
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("leave", [closed, timed_out, cancelled_by_a_thread, closed_async])
+def test_a_request_that_is_left_is_cancelled_on_the_server(server, request_log, leave):
+    assert logged(request_log, leave(server.grpc_url).request_id)["outcome"] == "CANCELLED"
+
+
+def test_a_deadline_of_the_request_is_timed_out(client):
+    with pytest.raises(TimedOut, match="deadline"):
+        client.pictures("sd3", PROMPT, **LONG, deadline_ms=200)
+
+
+def test_both_clients_get_the_same_picture(server, client):
+    wanted = client.pictures("sd3", PROMPT, steps=4, seed=9)[0].image
+    got = asyncio.run(AsyncClient(server.grpc_url).pictures("sd3", PROMPT, steps=4, seed=9))
+    difference = np.abs(got[0].image.astype(int) - wanted).max()
+    print(f"largest difference {difference} of 255, ceiling 1")
+    assert difference <= 1

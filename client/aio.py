@@ -1,0 +1,123 @@
+"""The asyncio twin of ``client.client``: the same methods, to be awaited or iterated over."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from client import messages
+from client.attempts import Attempts, Server, Servers, abandoned
+from client.client import CANCEL_SECONDS
+from client.errors import ClientError, of_status, of_text
+from client.events import Event
+from client.messages import Request, Setting
+
+
+class AsyncClient:
+    """As ``Client``, for one event loop; its connections are opened at the first call."""
+
+    def __init__(
+        self, urls: str | Sequence[str] = "127.0.0.1:8001", timeout: float | None = None
+    ) -> None:
+        self.timeout = timeout
+        self._servers = Servers(urls, grpc.aio.insecure_channel)
+        self._configs: dict[str, Any] = {}
+
+    async def inputs(self, pipeline: str) -> Mapping[str, str]:
+        """As ``Client.inputs``."""
+        return messages.input_types(await self._config(pipeline))
+
+    async def defaults(self, pipeline: str) -> dict[str, Any]:
+        """As ``Client.defaults``."""
+        return messages.defaults(await self._config(f"{pipeline}_prepare"))
+
+    def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "AsyncEvents":
+        """As ``Client.generate``; a cancelled task stops its request too.
+
+        Leaving an ``async for`` early closes nothing by itself: wrap the iterator in
+        ``contextlib.aclosing``, or the request goes on until the iterator is collected.
+        """
+        request = Request(pipeline, {"prompt": prompt, **settings})
+        attempts = Attempts(self._servers.in_turn(), self.timeout)
+        return AsyncEvents(request, attempts, self._events(request, attempts))
+
+    async def pictures(self, pipeline: str, prompt: str, **settings: Setting) -> list[Event]:
+        """As ``Client.pictures``."""
+        async with aclosing(self.generate(pipeline, prompt, **settings)) as events:
+            return [event async for event in events if event.kind == "result"]
+
+    async def _config(self, model: str, attempts: Attempts | None = None) -> Any:
+        if model in self._configs:
+            return self._configs[model]
+        attempts = attempts or Attempts(self._servers.all, self.timeout)
+        for server in attempts:
+            with attempts.on(server):
+                asked = messages.config(model)
+                answer = await server.stub.ModelConfig(asked, timeout=attempts.seconds_left)
+                return self._configs.setdefault(model, answer.config)
+        raise attempts.refusal()
+
+    async def _events(self, request: Request, attempts: Attempts) -> AsyncGenerator[Event, None]:
+        message = request.message(await self._config(request.pipeline, attempts))
+        for server in attempts:
+            with attempts.on(server):
+                call = server.stub.ModelStreamInfer(iter([message]), timeout=attempts.seconds_left)
+                try:
+                    async for response in call:
+                        yield attempts.event(server, response)
+                    attempts.end()
+                    return
+                except BaseException as error:
+                    if abandoned(error):
+                        await _tell_if_possible(server, request)
+                    raise
+                finally:
+                    call.cancel()
+        raise attempts.refusal()
+
+
+class AsyncEvents(AsyncIterator[Event]):
+    """As ``Events``."""
+
+    def __init__(
+        self, request: Request, attempts: Attempts, events: AsyncGenerator[Event, None]
+    ) -> None:
+        self.request_id = request.id
+        self._request = request
+        self._attempts = attempts
+        self._events = events
+
+    async def __anext__(self) -> Event:
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        """Stop the request and say so to the server; for the task that iterates."""
+        await self._events.aclose()
+
+    async def cancel(self) -> None:
+        """As ``Events.cancel``, from any task."""
+        server = self._attempts.cancel()
+        if server is not None:
+            try:
+                await _tell(server, self._request)
+            except grpc.RpcError as error:
+                raise of_status(error, server.url) from error
+
+
+async def _tell(server: Server, request: Request) -> None:
+    call = server.stub.ModelStreamInfer(iter([request.cancelling()]), timeout=CANCEL_SECONDS)
+    async for response in call:
+        if response.error_message:
+            raise of_text(response.error_message, server.url)
+
+
+async def _tell_if_possible(server: Server, request: Request) -> None:
+    """Tell; not to succeed is no error.
+
+    To be awaited, as the end of asyncio.run would cancel a task of its own. Over a connection for
+    the moment, as the client's may have been collected together with the iterator.
+    """
+    with suppress(grpc.RpcError, ClientError):
+        await _tell(Server(server.url, grpc.aio.insecure_channel), request)

@@ -1,0 +1,161 @@
+"""Which server a call goes to, when it moves on to the next one, and what its caller is told."""
+
+import itertools
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import grpc
+import grpc.aio
+from tritonclient.grpc import service_pb2_grpc
+
+from client.errors import (
+    Cancelled,
+    ClientError,
+    RequestFailed,
+    ServerUnavailable,
+    TimedOut,
+    of_status,
+    of_text,
+)
+from client.events import Event, parse
+
+_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # How long a connection may take to come about: of a host that is silent, the next one is asked.
+    ("grpc.min_reconnect_backoff_ms", 2_000),
+    # How long a server that was away goes unnoticed when it is back; gRPC's default is 2 minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+
+class Server:
+    """One address and its connection, which is closed when nothing refers to this any more."""
+
+    def __init__(self, url: str, open_channel: Callable[..., Any]) -> None:
+        self.url = url
+        self._open_channel = open_channel
+
+    @cached_property
+    def stub(self) -> Any:
+        """Triton's calls by name, over a connection opened inside its event loop or process."""
+        channel = self._open_channel(self.url, options=_OPTIONS)
+        if not isinstance(channel, grpc.aio.Channel):  # which closes itself
+            weakref.finalize(self, channel.close)
+        return service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+
+class Servers:
+    """The servers of a client, which take turns: each request begins at the next one."""
+
+    def __init__(self, urls: str | Sequence[str], open_channel: Callable[..., Any]) -> None:
+        listed = urls.split(",") if isinstance(urls, str) else urls
+        self.all = [Server(url.strip(), open_channel) for url in listed]
+        self._turn = itertools.count()
+
+    def in_turn(self) -> list[Server]:
+        """All of them, the next one first."""
+        first = next(self._turn) % len(self.all)
+        return self.all[first:] + self.all[:first]
+
+
+class Attempts:
+    """One call, tried on one server after another.
+
+    ``for server in attempts: with attempts.on(server): …; return``, and ``refusal()`` after it. The
+    call moves on when a server cannot be reached, does not serve the pipeline, stops or is full,
+    and no event has come. After an event it does not: elsewhere the picture would start again, and
+    without a seed be another one.
+    """
+
+    def __init__(self, servers: Sequence[Server], timeout: float | None) -> None:
+        self.timeout = timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._left = list(servers)
+        self._refusals: list[ServerUnavailable] = []
+        self._server: Server | None = None
+        self._cancelled = False
+        self._last: Event | None = None
+        self._complete = False
+
+    def __iter__(self) -> Iterator[Server]:
+        """The server to try, as long as one is left that has not refused."""
+        while self._left:
+            yield self._left[0]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of the timeout; None if there is none."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
+
+    @contextmanager
+    def on(self, server: Server) -> Iterator[None]:
+        """The body's gRPC errors as ours; one after which the next server may be tried is kept."""
+        self._server = server
+        try:
+            if self._cancelled:
+                raise Cancelled("cancelled before it was started")
+            yield
+        except ServerUnavailable as error:
+            self._move_on(error)
+        except grpc.RpcError as error:
+            typed = of_status(error, server.url)
+            if isinstance(typed, TimedOut):
+                raise self._timed_out() from error
+            if not isinstance(typed, ServerUnavailable):
+                raise typed from error
+            self._move_on(typed)
+        finally:
+            self._server = None
+
+    def event(self, server: Server, response: Any) -> Event:
+        """The event in a ``ModelStreamInferResponse``; raises the error in it."""
+        if response.error_message:
+            raise of_text(response.error_message, server.url)
+        self._last = parse(response.infer_response)
+        self._complete = self._complete or self._last.kind == "result"
+        return self._last
+
+    def end(self) -> None:
+        """The server says that nothing more comes; RequestFailed if no picture was among it."""
+        if not self._complete:
+            raise RequestFailed("the server ended the request without a picture; see its log")
+
+    def cancel(self) -> Server | None:
+        """Start the call nowhere any more; the server that has it now, which is to be told."""
+        self._cancelled = True
+        return self._server
+
+    def refusal(self) -> ServerUnavailable:
+        """Why no server took the call."""
+        if len(self._refusals) == 1:
+            return self._refusals[0]
+        return ServerUnavailable("\n  ".join(["no server took it:", *map(str, self._refusals)]))
+
+    def _move_on(self, error: ServerUnavailable) -> None:
+        if self._last is not None:
+            seed = self._last.seed - self._last.index
+            raise ServerUnavailable(
+                f"{error}\n  lost at step {self._last.step} of {self._last.steps}; it is not "
+                f"repeated by itself: ask again, with seed={seed} for the same picture"
+            ) from error
+        self._refusals.append(error)
+        self._left.pop(0)
+
+    def _timed_out(self) -> TimedOut:
+        return TimedOut(
+            f"no complete answer within {self.timeout:g} s; the server may be busy: "
+            "allow more time or ask for fewer steps"
+        )
+
+
+def abandoned(error: BaseException) -> bool:
+    """Whether a stream that ended with ``error`` was left by us, so that its server works on."""
+    if isinstance(error, grpc.RpcError):
+        return bool(error.code() is grpc.StatusCode.DEADLINE_EXCEEDED)
+    return not isinstance(error, ClientError)

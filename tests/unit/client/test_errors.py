@@ -1,0 +1,53 @@
+from types import SimpleNamespace
+
+import grpc
+import pytest
+
+from client.errors import (
+    Cancelled,
+    InvalidRequest,
+    RequestFailed,
+    ServerUnavailable,
+    TimedOut,
+    of_status,
+    of_text,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "says"),
+    [
+        ("[INVALID_ARG] steps: got 0; allowed", InvalidRequest, "steps: got 0; allowed"),
+        ("in ensemble 'sd3', [CANCELLED] stopped at step 3", Cancelled, "stopped at step 3"),
+        ("[DEADLINE_EXCEEDED] 500 ms have passed", TimedOut, "500 ms have passed"),
+        ("[UNAVAILABLE] the queue is full", ServerUnavailable, "here:1: the queue is full"),
+        ("[INTERNAL] it broke", RequestFailed, "it broke"),
+        ("nobody knows", RequestFailed, "nobody knows"),
+    ],
+)
+def test_a_streamed_error_keeps_the_servers_sentence(text, kind, says):
+    error = of_text(text, "here:1")
+    assert (type(error), str(error)) == (kind, says)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "hint"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, ServerUnavailable, True),
+        (grpc.StatusCode.NOT_FOUND, ServerUnavailable, True),
+        (grpc.StatusCode.CANCELLED, ServerUnavailable, False),
+        (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequest, False),
+        (grpc.StatusCode.INTERNAL, RequestFailed, False),
+    ],
+)
+def test_only_a_server_that_is_not_there_is_asked_about(status, kind, hint):
+    error = of_status(SimpleNamespace(code=lambda: status, details=lambda: "why"), "here:1")
+    assert type(error) is kind
+    assert ("is the server running" in str(error)) is hint
+    assert str(error).startswith("here:1: why") is (kind is ServerUnavailable)
+
+
+def test_an_unknown_model_is_a_server_that_is_not_there():
+    error = of_text("Request for unknown model: 'sd3' has no available versions", "here:1")
+    assert isinstance(error, ServerUnavailable)
+    assert "is the server running" in str(error)

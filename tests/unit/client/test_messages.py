@@ -1,0 +1,61 @@
+import json
+
+import numpy as np
+import pytest
+from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import deserialize_bytes_tensor
+
+from client.errors import InvalidRequest
+from client.messages import Request, defaults, input_types
+
+
+@pytest.fixture
+def config():
+    types = {"prompt": "TYPE_STRING", "steps": "TYPE_INT32", "guidance_scale": "TYPE_FP32"}
+    made = model_config_pb2.ModelConfig()
+    for name, kind in types.items():
+        made.input.add(name=name, data_type=model_config_pb2.DataType.Value(kind))
+    made.parameters["request"].string_value = json.dumps({"defaults": {"steps": 28}})
+    return made
+
+
+def test_a_config_says_types_and_defaults(config):
+    assert input_types(config) == {"prompt": "BYTES", "steps": "INT32", "guidance_scale": "FP32"}
+    assert defaults(config) == {"steps": 28}
+
+
+def test_settings_become_tensors_of_the_type_that_the_server_asks_for(config):
+    settings = {"prompt": "é", "steps": "20", "guidance_scale": 1}
+    message = Request("sd3", settings, id="a").message(config)
+    assert (message.model_name, message.id) == ("sd3", "a")
+    assert [(t.name, t.datatype, list(t.shape)) for t in message.inputs] == [
+        ("prompt", "BYTES", [1]),
+        ("steps", "INT32", [1]),
+        ("guidance_scale", "FP32", [1]),
+    ]
+    prompt, steps, scale = message.raw_input_contents
+    assert deserialize_bytes_tensor(prompt)[0].decode() == "é"
+    assert np.frombuffer(steps, np.int32).tolist() == [20]
+    assert np.frombuffer(scale, np.float32).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"colour": "red"}, "colour: sd3 has no such setting; it has prompt, steps, guidance_"),
+        ({"steps": "many"}, "steps: got 'many'; a number of type INT32 is needed"),
+        ({"steps": 2**40}, "steps: got 1099511627776; a number of type INT32"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_it_is_sent(config, settings, says):
+    with pytest.raises(InvalidRequest, match=says):
+        Request("sd3", settings).message(config)
+
+
+def test_each_request_has_an_id_and_is_cancelled_by_it():
+    first, second = Request("sd3", {}), Request("sd3", {})
+    assert first.id != second.id
+    message = first.cancelling()
+    assert message.model_name == "sd3_denoise"
+    assert [tensor.name for tensor in message.inputs] == ["cancel"]
+    assert deserialize_bytes_tensor(message.raw_input_contents[0])[0].decode() == first.id
