@@ -81,7 +81,6 @@ def table(name: str, config: Config, steps: int) -> Table:
         rows = sampler.rows(schedule(config, sampler.spacing, steps))
     if not all(np.isfinite(values).all() for values in vars(rows).values()):
         raise SamplerError(
-            "its steps are not finite on this checkpoint's schedule, which begins with noise "
-            "alone; use euler"
+            f"its {steps} steps are not finite on this checkpoint's schedule; use euler"
         )
     return rows

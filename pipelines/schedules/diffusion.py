@@ -132,4 +132,4 @@ def _grid(
     elif name == "leading":
         down = np.arange(intervals - 1, intervals - 1 - steps, -1)
         timesteps = down * (train // intervals) + float(config.get("steps_offset", 0))
-    return timesteps
+    return np.minimum(timesteps, train - 1)

@@ -23,7 +23,7 @@ def matching(config: Config, spacing: Spacing, steps: int) -> Schedule:
     diffusers does that, and seeds should mean the same here.
     """
     sigmas = ramped(_shift(np.linspace(1.0, _least_flow(config), steps), config), spacing.ramp)
-    return _flow(config, spacing, sigmas, sigmas * train_timesteps(config))
+    return _flow(spacing, sigmas, sigmas * train_timesteps(config))
 
 
 def dpm(config: Config, spacing: Spacing, steps: int) -> Schedule:
@@ -48,13 +48,13 @@ def _multistep(config: Config, spacing: Spacing, sigmas: Float64) -> Schedule:
     """
     train = train_timesteps(config)
     if spacing.ramp is None:
-        return _flow(config, spacing, sigmas, np.floor(sigmas * train))
+        return _flow(spacing, sigmas, np.floor(sigmas * train))
     least = _shift(_least_flow(config), config)
     sigmas = ramped(np.linspace(sigmas[0], least, len(sigmas)), spacing.ramp)
-    return _flow(config, spacing, sigmas, sigmas * train)
+    return _flow(spacing, sigmas, sigmas * train)
 
 
-def _flow(config: Config, spacing: Spacing, sigmas: Float64, timesteps: Float64) -> Schedule:
+def _flow(spacing: Spacing, sigmas: Float64, timesteps: Float64) -> Schedule:
     if spacing.grid is not None:
         raise SamplerError(
             f"{spacing.grid!r} spaces the timesteps of a diffusion, and this checkpoint is a flow; "
