@@ -19,8 +19,8 @@ ONE_IS_THE_END = STEPS[1:]
 # diffusers' x / alpha is 4096 at first, and 4096 taken from it leaves few digits of float32.
 FEW_ARE_INEXACT = STEPS[3:]
 
-# With and without the last row. diffusers' DEIS divides by the first alpha, which is 0.0002 with a
-# shift of 5.5, and few digits of its second row are left.
+# With the last row and without. diffusers' DEIS divides by the first alpha, 0.0002 with a
+# shift of 5.5, which leaves few digits to its first rows.
 SMALL_ALPHA = (STEPS, STEPS[2:])
 
 # As in the scheduler folders of Stable Diffusion 1.5, SDXL and SDXL-Turbo.
@@ -176,7 +176,7 @@ def _flows() -> Iterator[Oracle]:
             dynamic = {"use_dynamic_shifting": True}
             config = {"_class_name": FLOW_EULER, "mu": 1.0, **dynamic}
             arguments = extra | _shift(scheduler, dynamic, dynamic)
-            yield Oracle(sampler, config, scheduler, arguments, STEPS, left_out)
+            yield Oracle(sampler, config, scheduler, arguments, SMALL_ALPHA[left_out], left_out)
 
 
 def diffusion(
