@@ -24,7 +24,7 @@ SPARE_SHARED_MB = 8.0
 FIELDS = [tensor.name for tensor in SD3.request]
 NUMPY = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "BYTES": np.object_}
 
-shapes = st.sampled_from([(1,), (1,), (1,), (1,), (0,), (2,), (1, 1), (3, 2)])
+shapes = st.sampled_from([*[(1,)] * 16, (0,), (2,), (1, 1), (3, 2)])
 dtypes = st.sampled_from([np.int32, np.int64, np.float32, np.uint8, np.object_])
 texts = st.one_of(
     st.binary(max_size=40),
@@ -38,6 +38,12 @@ usual = {
     "width": st.sampled_from([32, 80, 64]),
     "seed": st.integers(-(2**63), 2**63 - 1),
     "guidance_scale": st.floats(0, 30, width=32),
+    "prompt": st.text("abc ", min_size=1).map(lambda words: f"star {words}".encode()),
+    "sampler": st.just(b"euler"),
+    "preview_every": st.integers(0, 3),
+    "deadline_ms": st.integers(60_000, 2**31 - 1),
+    "priority": st.integers(0, 2),
+    "client": st.text(max_size=20).map(str.encode),
 }
 odd = {
     np.int32: st.integers(-(2**31), 2**31 - 1),
@@ -55,7 +61,7 @@ def tensors(draw):
     for field in draw(st.lists(st.sampled_from([*FIELDS, "colour"]), max_size=4, unique=True)):
         right = next((t.dtype for t in SD3.request if t.name == field), "FP32")
         dtype = NUMPY[right] if draw(st.integers(0, 4)) else draw(dtypes)
-        values = usual[field] if field in usual and draw(st.booleans()) else odd[dtype]
+        values = usual[field] if field in usual and draw(st.integers(0, 3)) else odd[dtype]
         try:
             value = np.full(draw(shapes), draw(values), dtype)
         except (OverflowError, ValueError, TypeError):
