@@ -7,7 +7,9 @@ from server.flags import Settings, arguments
 
 
 def settings(found: installation.Installation) -> Settings:
-    return Settings(Path("/models"), (), (), found.backends, "x-", config_name=found.config_name)
+    return Settings(
+        Path("/models"), (), (), found.backends, "x-", "key", config_name=found.config_name
+    )
 
 
 @pytest.fixture
