@@ -57,13 +57,13 @@ def check(config: Config) -> None:
     for option, values in allowed.items():
         if option in config and config[option] not in values:
             raise SamplerError(
-                f"scheduler: got {option}={config[option]!r}; what can be served is "
+                f"scheduler: got {option}={config[option]!r}; allowed are "
                 + " or ".join(repr(value) for value in values)
             )
     if config.get("use_dynamic_shifting") and "mu" not in config:
         raise SamplerError(
-            "scheduler: got use_dynamic_shifting without mu; say in the config which mu the "
-            "checkpoint is sampled with (EasyAnimate's is 1), or set a static shift"
+            "scheduler: got use_dynamic_shifting without mu; give the mu that the checkpoint is "
+            "sampled with (EasyAnimate's is 1), or a static shift"
         )
 
 
