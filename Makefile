@@ -1,8 +1,9 @@
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
+PERF := .venv/perf_analyzer/.installed
 
-.PHONY: help demo test miniatures quality bench fuzz clean
+.PHONY: help demo test miniatures quality bench load caps perf soak fuzz clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -11,7 +12,7 @@ demo: $(STAMP) ## Set up, export the miniatures, start Triton, make pictures
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) demo.py
 
-test: $(STAMP) ## Set up, run the whole suite
+test: $(STAMP) $(PERF) ## Set up, run the whole suite
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
@@ -31,6 +32,23 @@ bench: $(STAMP) ## Measure latency, overhead and in-flight batching
 	$(PYTHON) -m benchmarks latency
 	$(PYTHON) -m benchmarks inflight
 
+load: $(STAMP) ## Measure the server under load, batched and one at a time (about 20 minutes)
+	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(PYTHON) -m benchmarks load
+
+caps: $(STAMP) ## Measure how many rows a denoiser call should have
+	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(PYTHON) -m benchmarks caps
+
+perf: $(STAMP) $(PERF) ## Hold our load generator to NVIDIA's perf_analyzer
+	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(PYTHON) -m benchmarks perf
+
+soak: $(STAMP) ## Twenty minutes of good, cancelled, bad and late requests, and a thousand cancelled
+	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(PYTHON) -m benchmarks soak --minutes 20
+	$(PYTHON) -m benchmarks cancels
+
 fuzz: $(STAMP) ## Send 2,000 generated requests to a live server; damage 200 checkpoints
 	FUZZ_EXAMPLES=2000 $(PYTHON) -m pytest tests/e2e/test_fuzz.py -rP
 	DAMAGE_EXAMPLES=200 $(PYTHON) -m pytest tests/unit/export/test_damage.py -rP
@@ -43,4 +61,9 @@ $(STAMP): requirements.txt constraints.txt
 	python3 -m venv .venv
 	$(PYTHON) -m pip install --quiet --upgrade pip
 	$(PYTHON) -m pip install --quiet -r requirements.txt -c constraints.txt
+	@touch $@
+
+# The last release whose wheel carries perf_analyzer; newer ones of it need a newer C library.
+$(PERF): $(STAMP)
+	$(PYTHON) -m pip install --quiet --no-deps --upgrade --target $(@D) tritonclient==2.50.0
 	@touch $@

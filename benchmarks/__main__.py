@@ -1,50 +1,76 @@
-"""python -m benchmarks latency|inflight|quality
+"""Measures an exported pipeline on a server of its own; writes benchmarks/results/<name>.json.
 
-Measures the exported miniature on a server of its own and writes benchmarks/results/<name>.json.
-Run them on an otherwise idle machine.
+Run it on an otherwise idle machine. Results of another precision than fp32 go to
+<name>_<precision>.json.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import inflight, latency, quality, report
+from benchmarks import cancels, caps, inflight, latency, load, perf, quality, report, soak
 from pipelines.manifest import Manifest
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY = ROOT / "model_repository"
 CHECKPOINTS = ROOT / "miniatures"
 
+BENCHMARKS = {
+    "latency": latency,
+    "inflight": inflight,
+    "quality": quality,
+    "load": load,
+    "caps": caps,
+    "perf": perf,
+    "soak": soak,
+    "cancels": cancels,
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run one benchmark; the exit status."""
+    """Parse the command line and run one benchmark; the exit status, 1 if a check of it failed."""
+    options = _parser().parse_args(arguments)
+    name, repository = options.pipeline, options.repository
+    precision = Manifest.read(repository / f"{name}_prepare").precision
+    result = options.benchmark + ("" if precision == "fp32" else f"_{precision}")
+    measures = {
+        "latency": lambda: latency.measure(repository, CHECKPOINTS / name, name),
+        "inflight": lambda: inflight.measure(repository, name),
+        "quality": lambda: quality.measure(repository, CHECKPOINTS / name, name),
+        "load": lambda: load.measure(repository, name, report.RESULTS / f"{result}.png"),
+        "caps": lambda: caps.measure(repository, name, write=options.write),
+        "perf": lambda: perf.measure(repository, name),
+        "soak": lambda: soak.measure(repository, name, 60 * options.minutes),
+        "cancels": lambda: cancels.measure(repository, name),
+    }
+    figures = measures[options.benchmark]()
+    command = ["python -m benchmarks", *(sys.argv[1:] if arguments is None else arguments)]
+    report.write(result, " ".join(command), figures)
+    return 1 if figures.get("failures") else 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("benchmark", choices=("latency", "inflight", "quality"))
+    purposes = [
+        f"{name:10}{str(made.__doc__).splitlines()[0]}" for name, made in BENCHMARKS.items()
+    ]
+    parser.add_argument("benchmark", choices=BENCHMARKS, help="\n".join(purposes))
     parser.add_argument("--pipeline", default="sd3", help="what to measure (default: sd3)")
     parser.add_argument(
         "--repository",
         type=Path,
         default=REPOSITORY,
-        help="where it was exported to (default: model_repository);\n"
-        "results of another precision than fp32 go to <name>_<precision>.json",
+        help="where it was exported to (default: model_repository)",
     )
-    options = parser.parse_args(arguments)
-    name, repository = options.pipeline, options.repository
-    measures = {
-        "latency": lambda: latency.measure(repository, CHECKPOINTS / name, name),
-        "inflight": lambda: inflight.measure(repository, name),
-        "quality": lambda: quality.measure(repository, CHECKPOINTS / name, name),
-    }
-    figures = measures[options.benchmark]()
-    precision = Manifest.read(repository / f"{name}_prepare").precision
-    result = options.benchmark + ("" if precision == "fp32" else f"_{precision}")
-    command = ["python -m benchmarks", *(sys.argv[1:] if arguments is None else arguments)]
-    report.write(result, " ".join(command), figures)
-    return 0
+    parser.add_argument("--minutes", type=float, default=20, help="of soak (default: 20)")
+    parser.add_argument(
+        "--write", action="store_true", help="caps: write caps.json, which the server reads"
+    )
+    return parser
 
 
 if __name__ == "__main__":

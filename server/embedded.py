@@ -9,7 +9,7 @@ from pathlib import Path
 
 _SITE_PACKAGES = Path(sysconfig.get_path("platlib"))
 _WHEEL = _SITE_PACKAGES / "pytriton" / "tritonserver"
-_LIBRARIES = _SITE_PACKAGES / "nvidia_pytriton.libs"
+LIBRARIES = _SITE_PACKAGES / "nvidia_pytriton.libs"
 _OUR_BACKENDS = Path(__file__).parent / "backends"
 
 _CACHES = shutil.ignore_patterns("__pycache__")
@@ -40,7 +40,7 @@ def lay_out(folder: Path) -> Path:
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment of the wheel's tritonserver, whose libraries lie beside it."""
-    libraries = (str(_LIBRARIES), str(sysconfig.get_config_var("LIBDIR")))
+    libraries = (str(LIBRARIES), str(sysconfig.get_config_var("LIBDIR")))
     return {
         **python_models(inherited),
         "LD_LIBRARY_PATH": _joined(*libraries, inherited.get("LD_LIBRARY_PATH", "")),

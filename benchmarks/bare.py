@@ -1,0 +1,60 @@
+"""The denoiser graph by itself, without loop or server: what batching alone gains."""
+
+import statistics
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.figures import Batches
+from benchmarks.inprocess import InProcess
+from benchmarks.workload import Resolution
+from pipelines.manifest import Manifest
+
+GUIDANCE_SLOTS = 2
+
+
+class Bare:
+    """An exported pipeline's denoiser in an ONNX Runtime session of this process."""
+
+    def __init__(self, repository: Path, name: str) -> None:
+        self.manifest = Manifest.read(repository / f"{name}_prepare")
+        self._pipeline = InProcess(repository, name)
+
+    def call(self, resolution: Resolution, rows: int) -> float:
+        """Milliseconds of one call for ``rows`` rows of this height and width in pixels."""
+        height, width = (side // self.manifest.vae_scale for side in resolution)
+        latents = np.zeros((rows, self.manifest.latent_channels, height, width), np.float32)
+        conditioning = self._pipeline.blank_conditioning(rows)
+        started = time.perf_counter()
+        self._pipeline.denoise(latents, np.full(rows, 500, np.float32), conditioning)
+        return 1000 * (time.perf_counter() - started)
+
+    def median(
+        self, cases: Iterable[tuple[Resolution, int]], calls: int
+    ) -> dict[tuple[Resolution, int], float]:
+        """Median milliseconds by resolution and rows; cases take turns, the first one warms up."""
+        times: dict[tuple[Resolution, int], list[float]] = {case: [] for case in cases}
+        for turn in range(calls + 1):
+            for case, milliseconds in times.items():
+                spent = self.call(*case)
+                if turn:
+                    milliseconds.append(spent)
+        return {case: statistics.median(milliseconds) for case, milliseconds in times.items()}
+
+    def gain(self, batches: Batches, calls: int) -> float:
+        """Time of all guided steps one picture at a time over the time of these batches."""
+        sizes = {(resolution, n) for resolution, size in batches for n in (1, size)}
+        spent = self.median(
+            {(resolution, GUIDANCE_SLOTS * size) for resolution, size in sizes}, calls
+        )
+        alone = sum(
+            size * count * spent[resolution, GUIDANCE_SLOTS]
+            for (resolution, size), count in batches.items()
+        )
+        together = sum(
+            count * spent[resolution, GUIDANCE_SLOTS * size]
+            for (resolution, size), count in batches.items()
+        )
+        return alone / together

@@ -1,0 +1,69 @@
+"""A thousand requests, each cancelled at some moment of its life: nothing of them stays behind."""
+
+import asyncio
+import random
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from tritonclient.grpc.aio import InferenceServerClient
+
+from benchmarks import streams
+from benchmarks.residue import settled
+from benchmarks.streams import Answers
+from benchmarks.workload import WORKLOADS, Ask, draw
+from pipelines.manifest import Manifest
+from server.process import serving
+
+LANES = 16
+LATEST_SECONDS = 0.5
+# Triton's Python backend takes shared memory a megabyte at a time and keeps it. One more may be
+# the first that a peak needed; what a thousand requests left there would be many.
+ALLOWED = {"requests": 0, "threads": 0, "shared": 1 << 20}
+
+
+def measure(repository: Path, name: str, count: int = 1000) -> dict[str, Any]:
+    """How they were answered, and what the server held before and after."""
+    manifest = Manifest.read(repository / f"{name}_prepare")
+    asks = draw(WORKLOADS["mixed"], manifest.sides, count, seed=0)
+    with serving(repository) as server:
+        # So many make threads, pools and shared memory of a busy server that later ones reuse.
+        asyncio.run(_cancel_all(server.grpc_url, name, asks[: count // 4]))
+        before = settled(server)
+        answers = asyncio.run(_cancel_all(server.grpc_url, name, asks))
+        after = settled(server)
+    failures = [f"{a.code or 'a picture'} and more" for a in answers if not a.once]
+    failures += [f"{code}" for a in answers if (code := a.code) not in ("CANCELLED", "")]
+    for what, allowed in ALLOWED.items():
+        if getattr(after, what) > getattr(before, what) + allowed:
+            failures.append(f"{what}: {getattr(before, what)} before, {getattr(after, what)} after")
+    return {
+        "requests": count,
+        "answers": dict(Counter(answer.code or "OK" for answer in answers)),
+        "before": asdict(before),
+        "after": asdict(after),
+        "failures": failures,
+    }
+
+
+async def _cancel_all(url: str, name: str, asks: list[Ask]) -> list[Answers]:
+    chance, waiting, bar = random.Random(0), iter(asks), tqdm(total=len(asks))
+
+    async def lane(triton: InferenceServerClient) -> list[Answers]:
+        done = []
+        for ask in waiting:
+            request_id = streams.new_id()
+            settings = {"prompt": ask.prompt, **ask.settings}
+            sent = asyncio.create_task(streams.ask(triton, name, settings, request_id))
+            await asyncio.sleep(chance.uniform(0, LATEST_SECONDS))
+            await streams.cancel(triton, name, request_id)
+            done.append(await sent)
+            bar.update()
+        return done
+
+    async with InferenceServerClient(url) as triton:
+        lanes = await asyncio.gather(*(lane(triton) for _ in range(LANES)))
+    bar.close()
+    return [answers for lane in lanes for answers in lane]

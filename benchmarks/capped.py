@@ -1,0 +1,34 @@
+"""The same exported models with other batch caps: a repository of links beside the first."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.workload import Resolution
+
+CAPS = "caps.json"
+
+
+def write(folder: Path, caps: dict[Resolution, int]) -> Path:
+    """Write denoiser rows per call by height and width into the folder of ``<name>_prepare``."""
+    path = folder / CAPS
+    lines = {f"{height}x{width}": rows for (height, width), rows in caps.items()}
+    path.write_text(json.dumps(lines, indent=2) + "\n")
+    return path
+
+
+@contextmanager
+def one_at_a_time(repository: Path, name: str, sizes: Iterable[Resolution]) -> Iterator[Path]:
+    """A repository where pictures of these sizes are denoised alone, each in its turn."""
+    with tempfile.TemporaryDirectory(prefix="stepwise-capped-") as temporary:
+        folder = Path(temporary)
+        for model in repository.resolve().iterdir():
+            if model.name != f"{name}_prepare":
+                (folder / model.name).symlink_to(model)
+        prepare = folder / f"{name}_prepare"
+        shutil.copytree(repository / prepare.name, prepare)
+        write(prepare, dict.fromkeys(sizes, 1))
+        yield folder

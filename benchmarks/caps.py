@@ -1,0 +1,63 @@
+"""How many rows a denoiser call should have: the bare graph's speed by resolution and rows.
+
+More rows make each row cheaper until the cores are busy; from there on they only make every
+request of the batch wait longer for its step.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import capped
+from benchmarks.bare import Bare
+from benchmarks.workload import Resolution, resolutions
+from pipelines import PIPELINES
+
+ROWS = (1, 2, 4, 8, 16)
+# The fewest rows that reach this share of the best speed are suggested.
+ENOUGH = 0.95
+CALLS = 15
+
+
+def measure(
+    repository: Path, name: str, *, write: bool = False, calls: int = CALLS
+) -> dict[str, Any]:
+    """Milliseconds per call, rows per second and the suggested cap, by resolution.
+
+    ``write`` puts the caps where the server reads them.
+    """
+    bare = Bare(repository, name)
+    rows = [n for n in ROWS if n <= PIPELINES[bare.manifest.family].slots]
+    sizes = list(resolutions(bare.manifest.sides).values())
+    spent = bare.median([(size, n) for size in sizes for n in rows], calls)
+    by_size = {size: {n: spent[size, n] for n in rows} for size in sizes}
+    caps = {size: suggest(milliseconds) for size, milliseconds in by_size.items()}
+    _print(by_size, caps)
+    if write:
+        print(f"written to {capped.write(repository / f'{name}_prepare', caps)}")
+    return {f"{height}x{width}": _figures(by_size[height, width], cap)
+            for (height, width), cap in caps.items()}  # fmt: skip
+
+
+def suggest(milliseconds: Mapping[int, float]) -> int:
+    """The fewest rows that reach ``ENOUGH`` of the best rows per second."""
+    speeds = {rows: rows / spent for rows, spent in milliseconds.items()}
+    return min(rows for rows, speed in speeds.items() if speed >= ENOUGH * max(speeds.values()))
+
+
+def _figures(milliseconds: Mapping[int, float], cap: int) -> dict[str, Any]:
+    return {
+        "milliseconds": {str(rows): round(spent, 2) for rows, spent in milliseconds.items()},
+        "rows_per_second": {
+            str(rows): round(1000 * rows / spent, 1) for rows, spent in milliseconds.items()
+        },
+        "cap": cap,
+    }
+
+
+def _print(table: Mapping[Resolution, Mapping[int, float]], caps: Mapping[Resolution, int]) -> None:
+    rows = next(iter(table.values()))
+    print("".join(["rows per second, by rows ", *(f"{n:9}" for n in rows), "      cap"]))
+    for size, milliseconds in table.items():
+        speeds = [f"{1000 * n / spent:9.1f}" for n, spent in milliseconds.items()]
+        print("".join([f"{size[0]:4} x {size[1]:<18}", *speeds, f"{caps[size]:9}"]))

@@ -1,0 +1,112 @@
+"""Sends requests to a server, in a closed loop or at given times, from one asyncio process.
+
+The generator shares its cores with the server, so it does as little as it can: one thread, and
+figures are made after the last answer.
+"""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.workload import Ask
+from client import AsyncClient, ClientError, Event
+
+Send = Callable[[Ask], AsyncIterator[Event]]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What one event told: at ``at`` seconds, ``step`` was done."""
+
+    at: float
+    step: int
+    mean_batch: float
+    queued_ms: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One request's fate; times are seconds since the run began.
+
+    ``scheduled`` is when it should have been sent: latency counts from there, so that a server
+    or a generator that falls behind cannot hide it. ``error`` is empty if the picture ``image``
+    came.
+    """
+
+    ask: Ask
+    scheduled: float
+    sent: float
+    done: float
+    marks: tuple[Mark, ...]
+    error: str
+    image: npt.NDArray[np.uint8] | None
+
+    @property
+    def latency(self) -> float:
+        """Seconds from the scheduled arrival to the last answer."""
+        return self.done - self.scheduled
+
+    @property
+    def picture(self) -> npt.NDArray[np.uint8]:
+        """The picture of a request that must have one."""
+        assert self.image is not None, f"{self.ask} ended with {self.error}"
+        return self.image
+
+
+def sender(client: AsyncClient, name: str) -> Send:
+    """What sends a request to the pipeline ``name`` of the client's server."""
+    return lambda ask: client.generate(name, ask.prompt, **ask.settings)
+
+
+def elapsed(outcomes: Sequence[Outcome]) -> float:
+    """Seconds until the last answer."""
+    return max(outcome.done for outcome in outcomes)
+
+
+def poisson(rate: float, count: int, seed: int) -> list[float]:
+    """``count`` arrival times in seconds, ``rate`` a second on average, each independent."""
+    gaps = np.random.default_rng(seed).exponential(1 / rate, count)
+    times: list[float] = np.cumsum(gaps).tolist()
+    return times
+
+
+async def closed_loop(send: Send, asks: Sequence[Ask], lanes: int) -> list[Outcome]:
+    """Send all, ``lanes`` at a time: a lane's next request goes out when its last is answered."""
+    origin, waiting = time.perf_counter(), iter(asks)
+
+    async def lane() -> list[Outcome]:
+        return [await _one(send, ask, origin, time.perf_counter() - origin) for ask in waiting]
+
+    done = await asyncio.gather(*(lane() for _ in range(lanes)))
+    return sorted(itertools.chain(*done), key=lambda outcome: outcome.sent)
+
+
+async def open_loop(send: Send, asks: Sequence[Ask], arrivals: Sequence[float]) -> list[Outcome]:
+    """Send each at its arrival time, whatever has become of those before."""
+    origin = time.perf_counter()
+
+    async def arrive(ask: Ask, scheduled: float) -> Outcome:
+        await asyncio.sleep(max(0.0, origin + scheduled - time.perf_counter()))
+        return await _one(send, ask, origin, scheduled)
+
+    pairs = zip(asks, arrivals, strict=True)
+    return list(await asyncio.gather(*(arrive(ask, scheduled) for ask, scheduled in pairs)))
+
+
+async def _one(send: Send, ask: Ask, origin: float, scheduled: float) -> Outcome:
+    marks, error, image, sent = [], "", None, time.perf_counter() - origin
+    try:
+        async for event in send(ask):
+            image = event.image
+            if event.kind != "preview":
+                now = time.perf_counter() - origin
+                marks.append(Mark(now, event.step, event.mean_batch, event.queued_ms))
+    except ClientError as failure:
+        error = type(failure).__name__
+    done = time.perf_counter() - origin
+    return Outcome(ask, scheduled, sent, done, tuple(marks), error, image)

@@ -1,0 +1,53 @@
+"""How soon a request that arrives while eight others run has its first step."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.generator import Outcome, Send, closed_loop, open_loop
+from benchmarks.workload import PROMPTS, Ask
+from pipelines.manifest import Sides
+
+OTHERS = 8
+STEPS = 60
+# When the ninth is sent: all others are under way then, and none is near its end.
+SECONDS = 0.6
+# Without guidance nine pictures fit into one call, so the ninth need not wait for a place.
+GUIDANCE_SCALE = 1.0
+
+
+async def measure(send: Send, sides: Sides, rounds: int) -> dict[str, Any]:
+    """Milliseconds and ticks (denoiser calls) from arrival at the server to the first step.
+
+    They include the checking and encoding of the prompt, which are all that an idle server needs
+    before the first step.
+    """
+    waits, idle, ticks = [], [], []
+    ask = Ask(PROMPTS[0], (sides.native, sides.native), _settings(STEPS))
+    late = Ask(PROMPTS[1], ask.resolution, _settings(OTHERS))
+    for _ in range(rounds):
+        idle += [o.marks[0].queued_ms for o in await closed_loop(send, [late], lanes=1)]
+        run = await open_loop(send, [ask] * OTHERS + [late], [0.0] * OTHERS + [SECONDS])
+        ticks.append(_tick_ms(run[:OTHERS], SECONDS))
+        waits.append(run[-1].marks[0].queued_ms)
+    spent = [wait / tick for wait, tick in zip(waits, ticks, strict=True)]
+    return {
+        "others": OTHERS,
+        "tick_ms": round(statistics.median(ticks), 1),
+        "first_step_after_ms": round(statistics.median(waits), 1),
+        "first_step_after_ticks": round(statistics.median(spent), 2),
+        "first_step_after_ms_when_idle": round(statistics.median(idle), 1),
+    }
+
+
+def _settings(steps: int) -> dict[str, float]:
+    return {"steps": steps, "guidance_scale": GUIDANCE_SCALE, "seed": 1}
+
+
+def _tick_ms(outcomes: Sequence[Outcome], since: float) -> float:
+    """Median milliseconds per step of pictures that run together."""
+    times = []
+    for outcome in outcomes:
+        marks = [mark for mark in outcome.marks if mark.at >= since]
+        times.append(1000 * (marks[-1].at - marks[0].at) / (marks[-1].step - marks[0].step))
+    return statistics.median(times)

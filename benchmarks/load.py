@@ -1,0 +1,166 @@
+"""The server under load: in-flight batching beside the same server with a batch cap of 1.
+
+Both servers run at once and take turns with the same requests, block by block, so that a machine
+whose speed drifts treats them alike; ratios are taken within a turn, and their median counts. The
+bare graph's own gain stands beside them: its time for the batches that really occurred in flight,
+against its time for the same steps one picture at a time.
+"""
+
+import asyncio
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks import capped, figures, joining, plots
+from benchmarks.bare import Bare
+from benchmarks.generator import Outcome, Send, closed_loop, open_loop, poisson, sender
+from benchmarks.workload import WORKLOADS, Ask, draw, resolutions
+from client import AsyncClient
+from pipelines.manifest import Manifest, Sides
+from server.process import serving
+
+IN_FLIGHT, CAP_1 = "in_flight", "cap_1"
+LOADS = ("steps", "mixed")
+# A picture is in good time within so many times what it takes when the server has nothing else.
+PATIENCE = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured: turns of a closed loop, and blocks of an open one.
+
+    ``load`` is the open loop's rate as a share of what cap 1 was able to do in the closed loop.
+    """
+
+    lanes: int = 16
+    turns: int = 5
+    requests: int = 96
+    blocks: int = 5
+    arrivals: int = 120
+    load: float = 0.7
+    joins: int = 20
+    calls: int = 15
+
+
+def measure(repository: Path, name: str, plot: Path, plan: Plan = Plan()) -> dict[str, Any]:
+    """Throughput, latency and joining; a plot goes to ``plot``."""
+    sides = Manifest.read(repository / f"{name}_prepare").sides
+    sizes = resolutions(sides).values()
+    with ExitStack() as stack:
+        alone = stack.enter_context(capped.one_at_a_time(repository, name, sizes))
+        urls = {
+            IN_FLIGHT: stack.enter_context(serving(repository)).grpc_url,
+            CAP_1: stack.enter_context(serving(alone)).grpc_url,
+        }
+        bare = Bare(repository, name)
+        return asyncio.run(_measure(urls, name, bare, plan, plot))
+
+
+async def _measure(
+    urls: Mapping[str, str], name: str, bare: Bare, plan: Plan, plot: Path
+) -> dict[str, Any]:
+    sends = {way: sender(AsyncClient(url), name) for way, url in urls.items()}
+    closed, opened, waits = {}, {}, {}
+    for workload in LOADS:
+        closed[workload] = await _closed(sends, bare, workload, plan)
+        rate = plan.load * closed[workload]["pictures_per_second"][CAP_1]
+        runs = await _open(sends, bare.manifest.sides, workload, rate, plan)
+        alone = await _alone(sends[CAP_1], [outcome.ask for outcome in runs[CAP_1][:8]])
+        opened[workload] = {
+            "arrivals_per_second": round(rate, 3),
+            **{way: figures.summary(run, PATIENCE * alone) for way, run in runs.items()},
+        }
+        waits[workload] = {way: [o.latency for o in run] for way, run in runs.items()}
+    joined = await joining.measure(sends[IN_FLIGHT], bare.manifest.sides, plan.joins)
+    plots.load(closed, waits, plot)
+    return {
+        "lanes": plan.lanes,
+        "closed_loop": closed,
+        "open_loop_share_of_cap_1_capacity": plan.load,
+        "open_loop_patience": PATIENCE,
+        "open_loop": opened,
+        "joining": joined,
+    }
+
+
+async def _alone(send: Send, asks: Sequence[Ask]) -> float:
+    """Seconds per step of a request that has the server to itself."""
+    solo = await closed_loop(send, asks, lanes=1)
+    return statistics.median(outcome.latency / outcome.marks[-1].step for outcome in solo)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The same requests on each server, and the bare graph's gain from those batches."""
+
+    runs: Mapping[str, list[Outcome]]
+    bare_gain: float
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Pictures per second."""
+        return {way: figures.throughput(run) for way, run in self.runs.items()}
+
+    @property
+    def gain(self) -> float:
+        """Of batching in flight."""
+        return self.rates[IN_FLIGHT] / self.rates[CAP_1]
+
+    @property
+    def sizes(self) -> dict[str, float]:
+        """Pictures per denoiser call."""
+        return {way: figures.mean_batch(_busy_batches(run)) for way, run in self.runs.items()}
+
+
+async def _closed(
+    sends: Mapping[str, Send], bare: Bare, workload: str, plan: Plan
+) -> dict[str, Any]:
+    """Turns of a closed loop, the first one to warm up."""
+    turns = []
+    for seed in tqdm(range(plan.turns + 1), f"closed loop, {workload}"):
+        asks = draw(WORKLOADS[workload], bare.manifest.sides, plan.requests, seed)
+        runs = {way: await closed_loop(send, asks, plan.lanes) for way, send in sends.items()}
+        turns.append(Turn(runs, bare.gain(_busy_batches(runs[IN_FLIGHT]), plan.calls)))
+    return _closed_figures(turns[1:])
+
+
+def _closed_figures(turns: Sequence[Turn]) -> dict[str, Any]:
+    runs = {way: [o for turn in turns for o in turn.runs[way]] for way in (IN_FLIGHT, CAP_1)}
+    return {
+        "requests": {way: len(run) for way, run in runs.items()},
+        "errors": {way: figures.errors(run) for way, run in runs.items()},
+        "latency_seconds": {way: figures.latency(run) for way, run in runs.items()},
+        "mean_batch": {way: _median(turn.sizes[way] for turn in turns) for way in runs},
+        "pictures_per_second": {way: _median(turn.rates[way] for turn in turns) for way in runs},
+        "gain_in_flight": _median(turn.gain for turn in turns),
+        "gain_of_bare_graph": _median(turn.bare_gain for turn in turns),
+        "share_of_bare_gain": _median(turn.gain / turn.bare_gain for turn in turns),
+        "gains_by_turn": [round(turn.gain, 3) for turn in turns],
+        "bare_gains_by_turn": [round(turn.bare_gain, 3) for turn in turns],
+    }
+
+
+def _busy_batches(run: Sequence[Outcome]) -> figures.Batches:
+    return figures.batches(run, figures.busy(run))
+
+
+def _median(values: Iterable[float]) -> float:
+    return round(statistics.median(values), 3)
+
+
+async def _open(
+    sends: Mapping[str, Send], sides: Sides, workload: str, rate: float, plan: Plan
+) -> dict[str, list[Outcome]]:
+    """Blocks of the same Poisson arrivals on each server."""
+    runs: dict[str, list[Outcome]] = {way: [] for way in sends}
+    for block in tqdm(range(plan.blocks), f"open loop, {workload}"):
+        asks = draw(WORKLOADS[workload], sides, plan.arrivals, seed=1000 + block)
+        arrivals = poisson(rate, plan.arrivals, seed=1000 + block)
+        for way, send in sends.items():
+            runs[way] += await open_loop(send, asks, arrivals)
+    return runs

@@ -1,0 +1,98 @@
+"""Our load generator held to NVIDIA's perf_analyzer: the same requests to one server, in turns."""
+
+import asyncio
+import csv
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks.generator import closed_loop, elapsed, sender
+from benchmarks.workload import WORKLOADS, Ask, draw
+from client import AsyncClient
+from pipelines import PIPELINES
+from pipelines.manifest import Manifest
+from server import embedded
+from server.process import serving
+
+# Where `make perf` puts it.
+ANALYZER = Path(__file__).parent.parent / ".venv" / "perf_analyzer" / "bin" / "perf_analyzer"
+# What it links to and the wheel of pytriton carries, under names of the wheel's own.
+_LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
+
+LANES = 8
+TURNS = 5
+REQUESTS = 96
+
+
+def measure(
+    repository: Path, name: str, turns: int = TURNS, requests: int = REQUESTS
+) -> dict[str, Any]:
+    """Requests per second by either, and the median of ours over theirs.
+
+    Raises FileNotFoundError if perf_analyzer is not there.
+    """
+    if not ANALYZER.is_file():
+        raise FileNotFoundError(f"{ANALYZER} is not there: run make perf, which installs it")
+    manifest = Manifest.read(repository / f"{name}_prepare")
+    ask = draw(WORKLOADS["fixed"], manifest.sides, 1, seed=0)[0]
+    ours, theirs = [], []
+    with serving(repository) as server:
+        for turn in tqdm(range(turns + 1)):
+            pair = (
+                asyncio.run(_ours(server.grpc_url, name, ask, requests)),
+                _theirs(server.grpc_url, name, ask, requests),
+            )
+            if turn:
+                ours.append(pair[0])
+                theirs.append(pair[1])
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return {
+        "lanes": LANES,
+        "requests": requests,
+        "settings": {**ask.settings, "prompt": ask.prompt},
+        "requests_per_second_ours": [round(rate, 3) for rate in ours],
+        "requests_per_second_perf_analyzer": [round(rate, 3) for rate in theirs],
+        "ours_over_perf_analyzer": round(statistics.median(ratios), 3),
+    }
+
+
+async def _ours(url: str, name: str, ask: Ask, requests: int) -> float:
+    client = AsyncClient(url)
+    outcomes = await closed_loop(sender(client, name), [ask] * requests, LANES)
+    return requests / elapsed(outcomes)
+
+
+def _theirs(url: str, name: str, ask: Ask, requests: int) -> float:
+    """Requests per second, as perf_analyzer reports them; responses are counted apart."""
+    with tempfile.TemporaryDirectory(prefix="stepwise-perf-") as temporary:
+        folder = Path(temporary)
+        for library, pattern in _LIBRARIES.items():
+            (folder / library).symlink_to(next(embedded.LIBRARIES.glob(pattern)))
+        content, report = folder / "requests.json", folder / "report.csv"
+        content.write_text(json.dumps({"data": [_tensors(name, ask)]}))
+        subprocess.run(
+            [
+                *(ANALYZER, "-m", name, "-u", url, "-i", "grpc", "--streaming", "--async"),
+                *("--input-data", content, "--concurrency-range", str(LANES)),
+                *("--request-count", str(requests), "-f", report),
+            ],
+            env={**os.environ, "LD_LIBRARY_PATH": temporary},
+            check=True,
+            capture_output=True,
+        )
+        with report.open() as lines:
+            return float(next(csv.DictReader(lines))["Inferences/Second"])
+
+
+def _tensors(name: str, ask: Ask) -> dict[str, Any]:
+    """A request as perf_analyzer reads it, each tensor with its shape."""
+    values = {"prompt": ask.prompt, **ask.settings}
+    known = {tensor.name for tensor in PIPELINES[name].request}
+    assert set(values) <= known, f"{name} lacks {set(values) - known}"
+    return {key: {"content": [value], "shape": [1]} for key, value in values.items()}

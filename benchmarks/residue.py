@@ -1,0 +1,62 @@
+"""What a server holds: resident memory, shared memory, threads, requests."""
+
+import re
+import statistics
+import time
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from server.process import Server
+
+# The server tells its metrics once a second.
+SETTLE_SECONDS = 10.0
+_SHARED_MEMORY = Path("/dev/shm")
+_HELD = re.compile(r"^stepwise_(?:active|waiting)\S*\s+(\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Residue:
+    """Bytes resident in Triton's processes and in shared memory; threads; requests."""
+
+    resident: int
+    shared: int
+    threads: int
+    requests: int
+
+
+def look(server: Server) -> Residue:
+    """What the server and its Python models hold now."""
+    root = psutil.Process(server.pid)
+    processes = [root, *root.children(recursive=True)]
+    regions = _SHARED_MEMORY.glob(f"{server.settings.shm_prefix}*")
+    return Residue(
+        resident=sum(process.memory_info().rss for process in processes),
+        shared=sum(512 * region.stat().st_blocks for region in regions),
+        threads=sum(process.num_threads() for process in processes),
+        requests=_requests(server),
+    )
+
+
+def settled(server: Server) -> Residue:
+    """The same once the server counts no request any more, or has had time enough to."""
+    until = time.monotonic() + SETTLE_SECONDS
+    while (found := look(server)).requests and time.monotonic() < until:
+        time.sleep(SETTLE_SECONDS / 20)
+    return found
+
+
+def growth(values: Sequence[float]) -> float:
+    """By what share the median of the last fifth exceeds that of the first."""
+    fifth = max(len(values) // 5, 1)
+    return statistics.median(values[-fifth:]) / statistics.median(values[:fifth]) - 1
+
+
+def _requests(server: Server) -> int:
+    """Requests that run or wait, as the server counts them."""
+    with urllib.request.urlopen(server.metrics_url, timeout=10) as page:
+        held = _HELD.findall(page.read().decode())
+    return round(sum(float(value) for value in held))

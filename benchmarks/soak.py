@@ -1,0 +1,185 @@
+"""Minutes of mixed requests, some cancelled, bad or late: each is answered once, nothing grows.
+
+Sampled pictures are held to those that the same requests gave before the load.
+"""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+from tritonclient.grpc.aio import InferenceServerClient
+
+from benchmarks import streams
+from benchmarks.peers import Picture, psnr
+from benchmarks.residue import Residue, growth, look, settled
+from benchmarks.streams import Answers
+from benchmarks.workload import WORKLOADS, Ask, draw
+from pipelines.manifest import Manifest
+from server.process import Server, serving
+
+LANES = 16
+FLOOR_DB = 50.0
+MOST_GROWTH = 0.02
+# Until here memory pools and graphs meet their first large batches.
+WARM_UP = 0.2
+SAMPLES = 8
+SAMPLE_SHARE = 0.05
+LATEST_CANCEL_SECONDS = 1.0
+LOOK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What is to become of a request: how it differs, and how it may be answered.
+
+    ``variants`` are settings, one of which is taken. ``codes`` are those of errors; an empty one
+    stands for the picture.
+    """
+
+    share: float
+    codes: frozenset[str]
+    variants: tuple[Mapping[str, Any], ...] = ({},)
+
+
+FATES = {
+    "answered": Fate(0.88, frozenset({""})),
+    # The picture may be quicker than its cancellation.
+    "cancelled": Fate(0.05, frozenset({"CANCELLED", ""})),
+    "bad": Fate(
+        0.05,
+        frozenset({"INVALID_ARG"}),
+        ({"steps": 0}, {"sampler": "none"}, {"height": 33}, {"prompt": ""}, {"prompt": b"\xff"}),
+    ),
+    "expired": Fate(0.02, frozenset({"DEADLINE_EXCEEDED"}), ({"deadline_ms": 1},)),
+}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """One request's end: what it was meant for, what came, and its PSNR if it was a sample."""
+
+    fate: str
+    answers: Answers
+    closeness: float | None
+
+    @property
+    def failure(self) -> str:
+        """What is wrong with it; empty if nothing is."""
+        if not self.answers.once:
+            return f"{self.fate}: not answered exactly once: {_shown(self.answers)}"
+        if self.answers.code not in FATES[self.fate].codes:
+            return f"{self.fate}: answered {self.answers.code or 'with a picture'}"
+        if self.closeness is not None and self.closeness < FLOOR_DB:
+            return f"{self.fate}: {self.closeness:.1f} dB from its solo run"
+        return ""
+
+
+def measure(repository: Path, name: str, seconds: float) -> dict[str, Any]:
+    """Counts by fate, worst sample, growth of memory, and what failed."""
+    manifest = Manifest.read(repository / f"{name}_prepare")
+    with serving(repository) as server:
+        return asyncio.run(Soak(server, name, manifest, seconds).run())
+
+
+class Soak:
+    """One soak of a running server."""
+
+    def __init__(self, server: Server, name: str, manifest: Manifest, seconds: float) -> None:
+        self._server, self._name, self._seconds = server, name, seconds
+        self._samples = draw(WORKLOADS["mixed"], manifest.sides, SAMPLES, seed=0)
+        self._asks = draw(WORKLOADS["mixed"], manifest.sides, 4096, seed=1)
+        self._chance = random.Random(2)
+        self._solo: list[Picture] = []
+        self._endings: list[Ending] = []
+        self._looks: list[tuple[float, Residue]] = []
+
+    async def run(self) -> dict[str, Any]:
+        """Solo pictures, then the load, then figures."""
+        async with InferenceServerClient(self._server.grpc_url) as triton:
+            for sample in self._samples:
+                self._solo.append((await self._send(triton, sample, {})).pictures[0])
+            self._began = time.monotonic()
+            watching = asyncio.create_task(self._watch())
+            await asyncio.gather(*(self._lane(triton) for _ in range(LANES)))
+            watching.cancel()
+        return self._figures(settled(self._server))
+
+    async def _lane(self, triton: InferenceServerClient) -> None:
+        while time.monotonic() - self._began < self._seconds:
+            fate = self._chance.choices(list(FATES), [f.share for f in FATES.values()])[0]
+            sampled = fate == "answered" and self._chance.random() < SAMPLE_SHARE
+            self._endings.append(
+                await (self._sample(triton) if sampled else self._request(triton, fate))
+            )
+
+    async def _sample(self, triton: InferenceServerClient) -> Ending:
+        index = self._chance.randrange(SAMPLES)
+        answers = await self._send(triton, self._samples[index], {})
+        closeness = psnr(answers.pictures[0], self._solo[index]) if answers.pictures else None
+        return Ending("answered", answers, closeness)
+
+    async def _request(self, triton: InferenceServerClient, fate: str) -> Ending:
+        ask, variant = self._chance.choice(self._asks), self._chance.choice(FATES[fate].variants)
+        if fate != "cancelled":
+            return Ending(fate, await self._send(triton, ask, variant), None)
+        request_id = streams.new_id()
+        sent = asyncio.create_task(self._send(triton, ask, variant, request_id))
+        await asyncio.sleep(self._chance.uniform(0, LATEST_CANCEL_SECONDS))
+        await streams.cancel(triton, self._name, request_id)
+        return Ending(fate, await sent, None)
+
+    async def _send(
+        self, triton: InferenceServerClient, ask: Ask, variant: Mapping[str, Any], id: str = ""
+    ) -> Answers:
+        settings = {"prompt": ask.prompt, **ask.settings, **variant}
+        return await streams.ask(triton, self._name, settings, id or streams.new_id())
+
+    async def _watch(self) -> None:
+        with tqdm(total=round(self._seconds), unit="s") as bar:
+            while True:
+                bar.n = min(round(time.monotonic() - self._began), bar.total)
+                bar.set_postfix(requests=len(self._endings))
+                found = await asyncio.to_thread(look, self._server)
+                self._looks.append((time.monotonic() - self._began, found))
+                await asyncio.sleep(LOOK_SECONDS)
+
+    def _figures(self, left: Residue) -> dict[str, Any]:
+        warm = [found for at, found in self._looks if at >= WARM_UP * self._seconds]
+        grown = {
+            what: round(growth([getattr(found, what) for found in warm]), 4)
+            for what in ("resident", "shared", "threads")
+        }
+        close = [end.closeness for end in self._endings if end.closeness is not None]
+        failures = Counter(end.failure for end in self._endings if end.failure)
+        failures.update(f"{what}: {by:+.1%}" for what, by in grown.items() if by > MOST_GROWTH)
+        failures.update(["requests are left behind"] if left.requests else [])
+        return {
+            "seconds": round(self._seconds),
+            "requests": len(self._endings),
+            "distinct_ids": len({end.answers.request_id for end in self._endings}),
+            "by_fate": {fate: self._codes(fate) for fate in FATES},
+            "samples": len(close),
+            "worst_sample_db": min(close) if np.isfinite(min(close)) else "identical",
+            "megabytes_resident": [round(found.resident / 2**20) for found in warm],
+            "growth_after_warm_up": grown,
+            "left_behind": left.requests,
+            "failures": dict(failures),
+        }
+
+    def _codes(self, fate: str) -> dict[str, int]:
+        """How often each answer came; a picture counts as OK."""
+        return dict(Counter(e.answers.code or "OK" for e in self._endings if e.fate == fate))
+
+
+def _shown(answers: Answers) -> str:
+    return (
+        f"{len(answers.pictures)} pictures, {answers.finals} final responses, "
+        f"errors {answers.codes}, {answers.strangers} responses of other requests"
+    )

@@ -1,0 +1,81 @@
+"""What is asked for under load: workloads as data, and the requests that are drawn from them."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.manifest import Sides
+
+Resolution = tuple[int, int]
+
+PROMPTS = tuple(
+    f"a {size} {colour} {shape} in the {place} on a white background"
+    for size in ("small", "large")
+    for colour, shape, place in (
+        ("red", "star", "top left"),
+        ("green", "circle", "center"),
+        ("blue", "square", "top right"),
+        ("yellow", "triangle", "bottom left"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Requests whose settings are drawn evenly and independently.
+
+    ``steps`` are the fewest and the most; ``resolutions`` are names that ``resolutions`` knows.
+    """
+
+    steps: tuple[int, int]
+    samplers: Sequence[str]
+    resolutions: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One request: height and width in pixels, and all settings that it is sent with."""
+
+    prompt: str
+    resolution: Resolution
+    settings: Mapping[str, Any]
+
+
+WORKLOADS = {
+    "steps": Workload((8, 40), ("euler",), ("native",)),
+    "mixed": Workload(
+        (8, 40),
+        ("euler", "heun", "dpmpp_2m", "dpmpp_3m_sde", "unipc", "lcm"),
+        ("native", "smallest", "oblong"),
+    ),
+    "fixed": Workload((20, 20), ("euler",), ("native",)),
+}
+
+
+def resolutions(sides: Sides) -> dict[str, Resolution]:
+    """Height and width of a checkpoint's most telling resolutions, by name."""
+    return {
+        "native": (sides.native, sides.native),
+        "smallest": (sides.minimum, sides.minimum),
+        "largest": (sides.maximum, sides.maximum),
+        "oblong": (sides.maximum, sides.native),
+    }
+
+
+def draw(workload: Workload, sides: Sides, count: int, seed: int) -> list[Ask]:
+    """``count`` requests; the same ``seed`` draws the same ones."""
+    chance = random.Random(seed)
+    return [_ask(workload, resolutions(sides), chance) for _ in range(count)]
+
+
+def _ask(workload: Workload, known: Mapping[str, Resolution], chance: random.Random) -> Ask:
+    height, width = known[chance.choice(workload.resolutions)]
+    settings = {
+        "steps": chance.randint(*workload.steps),
+        "sampler": chance.choice(workload.samplers),
+        "seed": chance.randrange(1 << 31),
+        "height": height,
+        "width": width,
+    }
+    return Ask(chance.choice(PROMPTS), (height, width), settings)

@@ -1,0 +1,63 @@
+"""A small version of each long measurement: what it counts is right, whatever its timings are."""
+
+import json
+
+from benchmarks import cancels, caps, load, perf, soak
+
+SMALL = load.Plan(lanes=4, turns=1, requests=8, blocks=1, arrivals=6, joins=1, calls=1)
+
+
+def test_load_is_answered_and_only_the_server_in_flight_batches(repository, tmp_path):
+    figures = load.measure(repository, "sd3", tmp_path / "load.png", SMALL)
+    for workload in ("steps", "mixed"):
+        closed = figures["closed_loop"][workload]
+        assert closed["requests"] == {"in_flight": 8, "cap_1": 8}
+        assert closed["errors"] == {"in_flight": {}, "cap_1": {}}
+        print(f"mean batch {closed['mean_batch']}: above 1.5 in flight, 1 with the cap")
+        assert closed["mean_batch"]["in_flight"] > (1.5 if workload == "steps" else 1)
+        assert closed["mean_batch"]["cap_1"] == 1
+        assert closed["gain_of_bare_graph"] > 0
+        opened = figures["open_loop"][workload]
+        for way in ("in_flight", "cap_1"):
+            assert opened[way]["requests"] == 6
+            assert opened[way]["errors"] == {}
+        assert opened["cap_1"]["mean_batch"] == 1
+    assert figures["joining"]["tick_ms"] > 0
+    assert (tmp_path / "load.png").stat().st_size > 10_000
+
+
+def test_suggested_caps_are_written_where_the_server_reads_them(repository):
+    written = repository / "sd3_prepare" / "caps.json"
+    before = written.read_text() if written.exists() else None
+    try:
+        figures = caps.measure(repository, "sd3", write=True, calls=1)
+        assert json.loads(written.read_text()) == {k: v["cap"] for k, v in figures.items()}
+        assert set(figures) == {"64x64", "32x32", "96x96", "96x64"}
+    finally:
+        if before is None:
+            written.unlink(missing_ok=True)
+        else:
+            written.write_text(before)
+
+
+def test_perf_analyzer_measures_the_same_server(repository):
+    figures = perf.measure(repository, "sd3", turns=1, requests=16)
+    print(f"ours over perf_analyzer's {figures['ours_over_perf_analyzer']}")
+    assert figures["requests_per_second_perf_analyzer"][0] > 0
+    assert figures["requests_per_second_ours"][0] > 0
+
+
+def test_a_short_soak_finds_every_request_answered_once(repository):
+    figures = soak.measure(repository, "sd3", seconds=8)
+    answered = figures["by_fate"]["answered"]["OK"]
+    print(f"{figures['requests']} requests, {answered} pictures, failures {figures['failures']}")
+    assert figures["requests"] == figures["distinct_ids"] >= soak.LANES
+    wrong = [f for f in figures["failures"] if not f.startswith(("resident", "shared", "threads"))]
+    assert wrong == []
+
+
+def test_cancelled_requests_leave_nothing_behind(repository):
+    figures = cancels.measure(repository, "sd3", count=40)
+    print(f"before {figures['before']}, after {figures['after']}")
+    assert figures["failures"] == []
+    assert sum(figures["answers"].values()) == 40
