@@ -16,6 +16,7 @@ from pipelines.events import Event
 from pipelines.inflight.batcher import Batcher
 from pipelines.inflight.loop import Loop
 from pipelines.inflight.request import Request, Summary, table
+from pipelines.manifest import Manifest
 from pipelines.prepare import Preparer
 from pipelines.spec import Component
 
@@ -34,7 +35,8 @@ class InProcess:
     """One exported pipeline, run in this process."""
 
     def __init__(self, repository: Path, name: str) -> None:
-        self._prepare = Preparer(PIPELINES[name], repository / f"{name}_prepare")
+        folder = repository / f"{name}_prepare"
+        self._prepare = Preparer(PIPELINES[Manifest.read(folder).family], folder)
         self._pipeline = self._prepare.pipeline
         self._sessions = {
             component.name: session(repository, f"{name}_{component.name}")
