@@ -17,7 +17,7 @@ import triton_python_backend_utils as pb_utils
 from pipelines import PIPELINES, request_log
 from pipelines.conditioning import Conditioning, slots
 from pipelines.decode import response
-from pipelines.errors import InvalidRequest, ModelFailed, RequestError
+from pipelines.errors import InvalidRequest, ModelFailed, RequestError, Unavailable
 from pipelines.events import Event
 from pipelines.inflight.batcher import Batcher
 from pipelines.inflight.loop import Loop
@@ -30,6 +30,8 @@ from pipelines.spec import CANCEL, EVENT, LATENTS, SETTINGS, Tensor
 log = logging.getLogger(__name__)
 
 _LONGEST_ID = 256
+# What Triton says to a model's calls once it has been told to end.
+_STOPPING = "Server not ready"
 _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
@@ -74,8 +76,7 @@ class Denoise:
         # To hand Triton the answers of eight pictures takes as long as a tenth of a small model's
         # step, in which the next step can begin.
         self._sending = ThreadPoolExecutor(1, "send")
-        # Without its loop this model is of no use, and only the end of its process is noticed.
-        self._loop = Loop(self._batcher, died=lambda: os._exit(1))
+        self._loop = Loop(self._batcher, died=self._die)
 
     def execute(self, requests: list[Any]) -> None:
         """Queue requests, whose answers come from the loop's thread, and pass on cancellations."""
@@ -96,6 +97,11 @@ class Denoise:
         self._loop.close()
         self._sending.shutdown()
         self._metrics.close()
+
+    def _die(self) -> None:
+        """End this process: without its loop it is of no use, and only that is noticed."""
+        self._sending.shutdown()
+        os._exit(1)
 
     def _submit(self, request: Any, inputs: Mapping[str, Array], sender: Any) -> None:
         built = self._request(request.request_id(), inputs, sender)
@@ -239,14 +245,20 @@ def _send(sender: Any, answer: Any, last: bool) -> None:
 
 
 def _call(model: str, inputs: Mapping[str, Array], output: Tensor) -> Array:
-    """Run another model over BLS and return one of its outputs; ModelFailed if it fails."""
+    """Run another model over BLS and return one of its outputs.
+
+    Raises ModelFailed if it fails, and Unavailable while Triton is stopping.
+    """
     answer = pb_utils.InferenceRequest(
         model_name=model,
         requested_output_names=[output.name],
         inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
     ).exec()
     if answer.has_error():
-        raise ModelFailed(f"{model}: {answer.error().message()}")
+        message = answer.error().message()
+        if _STOPPING in message:
+            raise Unavailable("the server is stopping; try again when it is back")
+        raise ModelFailed(f"{model}: {message}")
     # The tensor's memory is gone with the answer.
     result: Array = pb_utils.get_output_tensor_by_name(answer, output.name).as_numpy().copy()
     return result

@@ -20,7 +20,7 @@ from pipelines.inflight.watcher import Nobody, Watcher
 log = logging.getLogger(__name__)
 
 # Telling progress costs a small model as much as half a step; nobody sees more than this.
-PROGRESS_SECONDS = 0.05
+PROGRESS_SECONDS = 0.2
 DONE = "DONE"
 
 # latents (slots, channels, height, width), timesteps (slots,), conditioning -> prediction

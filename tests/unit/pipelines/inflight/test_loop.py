@@ -75,7 +75,7 @@ def test_fast_progress_is_told_now_and_then_and_the_result_always():
 
     def tick(*inputs):
         nonlocal now
-        now = 2**-6 * next(seconds)
+        now = 2**-4 * next(seconds)
         return predict(*inputs)
 
     loop = Loop(Batcher(tick, capacity=64, clock=lambda: now))
