@@ -10,15 +10,23 @@ from pipelines.spec import Pipeline
 Float32 = npt.NDArray[np.float32]
 _EMPTY = np.zeros((0, 0, 3), np.uint8)
 _PREVIEW_FACTORS = (4, 2, 1)
+# Decoders have seen no fewer latents than this on a side; from 2 x 2 they make nothing to look at.
+_LEAST_PREVIEW_SIDE = 8
 
 
 def shrink(latents: Float32) -> Float32:
     """Latents (channels, height, width) of a preview: means of squares of 4, 2 or 1 a side.
 
-    The largest that divides both sides; the decoder then has a sixteenth of the work.
+    The largest that divides both sides and leaves 8 of them; with 4 the decoder has a sixteenth
+    of the work.
     """
     channels, height, width = latents.shape
-    factor = next(n for n in _PREVIEW_FACTORS if height % n == 0 and width % n == 0)
+    factor = next(
+        n
+        for n in _PREVIEW_FACTORS
+        if n == 1
+        or (height % n == 0 and width % n == 0 and min(height, width) >= n * _LEAST_PREVIEW_SIDE)
+    )
     squares = latents.reshape(channels, height // factor, factor, width // factor, factor)
     means: Float32 = squares.mean(axis=(2, 4), dtype=np.float32)
     return means

@@ -78,6 +78,7 @@ class Picture:
     row: int = 0
     started: float | None = None
     told: float = 0.0
+    tellings: int = 0
     batch_sum: int = 0
     state: Float32 = field(default_factory=lambda: np.empty(0, np.float32))
     generator: noise.Generator | None = None

@@ -60,11 +60,12 @@ def test_previews_come_between_progress_in_order(client):
     assert steps == sorted(steps)
     previews = [event for event in events if event.kind == "preview"]
     assert [event.step for event in previews] == [5, 10, 15]
-    assert {event.image.shape for event in previews} == {(16, 16, 3)}
-    small = events[-1].image.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3))
-    distance = [np.abs(event.image - small).mean() for event in previews]
-    print(f"distance of the previews from the result {distance} of 255, ceiling 40 for the last")
-    assert distance[-1] <= 40
+    assert {event.image.shape for event in previews} == {(64, 64, 3)}
+    result = events[-1].image.astype(int)
+    distance = [np.abs(event.image - result).mean() for event in previews]
+    print(f"distance of the previews from the result {distance} of 255, ceiling 8 for the last")
+    assert distance == sorted(distance, reverse=True)
+    assert distance[-1] <= 8
 
 
 def test_a_cancelled_request_ends_at_once(server, request_log):

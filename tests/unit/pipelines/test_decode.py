@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 
 from pipelines import SD3
-from pipelines.decode import response
+from pipelines.decode import response, shrink
 from pipelines.events import Event
 
 EVENT = Event("progress", 1, 3, 20, -7, 1.5, 30.25, 2.5, ("a note",))
@@ -23,3 +24,16 @@ def test_a_response_has_every_tensor_of_the_pipeline_with_its_type():
 
 def test_progress_alone_has_an_empty_picture():
     assert response(SD3, EVENT, None)["image"].shape == (0, 0, 3)
+
+
+@pytest.mark.parametrize(
+    ("side", "other", "small"),
+    [(128, 128, (32, 32)), (64, 96, (16, 24)), (18, 32, (9, 16)), (17, 64, (17, 64)),
+     (8, 8, (8, 8)), (4, 12, (4, 12))],
+)  # fmt: skip
+def test_a_preview_is_as_small_as_decoders_can_read(side, other, small):
+    latents = np.random.default_rng(0).normal(size=(4, side, other)).astype(np.float32)
+    got = shrink(latents)
+    assert got.shape == (4, *small)
+    assert got.dtype == np.float32
+    assert got.mean() == pytest.approx(latents.mean(), abs=1e-6)

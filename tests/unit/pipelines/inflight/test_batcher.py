@@ -10,7 +10,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pipelines.errors import Cancelled, Expired, InvalidRequest, ModelFailed, Unavailable
-from pipelines.inflight.batcher import Batcher
+from pipelines.inflight.batcher import (
+    PROGRESS_PER_SECOND,
+    PROGRESS_SECONDS,
+    Batcher,
+)
 from pipelines.inflight.roll import REMEMBER_SECONDS
 from tests.unit.pipelines.inflight.build import predict, request
 
@@ -20,9 +24,11 @@ class Bench:
 
     def __init__(self, capacity=64):
         self.now, self.rows, self.sides, self.failing = 0.0, [], [], False
+        self.step_seconds = 0.0
         self.batcher = Batcher(self.predict, capacity, clock=lambda: self.now)
 
     def predict(self, latents, timesteps, conditioning):
+        self.now += self.step_seconds
         self.rows.append(len(latents))
         self.sides.append(latents.shape[-1])
         if self.failing:
@@ -146,14 +152,30 @@ def test_a_picture_that_cannot_be_started_fails_alone(bench):
 
 
 def test_previews_come_every_few_steps_and_head_for_the_result(bench):
-    answers = bench.submit(steps=12, side=8, preview_every=4)
+    answers = bench.submit(steps=12, side=32, preview_every=4)
     bench.run()
     assert [e.step for e in answers.events if e.kind == "preview"] == [4, 8]
-    assert [preview.shape for preview in answers.previews] == [(4, 2, 2)] * 2
-    result = answers.latents[0].reshape(4, 2, 4, 2, 4).mean(axis=(2, 4))
+    assert [preview.shape for preview in answers.previews] == [(4, 8, 8)] * 2
+    result = answers.latents[0].reshape(4, 8, 4, 8, 4).mean(axis=(2, 4))
     errors = [np.abs(preview - result).mean() for preview in answers.previews]
     print(f"distance to the result {errors}")
     assert errors[1] < errors[0]
+
+
+@pytest.mark.parametrize(("pictures", "step_seconds"), [(1, 0.01), (8, 0.01), (8, 0.5), (40, 0.1)])
+def test_progress_is_told_in_turn_and_within_its_budget(pictures, step_seconds):
+    bench = Bench()
+    bench.step_seconds = step_seconds
+    running = [bench.submit(steps=200, seed=seed, cap=100) for seed in range(pictures)]
+    for _ in range(150):
+        bench.batcher.step()
+    seconds = 150 * step_seconds
+    told = [len(answers.events) for answers in running]
+    wanted = pictures * min(seconds / PROGRESS_SECONDS, 150)
+    allowed = min(wanted, PROGRESS_PER_SECOND * seconds)
+    print(f"{sum(told)} events for {pictures} in {seconds:.1f} s, {allowed:.0f} allowed; {told}")
+    assert 0.6 * allowed <= sum(told) <= allowed + 2 + PROGRESS_PER_SECOND * step_seconds
+    assert max(told) - min(told) <= 2
 
 
 def test_the_summary_tells_times_and_the_mean_batch(bench):

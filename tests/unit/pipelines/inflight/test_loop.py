@@ -69,23 +69,6 @@ def test_a_request_joins_one_step_after_it_arrives(gate):
     assert answers.events[-1].mean_batch == 2
 
 
-def test_fast_progress_is_told_now_and_then_and_the_result_always():
-    seconds = itertools.count()
-    now = 0.0
-
-    def tick(*inputs):
-        nonlocal now
-        now = 2**-4 * next(seconds)
-        return predict(*inputs)
-
-    loop = Loop(Batcher(tick, capacity=64, clock=lambda: now))
-    built, answers = request(steps=20)
-    loop.submit(built)
-    loop.close()
-    assert [event.step for event in answers.events] == [5, 9, 13, 17, 20]
-    assert [event.kind for event in answers.events] == ["progress"] * 4 + ["result"]
-
-
 def test_guidance_of_one_or_less_takes_one_slot(gate):
     gate.open.set()
     loop = Loop(Batcher(gate, capacity=64))
