@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from pipelines.decode import response
 from pipelines.errors import InvalidRequest, ModelFailed, RequestError, Unavailable
 from pipelines.events import Event
 from pipelines.inflight.batcher import Batcher
+from pipelines.inflight.hangups import HangUps
 from pipelines.inflight.loop import Loop
 from pipelines.inflight.request import Float32, Request, Summary, table
 from pipelines.metrics import Metrics
@@ -77,6 +79,8 @@ class Denoise:
         # step, in which the next step can begin.
         self._sending = ThreadPoolExecutor(1, "send")
         self._loop = Loop(self._batcher, died=self._die)
+        self._hang_ups = HangUps(self._batcher)
+        self._hang_ups.start()
 
     def execute(self, requests: list[Any]) -> None:
         """Queue requests, whose answers come from the loop's thread, and pass on cancellations."""
@@ -95,6 +99,7 @@ class Denoise:
     def finalize(self) -> None:
         """Finish what is under way."""
         self._loop.close()
+        self._hang_ups.close()
         self._sending.shutdown()
         self._metrics.close()
 
@@ -119,20 +124,20 @@ class Denoise:
                 f"got no {', '.join(missing)}; send requests to the ensemble {self._name}, and "
                 f"here only {CANCEL.name!r}"
             )
-        settings = Settings.from_json(inputs[SETTINGS.name][0])
+        settings, line = Settings.from_json(inputs[SETTINGS.name][0]), _Line(sender)
 
         def send(event: Event, latents: Float32 | None, summary: Summary | None) -> None:
             picture = np.zeros((0, 0, 0), np.float32) if latents is None else latents
             if summary is not None:
                 event = replace(event, record={**self._described(request), **asdict(summary)})
-            line = np.asarray([event.to_json().encode()], np.object_)
-            answer = _pack({LATENTS.name: picture, EVENT.name: line})
-            self._sending.submit(_send, sender, answer, summary is not None)
+            told = np.asarray([event.to_json().encode()], np.object_)
+            answer = _pack({LATENTS.name: picture, EVENT.name: told})
+            self._sending.submit(line.send, answer, summary is not None)
 
         def fail(error: RequestError, summary: Summary) -> None:
             record = {**self._described(request), **asdict(summary), "error": str(error)}
             request_log.write(record)
-            self._sending.submit(_send, sender, _failure(error), True)
+            self._sending.submit(line.send, _failure(error), True)
 
         request = Request(
             # An empty id cannot be cancelled; it still must not be another request's.
@@ -142,7 +147,7 @@ class Denoise:
             table=table(settings),
             send=send,
             fail=fail,
-            hung_up=sender.is_cancelled,
+            hung_up=line.hung_up,
         )
         return request
 
@@ -164,6 +169,24 @@ class Denoise:
         values = {**conditioning, names[0]: latents, names[1]: timesteps}
         inputs = {name: values[name] for name in names}
         return _call(self._denoiser, inputs, self._pipeline.denoiser.outputs[0])
+
+
+class _Line:
+    """The way back to a caller, which is not asked for after the last answer: Triton dies of it."""
+
+    def __init__(self, sender: Any) -> None:
+        self._sender = sender
+        self._open = True
+        self._lock = threading.Lock()
+
+    def send(self, answer: Any, last: bool) -> None:
+        with self._lock:
+            self._open = not last
+            _send(self._sender, answer, last)
+
+    def hung_up(self) -> bool:
+        with self._lock:
+            return self._open and bool(self._sender.is_cancelled())
 
 
 class Decode:

@@ -12,10 +12,9 @@ import numpy as np
 from pipelines.conditioning import Conditioning
 from pipelines.errors import ModelFailed, RequestError
 from pipelines.inflight.batch import advance, guide, stack_conditioning, stack_latents
-from pipelines.inflight.hangups import Clock, HangUps
 from pipelines.inflight.queue import Queue
 from pipelines.inflight.request import Float32, Picture, Request
-from pipelines.inflight.roll import Roll, cancelled
+from pipelines.inflight.roll import Roll
 from pipelines.inflight.watcher import Nobody, Watcher
 
 log = logging.getLogger(__name__)
@@ -26,6 +25,7 @@ PROGRESS_SECONDS = 0.1
 PROGRESS_PER_SECOND = 5 * (os.cpu_count() or 1)
 DONE = "DONE"
 
+Clock = Callable[[], float]
 # latents (slots, channels, height, width), timesteps (slots,), conditioning -> prediction
 Predict = Callable[[Float32, Float32, Conditioning], Float32]
 
@@ -52,7 +52,6 @@ class Batcher:
         self._roll = Roll()
         # Guards the queue and the roll; requests come and are cancelled during a step.
         self._lock = threading.Lock()
-        self._hang_ups = HangUps(clock)
         self._step_seconds = 0.0
         self._next_progress = 0.0
         self._members: list[Picture] = []
@@ -78,6 +77,11 @@ class Batcher:
         """End a request before its next step; one that is not here yet is refused when it comes."""
         with self._lock:
             self._roll.cancel(request_id, self._clock())
+
+    def present(self) -> list[Request]:
+        """The requests that have not had their last answer, in order of arrival."""
+        with self._lock:
+            return self._roll.present()
 
     def standing(self) -> tuple[Counter[str], Counter[str]]:
         """How many pictures of each resolution run, and how many wait."""
@@ -116,7 +120,7 @@ class Batcher:
 
     def abandon(self, error: RequestError) -> None:
         """Answer every request with an error."""
-        for request in self._roll.present():
+        for request in self.present():
             self._fail(request, error)
 
     def _sweep(self) -> None:
@@ -125,11 +129,6 @@ class Batcher:
             stopped = self._roll.stopped(self._clock())
         for request, error in stopped:
             self._fail(request, error)
-        # Only those that are still here: Triton dies when it is asked after the last answer.
-        with self._lock:
-            present = self._roll.present()
-        for request in self._hang_ups.find(present, self._step_seconds):
-            self._fail(request, cancelled())
 
     def _start(self, picture: Picture, now: float) -> bool:
         """Draw a new picture's noise; false if that fails, which ends its request alone."""

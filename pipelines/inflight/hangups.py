@@ -1,28 +1,41 @@
-"""Finding the requests whose callers are gone, without holding up the batch."""
+"""Finds the requests whose callers are gone, beside the steps and not between them."""
 
-from collections.abc import Callable, Iterator, Sequence
+import threading
 
-from pipelines.inflight.request import Request
+from pipelines.inflight.batcher import Batcher
 
-Clock = Callable[[], float]
-# Asking takes Triton a fifth of a millisecond: nothing beside a large model's step, and as much
-# as a small model's step for a batch of them.
-SHARE_OF_STEP = 0.02
+# To ask Triton takes a message to another process and back, and as long as a tenth of a small
+# model's step; one request after another is asked, in turn.
+ASK_SECONDS = 0.05
 
 
 class HangUps:
-    """Asks request after request, in turn, for as long as a fiftieth of a step and at least one."""
+    """Asks the requests of ``batcher`` in turn whether their callers have hung up."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._asked = 0
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
+        self._turn = 0
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="hang-ups", daemon=True)
 
-    def find(self, requests: Sequence[Request], step_seconds: float) -> Iterator[Request]:
-        """Those of ``requests`` that were asked and have hung up."""
-        until = self._clock() + SHARE_OF_STEP * step_seconds
-        for _ in requests:
-            self._asked = (self._asked + 1) % len(requests)
-            if requests[self._asked].hung_up():
-                yield requests[self._asked]
-            if self._clock() >= until:
-                return
+    def start(self) -> None:
+        """Ask from now on, in a thread, until ``close``."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing.set()
+        self._thread.join()
+
+    def ask(self) -> None:
+        """Ask the next request, and cancel it if its caller is gone."""
+        present = self._batcher.present()
+        if present:
+            self._turn = (self._turn + 1) % len(present)
+            request = present[self._turn]
+            if request.hung_up():
+                self._batcher.cancel(request.id)
+
+    def _run(self) -> None:
+        while not self._closing.wait(ASK_SECONDS):
+            self.ask()

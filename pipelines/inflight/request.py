@@ -37,7 +37,7 @@ class Request:
     that a picture takes in a denoiser call: negative and positive with guidance, the positive
     alone without. ``send`` takes each event, with latents (channels, height, width) if it is a
     preview or a result, and with the last one how the request ended; ``fail`` takes an error and
-    the same. ``hung_up`` says whether the caller is gone.
+    the same. ``hung_up`` says whether the caller is gone, from any thread and at any time.
     """
 
     id: str

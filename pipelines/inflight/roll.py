@@ -52,7 +52,7 @@ class Roll:
                 f"request id: {request.id!r} is that of a request under way; give each its own"
             )
         if self._cancelled.pop(request.id, None) is not None:
-            raise cancelled()
+            raise _cancelled()
         if now >= request.settings.deadline:
             raise _expired(request, now)
         self._entries[request.id] = _Entry(request, request.settings.num_images)
@@ -74,7 +74,7 @@ class Roll:
         for entry in self._entries.values():
             request = entry.request
             if entry.cancelled:
-                found.append((request, cancelled()))
+                found.append((request, _cancelled()))
             elif now >= request.settings.deadline:
                 found.append((request, _expired(request, now)))
         return found
@@ -103,8 +103,7 @@ class Roll:
         return None if entry is None else entry.summary(outcome, now)
 
 
-def cancelled() -> Cancelled:
-    """What a cancelled request is told."""
+def _cancelled() -> Cancelled:
     return Cancelled("the request was cancelled")
 
 

@@ -1,6 +1,8 @@
 """The batcher step by step, with a clock that stands still unless it is told to go on."""
 
 import contextlib
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from pipelines.inflight.batcher import (
     PROGRESS_SECONDS,
     Batcher,
 )
+from pipelines.inflight.hangups import ASK_SECONDS, HangUps
 from pipelines.inflight.roll import REMEMBER_SECONDS
 from tests.unit.pipelines.inflight.build import predict, request
 
@@ -86,14 +89,33 @@ def test_an_early_cancellation_is_forgotten_after_a_while(bench):
     assert bench.submit(name="late").summary is None
 
 
-def test_a_request_whose_caller_hung_up_leaves_within_a_step(bench):
-    gone = []
-    answers = bench.submit(steps=9, hung_up=lambda: bool(gone))
+def test_callers_that_hung_up_are_found_in_turn(bench):
+    gone = set()
+    running = [bench.submit(steps=9, hung_up=lambda n=n: n in gone) for n in range(3)]
+    hang_ups = HangUps(bench.batcher)
+    gone.update({0, 2})
+    for _ in range(3):
+        hang_ups.ask()
     bench.batcher.step()
-    gone.append(True)
-    bench.batcher.step()
+    assert [bool(answers.errors) for answers in running] == [True, False, True]
+    assert isinstance(running[0].errors[0], Cancelled)
+    bench.run()
+    hang_ups.ask()
+
+
+def test_hanging_up_is_noticed_while_steps_run(bench):
+    gone = threading.Event()
+    answers = bench.submit(steps=9, hung_up=gone.is_set)
+    hang_ups = HangUps(bench.batcher)
+    hang_ups.start()
+    gone.set()
+    until = time.monotonic() + 10
+    while not answers.errors and time.monotonic() < until:
+        time.sleep(ASK_SECONDS)
+        bench.batcher.step()
+        bench.submit(steps=1)
+    hang_ups.close()
     assert isinstance(answers.errors[0], Cancelled)
-    assert len(bench.batcher) == 0
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "waiting"])
@@ -239,6 +261,7 @@ class Interleavings(RuleBasedStateMachine):
         super().__init__()
         self.bench = Bench(capacity=12)
         self.told, self.gone = [], set()
+        self.hang_ups = HangUps(self.bench.batcher)
 
     @rule(
         steps=st.integers(1, 6),
@@ -275,6 +298,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(number=st.integers(0, 20))
     def hang_up(self, number):
         self.gone.add(number)
+        self.hang_ups.ask()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 50.0]))
     def wait(self, seconds):
