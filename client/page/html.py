@@ -12,7 +12,7 @@ from client.events import Event
 from client.page.session import Drawing
 
 CSS = """
-.under-way { display: flex; flex-wrap: wrap; gap: 12px; min-height: 172px; }
+.under-way { display: flex; flex-wrap: wrap; gap: 12px; }
 .under-way figure { margin: 0; width: 128px; font-size: 12px; }
 .under-way img, .under-way .blank { width: 128px; height: 128px; object-fit: contain;
     image-rendering: pixelated; background: var(--background-fill-secondary); }

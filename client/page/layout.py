@@ -23,8 +23,8 @@ def blocks(page: Page) -> Any:
                     cancel = gr.Button("Cancel")
                     generate = gr.Button("Generate", variant="primary")
             with gr.Column(scale=3):
-                under_way = gr.HTML(html.under_way([], ""))
                 pictures = _gallery()
+                under_way = gr.HTML(html.under_way([], ""))
         log = _log()
         # The server decides how many run at once, and each browser may ask for more meanwhile.
         made.queue(default_concurrency_limit=None)
@@ -95,8 +95,8 @@ def _gallery() -> Any:
     return gr.Gallery(
         label="Pictures",
         show_label=False,
-        columns=5,
-        height=420,
+        columns=4,
+        height=556,
         object_fit="contain",
         buttons=["download", "fullscreen"],
         interactive=False,

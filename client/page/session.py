@@ -84,7 +84,7 @@ class Session:
         elif event.kind == "result":
             path = Path(self._folder.name, f"{drawing.events.request_id}-{event.index}.png")
             png.save(event, path, {**defaults, **drawing.request})
-            caption = " · ".join((f"seed {event.seed}", drawing.request["prompt"], *event.notes))
+            caption = " · ".join((f"seed {event.seed}", *event.notes))
             self.pictures.insert(0, (str(path), caption))
 
 

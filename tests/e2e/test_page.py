@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -28,6 +27,11 @@ BROWSER = (
     *("--disable-background-networking", "--disable-component-update"),
 )
 WIDTH = 1280
+README_PROMPTS = (
+    "a large green triangle in the bottom right on a gray background",
+    "a small blue circle in the center on a black background",
+    PROMPT,
+)
 
 
 @contextmanager
@@ -67,7 +71,7 @@ def open_page(chromium, page):
     asked, contexts = [], []
 
     def opened(url=page):
-        context = chromium.new_context(viewport={"width": WIDTH, "height": 880})
+        context = chromium.new_context(viewport={"width": WIDTH, "height": 800})
         context.set_default_timeout(MILLISECONDS)
         context.on("request", lambda request: asked.append(request.url))
         contexts.append(context)
@@ -228,15 +232,11 @@ def test_a_page_that_is_stopped_cancels_and_leaves_no_file(
 
 def test_the_page_as_the_readme_shows_it(open_page, tmp_path):
     tab = open_page()
-    fill(tab, Steps=20, Guidance=1.5)
-    for seed, prompt in enumerate(
-        (PROMPT, "a small blue circle in the center on a black background"), 7
-    ):
-        generate(tab, Prompt=prompt, Pictures=4, Seed=str(seed))
-        expect(thumbnails(tab)).to_have_count(4 * (seed - 6))
-    prompt = "a large green triangle in the bottom right on a gray background"
-    generate(tab, Prompt=prompt, Steps=100, Pictures=5, Seed="")
-    expect(tab.get_by_text(re.compile("step [7-9]. of 100")).first).to_be_visible()
+    fill(tab, Sampler="dpmpp_2m", Steps=20, Guidance=1.5, Pictures=4)
+    for seed, prompt in enumerate(README_PROMPTS, 1):
+        generate(tab, Prompt=prompt, Seed=str(seed))
+        expect(thumbnails(tab)).to_have_count(4 * seed)
+        ends(tab, "done", row=seed - 1)
     path = Path(os.environ.get("SCREENSHOT", tmp_path / "page.png"))
     tab.screenshot(path=path, full_page=True)
     with Image.open(path) as shot:
