@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from client import png
+from client import About, AsyncClient, png
 from tests.e2e.test_serving import until
 
 PROMPT = "a large red star in the top left on a white background"
@@ -90,7 +90,7 @@ def open_page(chromium, page):
 def fill(tab, **values):
     """Fill in the form by label; what is not among ``values`` stays."""
     for label, value in values.items():
-        if label == "Sampler":
+        if label in ("Sampler", "Pipeline"):
             tab.get_by_label(label).click()
             tab.get_by_role("option", name=value, exact=True).click()
         elif label in ("Steps", "Guidance", "Pictures"):
@@ -228,6 +228,37 @@ def test_a_page_that_is_stopped_cancels_and_leaves_no_file(
     until(lambda: asked_for(request_log, prompt))
     assert [line["outcome"] for line in asked_for(request_log, prompt)] == ["CANCELLED"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def two_pipelines(tmp_path, monkeypatch):
+    """The address of a page with two pipelines of a server that is not there."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    from client.page import layout
+    from client.page.handlers import Page
+
+    abouts = {
+        name: About(
+            {"num_images": 1, "steps": steps, "guidance_scale": 1.0, "sampler": samplers[0]},
+            {"num_images": [1, 4], "steps": [1, 2 * steps], "guidance_scale": [0, 30]},
+            samplers,
+        )
+        for name, steps, samplers in (("sd3", 28, ("euler", "heun")), ("fast", 4, ("lcm", "ddim")))
+    }
+    blocks = layout.blocks(Page(AsyncClient("127.0.0.1:9"), abouts, tmp_path))
+    yield blocks.launch(prevent_thread_lock=True, quiet=True)[1]
+    blocks.close(verbose=False)
+
+
+def test_a_chosen_pipeline_brings_its_samplers_and_ranges(open_page, two_pipelines):
+    tab = open_page(two_pipelines)
+    fill(tab, Sampler="heun", Pipeline="fast")
+    expect(tab.get_by_label("number input for Steps")).to_have_value("4")
+    expect(tab.get_by_label("Sampler")).to_have_value("lcm")
+    fill(tab, Sampler="ddim", Steps=50)
+    generate(tab, Prompt=PROMPT)
+    expect(tab.get_by_role("alert")).to_contain_text("is the server running (python -m server)?")
+    expect(cell(tab, 0, 2)).to_contain_text("sampler ddim, num_images 1, steps 8")
 
 
 def test_the_page_as_the_readme_shows_it(open_page, tmp_path):
