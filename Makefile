@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 PERF := .venv/perf_analyzer/.installed
 
-.PHONY: help demo test miniatures quality bench load caps perf soak fuzz clean
+.PHONY: help demo test miniatures quality bench load caps perf soak fuzz screenshot browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -12,7 +12,7 @@ demo: $(STAMP) ## Set up, export the miniatures, start Triton, make pictures
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) demo.py
 
-test: $(STAMP) $(PERF) ## Set up, run the whole suite
+test: $(STAMP) $(PERF) browser ## Set up, run the whole suite
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
@@ -52,6 +52,14 @@ soak: $(STAMP) ## Twenty minutes of good, cancelled, bad and late requests, and 
 fuzz: $(STAMP) ## Send 2,000 generated requests to a live server; damage 200 checkpoints
 	FUZZ_EXAMPLES=2000 $(PYTHON) -m pytest tests/e2e/test_fuzz.py -rP
 	DAMAGE_EXAMPLES=200 $(PYTHON) -m pytest tests/unit/export/test_damage.py -rP
+
+screenshot: $(STAMP) browser ## Redraw docs/page.png
+	SCREENSHOT=docs/page.png $(PYTHON) -m pytest tests/e2e/test_page.py -k readme
+
+browser: ## Install Chromium, which the tests of the page drive, unless it is there
+	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get update --quiet && \
+		apt-get install --quiet --yes --no-install-recommends chromium; } || \
+		{ echo "The tests of the page need Chromium: sudo apt-get install chromium" >&2; exit 1; }
 
 clean: ## Remove what was built: environment, graphs, pictures
 	rm -rf .venv out

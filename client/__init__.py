@@ -11,8 +11,10 @@ from client.errors import (
     TimedOut,
 )
 from client.events import Event
+from client.messages import About
 
 __all__ = [
+    "About",
     "AsyncClient",
     "AsyncEvents",
     "Cancelled",

@@ -1,7 +1,9 @@
 """python -m client sd3 "a large red star in the top left on a white background" --steps 20
 python -m client repeat picture.png
+python -m client page
 
 Makes pictures with a pipeline of a running server, or repeats one from what its PNG file says.
+The last line serves a page to do so in a browser: python -m client page --help.
 Beside the options below, every setting of the pipeline is an option of the same name: --steps,
 --seed, --guidance-scale, --negative-prompt, --sampler, --num-images, --height, --width,
 --preview-every and so on. They follow the prompt; one that is left out gets the server's default,
@@ -24,8 +26,10 @@ from client import png
 from client.client import Client
 from client.errors import ClientError, InvalidRequest
 from client.events import Event
+from client.page import command as page
 
 _REPEAT = "repeat"
+_PAGE = "page"
 _PREVIEW_EVERY = 5
 _INTERRUPTED = 130
 # Always steps per second, where tqdm would turn a slow rate around.
@@ -34,6 +38,9 @@ _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} steps [{elapsed}<{remaining}, {rate_no
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, make the pictures; the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == [_PAGE]:
+        return page.main(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="python -m client",
         description=__doc__,
@@ -111,7 +118,7 @@ def _generate(client: Client, request: dict[str, Any], options: argparse.Namespa
     """Make the pictures and write each as it comes."""
     settings = dict(request)
     pipeline = settings.pop(png.PIPELINE)
-    used = {**client.defaults(pipeline), **request}
+    used = {**client.about(pipeline).defaults, **request}
     for folder in {options.output.parent, options.previews or options.output.parent}:
         folder.mkdir(parents=True, exist_ok=True)
     with (

@@ -12,7 +12,7 @@ from client.attempts import Attempts, Server, Servers, abandoned
 from client.client import CANCEL_SECONDS
 from client.errors import ClientError, of_status, of_text
 from client.events import Event
-from client.messages import Request, Setting
+from client.messages import About, Request, Setting
 
 
 class AsyncClient:
@@ -29,9 +29,9 @@ class AsyncClient:
         """As ``Client.inputs``."""
         return messages.input_types(await self._config(pipeline))
 
-    async def defaults(self, pipeline: str) -> dict[str, Any]:
-        """As ``Client.defaults``."""
-        return messages.defaults(await self._config(f"{pipeline}_prepare"))
+    async def about(self, pipeline: str) -> About:
+        """As ``Client.about``."""
+        return messages.about(await self._config(f"{pipeline}_prepare"))
 
     def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "AsyncEvents":
         """As ``Client.generate``; a cancelled task stops its request too.

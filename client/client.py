@@ -11,7 +11,7 @@ from client import messages
 from client.attempts import Attempts, Server, Servers, abandoned
 from client.errors import ClientError, of_status, of_text
 from client.events import Event
-from client.messages import Request, Setting
+from client.messages import About, Request, Setting
 
 # For a cancel to be sent and confirmed; usually takes a few milliseconds.
 CANCEL_SECONDS = 1.0
@@ -43,9 +43,9 @@ class Client:
         """
         return messages.input_types(self._config(pipeline))
 
-    def defaults(self, pipeline: str) -> dict[str, Any]:
-        """What the server takes for settings that a request leaves out, asked once."""
-        return messages.defaults(self._config(f"{pipeline}_prepare"))
+    def about(self, pipeline: str) -> About:
+        """The pipeline's defaults, ranges and samplers, asked once; raises as ``inputs`` does."""
+        return messages.about(self._config(f"{pipeline}_prepare"))
 
     def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "Events":
         """Iterate over progress, previews and results in the order in which the server sends them.

@@ -17,6 +17,20 @@ Setting = str | int | float
 
 
 @dataclass(frozen=True)
+class About:
+    """What a server says of a pipeline before it is asked for a picture.
+
+    ``defaults`` is what it takes for settings that a request leaves out; ``ranges`` gives numbers
+    their least and greatest value, for example ``{"steps": [1, 100]}``; ``samplers`` are the words
+    that the setting of this name may be.
+    """
+
+    defaults: Mapping[str, Any]
+    ranges: Mapping[str, Any]
+    samplers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Request:
     """What is asked of a pipeline. ``id`` is the request's name in logs and for cancelling it."""
 
@@ -55,11 +69,10 @@ def input_types(model_config: Any) -> dict[str, str]:
     }
 
 
-def defaults(model_config: Any) -> dict[str, Any]:
-    """What ``<pipeline>_prepare`` takes for settings that a request leaves out."""
+def about(model_config: Any) -> About:
+    """What the config of ``<pipeline>_prepare`` says."""
     request = json.loads(model_config.parameters["request"].string_value)
-    found: dict[str, Any] = request["defaults"]
-    return found
+    return About(request["defaults"], request["ranges"], tuple(request["samplers"]))
 
 
 def _inference(

@@ -13,7 +13,7 @@ _KEY = "stepwise"
 # Not settings of a request: the pipeline that was called.
 PIPELINE = "pipeline"
 # Settings that leave the picture as it is.
-_OF_THE_MOMENT = {"preview_every", "deadline_ms", "priority", "client"}
+OF_THE_MOMENT = {"preview_every", "deadline_ms", "priority", "client"}
 
 
 def save(event: Event, path: Path, request: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ def save(event: Event, path: Path, request: dict[str, Any]) -> None:
     assert event.image is not None
     height, width = event.image.shape[:2]
     own = {"seed": event.seed, "num_images": 1, "height": height, "width": width}
-    kept = {name: value for name, value in request.items() if name not in _OF_THE_MOMENT}
+    kept = {name: value for name, value in request.items() if name not in OF_THE_MOMENT}
     info = PngImagePlugin.PngInfo()
     info.add_itxt(_KEY, json.dumps({**kept, **own}, ensure_ascii=False))
     Image.fromarray(event.image).save(path, pnginfo=info)

@@ -55,9 +55,10 @@ def known(text: str) -> set[str]:
 
 
 def check_module(module: str, words: list[str]) -> None:
-    text = help_of(sys.executable, "-m", module)
+    page = module == "client" and words[0] == "page"
+    text = help_of(sys.executable, "-m", module, *words[:page])
     allowed = known(text)
-    if module == "client":
+    if module == "client" and not page:
         settings = {tensor.name for tensor in PIPELINES["sd3"].request} - {"prompt"}
         own = known(text.partition("\noptions:")[2])
         allowed = own | {f"--{name.replace('_', '-')}" for name in settings}

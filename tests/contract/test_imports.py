@@ -54,6 +54,14 @@ def test_only_one_file_knows_the_python_backend():
     assert knowing == ["pipelines/triton.py"]
 
 
+def test_only_the_page_needs_what_pages_are_made_of():
+    code = "import sys, client, client.__main__; print('gradio' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert shown.stdout.strip() == "False", shown.stdout + shown.stderr
+    needing = {path for path in (ROOT / "client").rglob("*.py") if "gradio" in imported(path)}
+    assert {path.parent for path in needing} == {ROOT / "client" / "page"}
+
+
 def test_importing_the_pipelines_costs_numpy_and_the_standard_library():
     code = (
         "import sys, pipelines, pipelines.prepare, pipelines.inflight.loop, pipelines.decode; "

@@ -137,7 +137,7 @@ def answer(kind, index, step, steps, seed, notes=()):
 def build(folder: Path, full: bool = False) -> Path:
     """Write the repository into an empty folder."""
     names = f"DEFAULTS, STEP_SECONDS, FULL = {DEFAULTS}, {STEP_SECONDS}, {full}\n"
-    request = json.dumps({"defaults": DEFAULTS}).replace('"', r"\"")
+    request = json.dumps({"defaults": DEFAULTS, "ranges": {}, "samplers": []}).replace('"', r"\"")
     _model(
         folder / "mock_prepare",
         names + _PREPARE,

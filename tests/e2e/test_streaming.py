@@ -251,11 +251,11 @@ def test_both_clients_tell_the_same(server, client):
     async def run():
         other = AsyncClient(server.grpc_url)
         events = [e async for e in other.generate("mock", "a star", **settings)]
-        return events, await other.inputs("mock"), await other.defaults("mock")
+        return events, await other.inputs("mock"), await other.about("mock")
 
     settings = {"steps": 5, "seed": 7, "num_images": 2, "preview_every": 2}
     events = list(client.generate("mock", "a star", **settings))
-    async_events, inputs, defaults = asyncio.run(run())
+    async_events, inputs, about = asyncio.run(run())
     assert [(e.kind, e.step, e.index, e.seed) for e in events] == [
         (kind, step, index, 7 + index)
         for step, kind in enumerate(["progress", "preview", "progress", "preview", "result"], 1)
@@ -263,7 +263,7 @@ def test_both_clients_tell_the_same(server, client):
     ]
     assert [shape(e) for e in events[::2]] == [None, (2, 2, 3), None, (2, 2, 3), (8, 8, 3)]
     assert list(map(repr, async_events)) == list(map(repr, events))
-    assert (inputs, defaults) == (client.inputs("mock"), client.defaults("mock"))
+    assert (inputs, about) == (client.inputs("mock"), client.about("mock"))
     assert [event.kind for event in client.pictures("mock", "a star", **settings)] == ["result"] * 2
 
 

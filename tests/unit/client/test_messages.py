@@ -6,7 +6,7 @@ from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import deserialize_bytes_tensor
 
 from client.errors import InvalidRequest
-from client.messages import Request, defaults, input_types
+from client.messages import About, Request, about, input_types
 
 
 @pytest.fixture
@@ -15,13 +15,15 @@ def config():
     made = model_config_pb2.ModelConfig()
     for name, kind in types.items():
         made.input.add(name=name, data_type=model_config_pb2.DataType.Value(kind))
-    made.parameters["request"].string_value = json.dumps({"defaults": {"steps": 28}})
+    made.parameters["request"].string_value = json.dumps(
+        {"defaults": {"steps": 28}, "ranges": {"steps": [1, 100]}, "samplers": ["euler"]}
+    )
     return made
 
 
-def test_a_config_says_types_and_defaults(config):
+def test_a_config_says_types_defaults_ranges_and_samplers(config):
     assert input_types(config) == {"prompt": "BYTES", "steps": "INT32", "guidance_scale": "FP32"}
-    assert defaults(config) == {"steps": 28}
+    assert about(config) == About({"steps": 28}, {"steps": [1, 100]}, ("euler",))
 
 
 def test_settings_become_tensors_of_the_type_that_the_server_asks_for(config):

@@ -1,0 +1,1 @@
+"""The page of ``python -m client page``; the only part of the client that needs gradio."""

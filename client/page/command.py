@@ -1,0 +1,95 @@
+"""python -m client page
+
+A page for a browser on this machine: pictures, previews while they are made, and a log of what was
+asked and how it went. Samplers, defaults and ranges are those of the server. Cancel stops what the
+browser has asked for on the server too, and so does closing the tab or the page.
+
+Pictures are kept until their browser leaves. Those downloaded say how they were made, so that
+python -m client repeat FILE makes them again.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from client.aio import AsyncClient
+from client.client import Client
+from client.errors import ClientError
+from client.messages import About
+
+_HOST = "127.0.0.1"
+
+
+def main(arguments: list[str]) -> int:
+    """Parse the command line and serve the page until Ctrl-C; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m client page",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument(
+        "--url", default="127.0.0.1:8001", help="the server's gRPC address; several by commas"
+    )
+    parser.add_argument("--port", type=int, default=7860, help="the page's port (default: 7860)")
+    parser.add_argument(
+        "--pipeline",
+        nargs="+",
+        default=["sd3"],
+        metavar="NAME",
+        help="pipelines of the server to choose from (default: sd3)",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        client = Client(options.url)
+        _serve(options.url, options.port, {name: client.about(name) for name in options.pipeline})
+    except ClientError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"error: the page needs {error.name}; pip install gradio", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _serve(url: str, port: int, abouts: dict[str, About]) -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with TemporaryDirectory(prefix="stepwise-page-") as folder, suppress(KeyboardInterrupt):
+        # Gradio makes its folder when it is imported; whoever wants no page need not have it.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        from client.page import html, layout
+        from client.page.handlers import Page
+
+        page = Page(AsyncClient(url), abouts, Path(folder))
+        url = _launch(layout.blocks(page), port, html.CSS)
+        try:
+            print(f"the page is at {url} (Ctrl-C stops it)", flush=True)
+            threading.Event().wait()
+        finally:
+            page.stop()  # its thread ends with the process; browsers that stay would hold it up
+
+
+def _launch(blocks: Any, port: int, css: str) -> str:
+    """Serve in a thread; the address. Raises ClientError if the port is not to be had."""
+    try:
+        _, url, _ = blocks.launch(
+            server_name=_HOST,
+            server_port=port,
+            prevent_thread_lock=True,
+            inbrowser=False,
+            share=False,
+            ssr_mode=False,
+            quiet=True,
+            css=css,
+            footer_links=[],
+            run_history=False,
+            max_file_size=1,  # byte: nothing is uploaded
+        )
+    except OSError as error:
+        raise ClientError(f"port {port} is taken or not allowed; give another --port") from error
+    return str(url)

@@ -1,0 +1,88 @@
+"""What the page does when somebody presses a button or leaves."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping
+from concurrent import futures
+from contextlib import aclosing, suppress
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from client import png
+from client.aio import AsyncClient
+from client.client import CANCEL_SECONDS
+from client.messages import About
+from client.page import html
+from client.page.session import Session
+
+_PREVIEW_EVERY = 2
+# Of what is under way: a browser has to draw whatever it is told.
+_REDRAW_SECONDS = 0.1
+
+
+class Page:
+    """The page of all browsers, each with a ``Session`` until it leaves or loads the page anew.
+
+    ``abouts`` are the pipelines to choose from; pictures are kept in ``folder``.
+    """
+
+    def __init__(self, client: AsyncClient, abouts: Mapping[str, About], folder: Path) -> None:
+        self.abouts = abouts
+        self._client = client
+        self._folder = folder
+        self._sessions: dict[str, Session] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def generate(self, browser: gr.Request, **values: Any) -> AsyncGenerator[list[Any], None]:
+        """Make pictures; yields what is under way, finished pictures and the log.
+
+        ``values`` are what the form says, by name; blank settings are left to the server.
+        """
+        self._loop = asyncio.get_running_loop()
+        name = browser.session_hash
+        if name not in self._sessions:
+            self._sessions[name] = Session(self._folder)
+        session, told = self._sessions[name], 0.0
+        request, defaults = self._request(values, name)
+        events = session.draw(self._client, request, defaults)
+        async with aclosing(events):
+            async for event in events:
+                finished = event is not None and event.kind == "result"
+                if finished or event is None or time.monotonic() - told > _REDRAW_SECONDS:
+                    told = time.monotonic()
+                    pictures = list(session.pictures) if finished else gr.skip()
+                    yield [html.under_way(session.drawings, session.error), pictures, gr.skip()]
+        yield [html.under_way(session.drawings, session.error), gr.skip(), list(session.log)]
+
+    def _request(
+        self, values: Mapping[str, Any], caller: str
+    ) -> tuple[dict[str, Any], Mapping[str, Any]]:
+        """The request that the form stands for, and what the server adds to it."""
+        given = {name: value for name, value in values.items() if value not in (None, "")}
+        # The caller's name makes the server share its time fairly between browsers.
+        own = {"prompt": "", "preview_every": _PREVIEW_EVERY, "client": caller}
+        return {**own, **given}, self.abouts[given[png.PIPELINE]].defaults
+
+    async def cancel(self, browser: gr.Request) -> Any:
+        """Stop what the browser has asked for; what is under way then."""
+        if browser.session_hash not in self._sessions:
+            return gr.skip()
+        session = self._sessions[browser.session_hash]
+        await session.cancel()
+        return html.under_way(session.drawings, session.error)
+
+    async def leave(self, browser: gr.Request) -> None:
+        """Stop what the browser has asked for and forget it."""
+        if browser.session_hash in self._sessions:
+            await self._sessions.pop(browser.session_hash).cancel()
+
+    def stop(self) -> None:
+        """Stop everything, from another thread, as far as a server can be told in time."""
+        if self._loop is not None:
+            with suppress(futures.TimeoutError):
+                asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(CANCEL_SECONDS)
+
+    async def _stop(self) -> None:
+        await asyncio.gather(*(session.cancel() for session in self._sessions.values()))

@@ -1,0 +1,294 @@
+"""The page in a real browser, against a real server; the last test makes the README's picture."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect, sync_playwright
+
+from client import About, AsyncClient, png
+from tests.e2e.test_serving import until
+
+PROMPT = "a large red star in the top left on a white background"
+# Some ten seconds of work for the miniature.
+LONG = {"Steps": 100, "Pictures": 16}
+MILLISECONDS = 30_000
+BROWSER = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+WIDTH = 1280
+README_PROMPTS = (
+    "a large green triangle in the bottom right on a gray background",
+    "a small blue circle in the center on a black background",
+    PROMPT,
+)
+
+
+@contextmanager
+def serving_page(server, folder):
+    """The page's process and address; ``folder`` is where its temporary files go."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "client", "page", "--url", server.grpc_url, "--port", port]
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        try:
+            assert process.stdout.readline().startswith("the page is at http://127.0.0.1:")
+            yield process, f"http://127.0.0.1:{port}/"
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def page(server, tmp_path_factory):
+    with serving_page(server, tmp_path_factory.mktemp("page")) as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=list(BROWSER)
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, page):
+    """Opens the page in a browser of its own; nothing may leave this machine."""
+    asked, contexts = [], []
+
+    def opened(url=page):
+        context = chromium.new_context(viewport={"width": WIDTH, "height": 800})
+        context.set_default_timeout(MILLISECONDS)
+        context.on("request", lambda request: asked.append(request.url))
+        contexts.append(context)
+        tab = context.new_page()
+        tab.goto(url)
+        return tab
+
+    yield opened
+    for context in contexts:
+        context.close()
+    hosts = {urlsplit(url).hostname for url in asked if not url.startswith(("data:", "blob:"))}
+    print(f"{len(asked)} requests to {hosts}")
+    assert hosts == {"127.0.0.1"}
+
+
+def fill(tab, **values):
+    """Fill in the form by label; what is not among ``values`` stays."""
+    for label, value in values.items():
+        if label in ("Sampler", "Pipeline"):
+            tab.get_by_label(label).click()
+            tab.get_by_role("option", name=value, exact=True).click()
+        elif label in ("Steps", "Guidance", "Pictures"):
+            tab.get_by_label(f"number input for {label}").fill(str(value))
+        else:
+            tab.get_by_label(label, exact=True).fill(value)
+
+
+def generate(tab, **values):
+    fill(tab, **values)
+    tab.get_by_role("button", name="Generate").click()
+
+
+def cell(tab, row, column):
+    """A cell of the log; the newest request is in row 0."""
+    return tab.get_by_test_id(f"cell-{row}-{column}")
+
+
+def ends(tab, outcome, row=0):
+    expect(cell(tab, row, 6)).to_have_text(outcome, timeout=MILLISECONDS)
+
+
+def thumbnails(tab):
+    return tab.get_by_label("Thumbnail")
+
+
+def asked_for(request_log, prompt):
+    """The log's lines of requests with this prompt."""
+    lines = [json.loads(line) for line in request_log.read_text().splitlines()]
+    return [line for line in lines if line["asked"]["prompt"] == prompt]
+
+
+def test_a_picture_is_the_clients_and_its_file_says_how_it_was_made(client, open_page, tmp_path):
+    tab = open_page()
+    settings = {"steps": 12, "guidance_scale": 1.5, "sampler": "dpmpp_2m", "seed": 7}
+    generate(tab, Prompt=PROMPT, Sampler="dpmpp_2m", Steps=12, Guidance=1.5, Seed="7")
+    ends(tab, "done")
+    thumbnails(tab).click()
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Download").click()
+    download.value.save_as(tmp_path / "star.png")
+    wanted = client.pictures("sd3", PROMPT, **settings)[0].image
+    difference = np.abs(np.asarray(Image.open(tmp_path / "star.png")).astype(int) - wanted).max()
+    print(f"largest difference {difference} of 255, ceiling 1")
+    assert difference <= 1
+    request = png.load(tmp_path / "star.png")
+    assert request["pipeline"] == "sd3"
+    assert {name: request[name] for name in settings} == settings
+
+
+def test_the_log_says_what_was_asked_and_how_it_went(open_page, request_log):
+    tab = open_page()
+    prompt = f"{PROMPT} <b>logged</b>"
+    generate(tab, Prompt=prompt, Steps=4, Pictures=2)
+    ends(tab, "done")
+    expect(thumbnails(tab)).to_have_count(2)
+    asked = asked_for(request_log, prompt)
+    assert len(asked) == 1
+    expect(cell(tab, 0, 1)).to_have_text(prompt)
+    expect(cell(tab, 0, 2)).to_contain_text(f"seed {asked[0]['seed']}")
+    told = [float(cell(tab, 0, column).inner_text()) for column in (3, 4, 5)]
+    logged = [asked[0][name] for name in ("queued_ms", "denoising_ms", "mean_batch")]
+    print(f"queued, denoising, batch: {told}, in the server's log {logged}")
+    assert told == pytest.approx(logged, abs=1)
+
+
+def test_previews_come_and_cancel_stops_the_request_on_the_server(open_page, request_log):
+    tab = open_page()
+    prompt = f"{PROMPT} cancelled"
+    generate(tab, Prompt=prompt, **LONG)
+    expect(tab.get_by_alt_text("preview").first).to_be_visible()
+    expect(tab.get_by_text("of 100").first).to_be_visible()
+    tab.get_by_role("button", name="Cancel").click()
+    ends(tab, "cancelled")
+    expect(tab.get_by_alt_text("preview")).to_have_count(0)
+    assert [line["outcome"] for line in asked_for(request_log, prompt)] == ["CANCELLED"]
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "sentence"),
+    [
+        ("Height", "50", "height: got 50; allowed are multiples of 16 from 32 to 96"),
+        ("Seed", "<b>7</b>${1}", "seed: got '<b>7</b>${1}'; a number of type INT64 is needed"),
+    ],
+)
+def test_a_bad_value_is_answered_with_the_servers_sentence(open_page, label, value, sentence):
+    tab = open_page()
+    generate(tab, Prompt=PROMPT, **{label: value})
+    expect(tab.get_by_role("alert")).to_contain_text(sentence)
+    expect(cell(tab, 0, 6)).to_contain_text(sentence)
+    generate(tab, **{label: ""}, Steps=2)
+    ends(tab, "done")
+    expect(tab.get_by_role("alert")).to_have_count(0)
+    expect(cell(tab, 1, 6)).to_contain_text(sentence)
+
+
+def test_browsers_and_requests_run_beside_each_other(open_page, request_log):
+    prompts = [f"{PROMPT} {who}" for who in ("first", "second")]
+    tabs = [open_page() for _ in prompts]
+    for tab, prompt in zip(tabs, prompts, strict=True):
+        generate(tab, Prompt=prompt, Steps=60, Pictures=1)
+        tab.get_by_role("button", name="Generate").click()
+    for tab in tabs:
+        ends(tab, "done", row=1)
+        expect(thumbnails(tab)).to_have_count(2)
+    batches = [line["mean_batch"] for prompt in prompts for line in asked_for(request_log, prompt)]
+    print(f"mean batches {batches}, floor 1 for the largest")
+    assert max(batches) > 1
+
+
+def test_a_closed_tab_cancels(open_page, request_log):
+    tab = open_page()
+    prompt = f"{PROMPT} closed"
+    generate(tab, Prompt=prompt, **LONG)
+    expect(tab.get_by_alt_text("preview").first).to_be_visible()
+    tab.close()
+    until(lambda: asked_for(request_log, prompt))
+    assert [line["outcome"] for line in asked_for(request_log, prompt)] == ["CANCELLED"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_page_that_is_stopped_cancels_and_leaves_no_file(
+    server, open_page, request_log, tmp_path, number
+):
+    prompt = f"{PROMPT} stopped by {number}"
+    with serving_page(server, tmp_path) as (process, url):
+        tab = open_page(url)
+        generate(tab, Prompt=PROMPT, Steps=2)
+        ends(tab, "done")
+        assert len(list(tmp_path.rglob("*.png"))) == 1
+        generate(tab, Prompt=prompt, **LONG)
+        expect(tab.get_by_alt_text("preview").first).to_be_visible()
+        process.send_signal(number)
+        assert process.wait(30) == 0
+    until(lambda: asked_for(request_log, prompt))
+    assert [line["outcome"] for line in asked_for(request_log, prompt)] == ["CANCELLED"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def two_pipelines(tmp_path, monkeypatch):
+    """The address of a page with two pipelines of a server that is not there."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    from client.page import layout
+    from client.page.handlers import Page
+
+    abouts = {
+        name: About(
+            {"num_images": 1, "steps": steps, "guidance_scale": 1.0, "sampler": samplers[0]},
+            {"num_images": [1, 4], "steps": [1, 2 * steps], "guidance_scale": [0, 30]},
+            samplers,
+        )
+        for name, steps, samplers in (("sd3", 28, ("euler", "heun")), ("fast", 4, ("lcm", "ddim")))
+    }
+    blocks = layout.blocks(Page(AsyncClient("127.0.0.1:9"), abouts, tmp_path))
+    yield blocks.launch(prevent_thread_lock=True, quiet=True)[1]
+    blocks.close(verbose=False)
+
+
+def test_a_chosen_pipeline_brings_its_samplers_and_ranges(open_page, two_pipelines):
+    tab = open_page(two_pipelines)
+    fill(tab, Sampler="heun", Pipeline="fast")
+    expect(tab.get_by_label("number input for Steps")).to_have_value("4")
+    expect(tab.get_by_label("Sampler")).to_have_value("lcm")
+    fill(tab, Sampler="ddim", Steps=50)
+    generate(tab, Prompt=PROMPT)
+    expect(tab.get_by_role("alert")).to_contain_text("is the server running (python -m server)?")
+    expect(cell(tab, 0, 2)).to_contain_text("sampler ddim, num_images 1, steps 8")
+
+
+def test_the_page_as_the_readme_shows_it(open_page, tmp_path):
+    tab = open_page()
+    fill(tab, Sampler="dpmpp_2m", Steps=20, Guidance=1.5, Pictures=4)
+    for seed, prompt in enumerate(README_PROMPTS, 1):
+        generate(tab, Prompt=prompt, Seed=str(seed))
+        expect(thumbnails(tab)).to_have_count(4 * seed)
+        ends(tab, "done", row=seed - 1)
+    path = Path(os.environ.get("SCREENSHOT", tmp_path / "page.png"))
+    tab.screenshot(path=path, full_page=True)
+    with Image.open(path) as shot:
+        assert shot.width == WIDTH
+    print(f"{path.stat().st_size} bytes, ceiling 300,000")
+    assert path.stat().st_size <= 300_000
+
+
+MAIN = "from client.__main__ import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("", "error: port {port} is taken or not allowed; give another --port\n"),
+        ("sys.modules['gradio'] = None", "error: the page needs gradio; pip install gradio\n"),
+    ],
+)
+def test_what_keeps_a_page_from_starting_is_one_sentence(server, page, before, said):
+    port = str(urlsplit(page).port)
+    code = f"import sys; {before}\n{MAIN}"
+    command = [sys.executable, "-c", code, "page", "--url", server.grpc_url, "--port", port]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, said.format(port=port))
