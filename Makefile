@@ -32,7 +32,7 @@ bench: $(STAMP) ## Measure latency, overhead and in-flight batching
 	$(PYTHON) -m benchmarks latency
 	$(PYTHON) -m benchmarks inflight
 
-load: $(STAMP) ## Measure the server under load, batched and one at a time (about 20 minutes)
+load: $(STAMP) ## Measure the server under load, batched and one at a time (about 12 minutes)
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks load
 

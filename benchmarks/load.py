@@ -25,7 +25,7 @@ from pipelines.manifest import Manifest, Sides
 from server.process import serving
 
 IN_FLIGHT, CAP_1 = "in_flight", "cap_1"
-LOADS = ("steps", "mixed")
+CLOSED, OPEN = ("steps", "mixed"), "mixed"
 # A picture is in good time within so many times what it takes when the server has nothing else.
 PATIENCE = 5
 
@@ -38,10 +38,10 @@ class Plan:
     """
 
     lanes: int = 16
-    turns: int = 5
+    turns: int = 4
     requests: int = 96
-    blocks: int = 5
-    arrivals: int = 120
+    blocks: int = 4
+    arrivals: int = 130
     load: float = 0.7
     joins: int = 20
     calls: int = 15
@@ -65,25 +65,22 @@ async def _measure(
     urls: Mapping[str, str], name: str, bare: Bare, plan: Plan, plot: Path
 ) -> dict[str, Any]:
     sends = {way: sender(AsyncClient(url), name) for way, url in urls.items()}
-    closed, opened, waits = {}, {}, {}
-    for workload in LOADS:
-        closed[workload] = await _closed(sends, bare, workload, plan)
-        rate = plan.load * closed[workload]["pictures_per_second"][CAP_1]
-        runs = await _open(sends, bare.manifest.sides, workload, rate, plan)
-        alone = await _alone(sends[CAP_1], [outcome.ask for outcome in runs[CAP_1][:8]])
-        opened[workload] = {
-            "arrivals_per_second": round(rate, 3),
-            **{way: figures.summary(run, PATIENCE * alone) for way, run in runs.items()},
-        }
-        waits[workload] = {way: [o.latency for o in run] for way, run in runs.items()}
+    closed = {workload: await _closed(sends, bare, workload, plan) for workload in CLOSED}
+    rate = plan.load * closed[OPEN]["pictures_per_second"][CAP_1]
+    runs = await _open(sends, bare.manifest.sides, OPEN, rate, plan)
+    alone = await _alone(sends[CAP_1], [outcome.ask for outcome in runs[CAP_1][:8]])
     joined = await joining.measure(sends[IN_FLIGHT], bare.manifest.sides, plan.joins)
-    plots.load(closed, waits, plot)
+    plots.load(closed, {OPEN: {way: [o.latency for o in run] for way, run in runs.items()}}, plot)
     return {
         "lanes": plan.lanes,
         "closed_loop": closed,
-        "open_loop_share_of_cap_1_capacity": plan.load,
-        "open_loop_patience": PATIENCE,
-        "open_loop": opened,
+        "open_loop": {
+            "workload": OPEN,
+            "share_of_cap_1_capacity": plan.load,
+            "arrivals_per_second": round(rate, 3),
+            "patience": PATIENCE,
+            **{way: figures.summary(run, PATIENCE * alone) for way, run in runs.items()},
+        },
         "joining": joined,
     }
 
