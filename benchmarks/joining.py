@@ -45,9 +45,13 @@ def _settings(steps: int) -> dict[str, float]:
 
 
 def _tick_ms(outcomes: Sequence[Outcome], since: float) -> float:
-    """Median milliseconds per step of pictures that run together."""
+    """Median milliseconds per step of pictures that run together.
+
+    Progress is told in turn, so that not every picture has two marks to measure between.
+    """
     times = []
     for outcome in outcomes:
         marks = [mark for mark in outcome.marks if mark.at >= since]
-        times.append(1000 * (marks[-1].at - marks[0].at) / (marks[-1].step - marks[0].step))
+        if len(marks) > 1:
+            times.append(1000 * (marks[-1].at - marks[0].at) / (marks[-1].step - marks[0].step))
     return statistics.median(times)
