@@ -21,7 +21,7 @@ PROJECT = Path(__file__).parents[2]
 # What a request may take to end: Triton's time to exit, and then it is killed.
 SECONDS = EXIT_SECONDS + 5
 
-# The denoising thread finds itself broken after a few steps, outside of the denoiser's call.
+# The denoising thread breaks at its third step, outside of the denoiser's call.
 BROKEN_LOOP = """
 from pipelines.triton import Denoise
 
@@ -29,12 +29,12 @@ class TritonPythonModel(Denoise):
     def initialize(self, args):
         super().initialize(args)
         self.left = 3
-        self._batcher._report = self.report
+        self._batcher._tell = self.tell
 
-    def report(self, picture):
+    def tell(self, pictures):
         self.left -= 1
         if not self.left:
-            raise ZeroDivisionError("out of reports")
+            raise ZeroDivisionError("out of steps")
 """
 
 
@@ -125,6 +125,6 @@ def test_the_death_of_the_denoising_thread_ends_the_server(repository, tmp_path)
             thread.join()
         print(errors)
         assert len(errors) == 2
-        assert any("denoising has stopped" in e and "out of reports" in e for e in errors)
+        assert any("denoising has stopped" in e and "out of steps" in e for e in errors)
         ends(process, "sd3_denoise")
         assert not ready(urls["HTTP"])
