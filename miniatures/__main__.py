@@ -1,35 +1,45 @@
-"""Trains the miniatures from nothing: ``python -m miniatures sd3|sdxl [--output miniatures]``."""
+"""Trains the miniatures from nothing: ``python -m miniatures [name …]``."""
 
 import argparse
 import logging
 from pathlib import Path
 
-from miniatures import sd3, sdxl
+from miniatures import lora, sd3, sdxl, turbo
 
-TRAIN = {"sd3": sd3.train, "sdxl": sdxl.train}
+# In this order: the last two stand on sdxl.
+TRAIN = {
+    "sd3": sd3.train,
+    "sdxl": sdxl.train,
+    "sdxl_turbo": turbo.train,
+    "sdxl_outline": lora.train,
+}
 
 
 def main() -> None:
-    """Train one miniature, the autoencoder first; a run that was stopped goes on."""
+    """Train the named miniatures; a run that was stopped goes on."""
     parser = argparse.ArgumentParser(prog="python -m miniatures", description=__doc__)
-    parser.add_argument("miniature", choices=TRAIN)
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"any of {', '.join(TRAIN)} (default: all)"
+    )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("miniatures"),
-        help="folder for the checkpoint's, which is written over (default: %(default)s)",
+        help="folder of the checkpoints, which are written over (default: %(default)s)",
     )
     parser.add_argument(
         "--state",
         type=Path,
         default=Path("out/training"),
-        help="folder of what a stopped run goes on from; empty it to begin again "
-        "(default: %(default)s)",
+        help="what a stopped run goes on from; empty it to begin again (default: %(default)s)",
     )
     arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(TRAIN)
+    if unknown:
+        parser.error(f"got {', '.join(sorted(unknown))}; there are {', '.join(TRAIN)}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    name = arguments.miniature
-    TRAIN[name](arguments.output / name, arguments.state)
+    for name in arguments.names or TRAIN:
+        TRAIN[name](arguments.output / name, arguments.state)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from miniatures import checkpoints, vae
 from miniatures.captions import TRAINING
@@ -21,7 +21,7 @@ from miniatures.vocabularies import clip_tokenizer
 
 VAE_STEPS = 3000
 LATENT_CHANNELS, LATENT_SIDE = 4, 16
-RECIPE = Recipe("sdxl", steps=7000, rate=1e-3)
+RECIPE = Recipe("sdxl", steps=4000, rate=1e-3)
 BATCH = 64
 # Of each scene: pictures as they are, off centre, and enlarged from half their size.
 PLAIN, CROPPED, ENLARGED = 12, 2, 1
@@ -34,6 +34,15 @@ SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "prediction_type": "epsilon",
+}
+PARTS = {
+    "scheduler": EulerDiscreteScheduler,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+    "tokenizer": CLIPTokenizer,
+    "tokenizer_2": CLIPTokenizer,
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
 }
 
 
@@ -164,7 +173,7 @@ def predict(
     ).sample
 
 
-def _loss(model: Sdxl, alphas: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
+def loss(model: Sdxl, alphas: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
     """Weighted squared error of the noise, each slice of the noise levels as often as the others.
 
     The error of the denoised latents, which is the noise's over the signal-to-noise ratio, counts
@@ -179,21 +188,19 @@ def _loss(model: Sdxl, alphas: torch.Tensor, batch: Batch) -> tuple[torch.Tensor
     )
     ratio = kept / (1 - kept)
     weight = ((1 + ratio).clamp(max=MAX_SNR_WEIGHT) / ratio).clamp(max=MAX_WEIGHT)
-    loss = (weight * (predicted - noise) ** 2).mean()
-    return loss, loss.item()
+    error = (weight * (predicted - noise) ** 2).mean()
+    return error, error.item()
 
 
 def save(model: Sdxl, output: Path) -> None:
     """Write the checkpoint in the layout of StableDiffusionXLPipeline, fp16."""
-    scheduler = EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="leading", steps_offset=1)
-    parts = {
-        "scheduler": scheduler,
+    parts = PARTS | {
+        "scheduler": EulerDiscreteScheduler(**SCHEDULE, timestep_spacing="leading", steps_offset=1),
         "text_encoder": model.clip_l,
         "text_encoder_2": model.clip_g,
         "tokenizer": model.tokenizers[0],
         "tokenizer_2": model.tokenizers[1],
         "unet": model.unet,
-        "vae": AutoencoderKL,
     }
     checkpoints.save(output, "StableDiffusionXLPipeline", parts, force_zeros_for_empty_prompt=True)
 
@@ -207,4 +214,4 @@ def train(output: Path, state: Path, seed: int = 0) -> None:
     model = Sdxl()
     scenes = dataset(model, output / "vae", seed)
     alphas = EulerDiscreteScheduler(**SCHEDULE).alphas_cumprod
-    save(fit(RECIPE, model, lambda _: _loss(model, alphas, scenes.batch(BATCH)), state), output)
+    save(fit(RECIPE, model, lambda _: loss(model, alphas, scenes.batch(BATCH)), state), output)

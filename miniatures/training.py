@@ -30,6 +30,13 @@ class Recipe:
     weight_decay: float = 1e-2
 
 
+def keep(value: object, path: Path) -> None:
+    """Save with torch, so that a run stopped meanwhile leaves the whole file or none."""
+    partial = path.with_suffix(".partial")
+    torch.save(value, partial)
+    partial.replace(path)
+
+
 class _Run:
     """A model in training, with everything that has to be kept to go on later."""
 
@@ -48,9 +55,7 @@ class _Run:
     def save(self, path: Path) -> None:
         parts = ("model", "average", "optimizer", "schedule")
         state = {name: getattr(self, name).state_dict() for name in parts}
-        partial = path.with_suffix(".partial")
-        torch.save({**state, "step": self.step, "random": torch.get_rng_state()}, partial)
-        partial.replace(path)
+        keep({**state, "step": self.step, "random": torch.get_rng_state()}, path)
 
     def load(self, path: Path) -> None:
         state = torch.load(path)
