@@ -21,6 +21,8 @@ from miniatures.vocabularies import clip_tokenizer
 
 VAE_STEPS = 3000
 LATENT_CHANNELS, LATENT_SIDE = 4, 16
+# The real one halves the sides three times; at 8 x 8 x 4, small stars would lose their points.
+AUTOENCODER = {"block_out_channels": (16, 32, 64), "latent_channels": LATENT_CHANNELS}
 RECIPE = Recipe("sdxl", steps=4000, rate=1e-3)
 BATCH = 64
 # Of each scene: pictures as they are, off centre, and enlarged from half their size.
@@ -209,8 +211,7 @@ def train(output: Path, state: Path, seed: int = 0) -> None:
     """Train the autoencoder, then on its latents the rest; save the moving average."""
     torch.manual_seed(seed)
     images = torch.cat([vae.pictures(10, seed), vae.pictures(2, seed + 1, outlined=True)])
-    blank = vae.autoencoder(block_out_channels=(16, 32, 64), latent_channels=LATENT_CHANNELS)
-    vae.train(output / "vae", blank, VAE_STEPS, images, state)
+    vae.train(output / "vae", vae.autoencoder(**AUTOENCODER), VAE_STEPS, images, state)
     model = Sdxl()
     scenes = dataset(model, output / "vae", seed)
     alphas = EulerDiscreteScheduler(**SCHEDULE).alphas_cumprod

@@ -68,7 +68,7 @@ def _means(model: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([model.encode(batch).latent_dist.mean for batch in images.split(256)])
 
 
-def _normalize(model: AutoencoderKL, images: torch.Tensor) -> None:
+def normalize(model: AutoencoderKL, images: torch.Tensor) -> None:
     """Give the latents of ``images`` zero mean and unit variance, as the pipelines will scale them.
 
     SDXL's pipeline knows no shift: there each channel's mean goes into the 1 x 1 convolutions.
@@ -103,5 +103,5 @@ def train(
 
     fit(Recipe(f"{output.parent.name}-vae", steps, LEARNING_RATE, 1e-4), model.train(), loss, state)
     with torch.no_grad():
-        _normalize(model.eval(), images[::13])
+        normalize(model.eval(), images[::13])
     model.half().save_pretrained(output)
