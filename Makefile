@@ -18,7 +18,7 @@ test: $(STAMP) $(PERF) browser ## Set up, run the whole suite
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest
 
-miniatures: $(STAMP) ## Retrain the miniatures from nothing (about an hour on two cores)
+miniatures: $(STAMP) ## Retrain the miniatures from nothing (hours on two cores)
 	$(PYTHON) -m miniatures
 
 quality: $(STAMP) ## Score 300 served pictures in fp32 and in fp16, and diffusers' (about 8 minutes)

@@ -1,28 +1,45 @@
-"""Retrains the miniatures from nothing: ``python -m miniatures [--output miniatures]``."""
+"""Trains the miniatures from nothing: ``python -m miniatures [name …]``."""
 
 import argparse
 import logging
 from pathlib import Path
 
-from miniatures import sd3, vae
+from miniatures import lora, sd3, sdxl, turbo
 
-VAE_STEPS = 5000
-LATENT_CHANNELS = 16
+# In this order: the last two stand on sdxl.
+TRAIN = {
+    "sd3": sd3.train,
+    "sdxl": sdxl.train,
+    "sdxl_turbo": turbo.train,
+    "sdxl_outline": lora.train,
+}
 
 
 def main() -> None:
-    """Train the autoencoder, then the text encoders and the transformer on its latents."""
+    """Train the named miniatures; a run that was stopped goes on."""
     parser = argparse.ArgumentParser(prog="python -m miniatures", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="name", help=f"any of {', '.join(TRAIN)} (default: all)"
+    )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("miniatures"),
-        help="folder for sd3/, which is written over (default: %(default)s)",
+        help="folder of the checkpoints, which are written over (default: %(default)s)",
     )
-    checkpoint = parser.parse_args().output / "sd3"
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=Path("out/training"),
+        help="what a stopped run goes on from; empty it to begin again (default: %(default)s)",
+    )
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(TRAIN)
+    if unknown:
+        parser.error(f"got {', '.join(sorted(unknown))}; there are {', '.join(TRAIN)}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    vae.train(checkpoint / "vae", LATENT_CHANNELS, VAE_STEPS)
-    sd3.train(checkpoint)
+    for name in arguments.names or TRAIN:
+        TRAIN[name](arguments.output / name, arguments.state)
 
 
 if __name__ == "__main__":
