@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import CheckpointError
+from export.lora import Lora
 from export.weights import check_sizes, check_weights, read_json
 from pipelines import PIPELINES, schedules
 from pipelines.manifest import Sides
@@ -22,12 +23,27 @@ _MOST_BLOCKS = 8
 class Checkpoint:
     """A diffusers folder that has everything its pipeline needs.
 
-    ``missing`` names the optional components that it does without.
+    ``missing`` names the optional components that it does without. If the weights are in one
+    ``file`` of the original layout, the folder gives configs and tokenizers alone. ``loras`` are
+    fused into the weights as they are loaded.
     """
 
     folder: Path
     pipeline: Pipeline
     missing: tuple[str, ...]
+    file: Path | None = None
+    loras: tuple[Lora, ...] = ()
+
+    @property
+    def origin(self) -> Path:
+        """The folder or file that holds the weights."""
+        return self.file or self.folder
+
+    def place(self, component: Component) -> str:
+        """Where a component's weights are, for messages."""
+        if self.file:
+            return f"{self.file} ({component.subfolder})"
+        return str(self.folder / component.subfolder)
 
     def setting(self, component: Component, key: str) -> Any:
         """One entry of a component's ``config.json``; CheckpointError if there is none."""
@@ -90,11 +106,11 @@ class Checkpoint:
         return sides
 
 
-def open_checkpoint(folder: Path, pipeline: Pipeline) -> Checkpoint:
+def open_checkpoint(folder: Path, pipeline: Pipeline, file: Path | None = None) -> Checkpoint:
     """Open ``folder`` as a checkpoint of ``pipeline``; raise CheckpointError if it is not one.
 
     Component folders, configs and the lengths of all weight files are checked; weights are not
-    read.
+    read. If they are in ``file``, the folder needs none.
     """
     if not folder.is_dir():
         raise CheckpointError(
@@ -110,8 +126,10 @@ def open_checkpoint(folder: Path, pipeline: Pipeline) -> Checkpoint:
     for component in pipeline.components:
         if component.name not in missing:
             _check_component(folder, component)
+            if file is None:
+                check_sizes(_config(folder, component), check_weights(folder / component.subfolder))
     _check_schedule(folder / SCHEDULER)
-    return Checkpoint(folder, pipeline, missing)
+    return Checkpoint(folder, pipeline, missing, file)
 
 
 def _check_schedule(path: Path) -> None:
@@ -144,9 +162,11 @@ def _check_component(folder: Path, component: Component) -> None:
                 f"{folder} lacks {component.name}: {folder / subfolder} should be there; "
                 "download the checkpoint again"
             )
-    config = folder / component.subfolder / "config.json"
-    read_json(config)
-    check_sizes(config, check_weights(config.parent))
+    read_json(_config(folder, component))
+
+
+def _config(folder: Path, component: Component) -> Path:
+    return folder / component.subfolder / "config.json"
 
 
 def digest(checkpoint: Checkpoint) -> str:
@@ -155,20 +175,25 @@ def digest(checkpoint: Checkpoint) -> str:
     A repository exported by an older exporter is therefore not taken for an up-to-date one.
     """
     total = hashlib.sha256()
-    for path in _sources(checkpoint):
-        total.update(f"{path.parent.name}/{path.name}\n".encode())
+    for name, path in _sources(checkpoint):
+        total.update(f"{name}\n".encode())
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
 
 
-def _sources(checkpoint: Checkpoint) -> Iterator[Path]:
+def _sources(checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:
+    """Each file with what it is for."""
     here = Path(__file__).parent
-    yield from sorted(here.glob("*.py"))
-    for module in ("spec", "manifest", checkpoint.pipeline.family):
-        yield here.parent / "pipelines" / f"{module}.py"
-    yield checkpoint.folder / INDEX
-    yield checkpoint.folder / SCHEDULER
+    modules = ("spec", "manifest", checkpoint.pipeline.family)
+    files = [*sorted(here.glob("*.py"))]
+    files += [here.parent / "pipelines" / f"{module}.py" for module in modules]
+    files += [checkpoint.folder / INDEX, checkpoint.folder / SCHEDULER]
     for component in checkpoint.pipeline.components:
         for subfolder in filter(None, (component.subfolder, component.tokenizer)):
-            yield from sorted(p for p in (checkpoint.folder / subfolder).glob("*") if p.is_file())
+            files += sorted(p for p in (checkpoint.folder / subfolder).glob("*") if p.is_file())
+    if checkpoint.file:
+        files = [path for path in files if path.suffix != ".safetensors"]
+        yield "file", checkpoint.file
+    yield from ((f"{path.parent.name}/{path.name}", path) for path in files)
+    yield from ((f"lora {lora.scale}", lora.file) for lora in checkpoint.loras)

@@ -23,6 +23,9 @@ class Sides:
 class Manifest:
     """An exported checkpoint.
 
+    ``checkpoint`` is the folder or file that it was made from, ``loras`` what was fused into it, as
+    ``file:scale``.
+
     ``vae_scale`` is pixels per latent along a side. ``schedule`` is the diffusers scheduler's
     config. ``tokens`` maps each text encoder to its sequence length, ``missing`` names the
     optional encoders that the checkpoint lacks, ``graphs`` maps each component to the SHA-256 of
@@ -41,6 +44,7 @@ class Manifest:
     missing: tuple[str, ...]
     graphs: dict[str, str]
     source: str = ""
+    loras: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` into the folder of ``<name>_prepare``."""
@@ -52,4 +56,5 @@ class Manifest:
         fields = json.loads((folder / FILE).read_text())
         fields["sides"] = Sides(**fields["sides"])
         fields["missing"] = tuple(fields["missing"])
+        fields["loras"] = tuple(fields.get("loras", ()))
         return Manifest(**fields)
