@@ -36,6 +36,8 @@ _TEXT = {
 }
 # Where diffusers writes PEFT's settings in a file.
 _SETTINGS = "lora_adapter_metadata"
+# What diffusers' translation of kohya's names mistakes, by what it takes for the same.
+_SAME = {"add_embedding_linear_1": "label_emb_0_0", "add_embedding_linear_2": "label_emb_0_2"}
 _ADVICE = "give a LoRA that was trained on this family"
 
 
@@ -72,7 +74,8 @@ def _fits(module: nn.Module | None) -> bool:
 
 def _refuse_others(checkpoint: Checkpoint, lora: Lora, layout: str, layers: Iterable[str]) -> None:
     """Refuse names that belong to no component, and would be passed over in each."""
-    known = {component.subfolder for component in checkpoint.pipeline.components}
+    components = checkpoint.pipeline.components
+    known = {part.subfolder for part in components if part.name not in checkpoint.missing}
     others = [name for name in layers if name.partition(".")[0] not in known]
     _refuse(lora, layout, checkpoint.pipeline.family, others)
 
@@ -179,9 +182,11 @@ def _from_kohya(checkpoint: Checkpoint, lora: Lora, state: State) -> State:
             f"{checkpoint.pipeline.family} a LoRA with names of PEFT or diffusers"
         )
     blocks = checkpoint.integer(checkpoint.pipeline.denoiser, "layers_per_block")
+    for mistaken, same in _SAME.items():
+        state = {name.replace(mistaken, same): value for name, value in state.items()}
     try:
         translated, _ = StableDiffusionXLLoraLoaderMixin.lora_state_dict(
-            dict(state), unet_config=SimpleNamespace(layers_per_block=blocks)
+            state, unet_config=SimpleNamespace(layers_per_block=blocks)
         )
     except Exception as error:  # names of another model can make the library raise anything
         raise CheckpointError(

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from httpx2 import HTTPError
@@ -29,12 +30,23 @@ def download(repository: str, pipeline: Pipeline) -> Path:
     Only what ``pipeline`` needs is fetched, and only what is not there yet; without a connection,
     what an earlier call left is taken. Raises CheckpointError.
     """
-    try:
-        sizes = _sizes(repository)
+    with _refusals_explained(repository):
+        try:
+            sizes = _sizes(repository)
+        except RepositoryNotFoundError:
+            raise
+        except (HTTPError, ConnectionError) as error:
+            return _cached(repository, error)
         wanted = list(_wanted(repository, sizes, pipeline))
         size = sum(sizes[name] for name in wanted) / 1e9
         log.info("%s: %d files, %.1f GB, from %s", repository, len(wanted), size, _endpoint())
         return Path(snapshot_download(repository, allow_patterns=wanted))
+
+
+@contextmanager
+def _refusals_explained(repository: str) -> Iterator[None]:
+    try:
+        yield
     except GatedRepoError as error:
         raise CheckpointError(
             f"{_page(repository)} is gated: accept its licence there; {_token_advice()}"
@@ -44,8 +56,11 @@ def download(repository: str, pipeline: Pipeline) -> Path:
             f"{repository} is no folder or file here, and {_page(repository)} does not exist or is "
             f"private: give the folder or file of a checkpoint, or, {_token_advice()}"
         ) from error
-    except (HTTPError, OSError) as error:  # no connection, or what the server says of itself
-        return _cached(repository, error)
+    except (HTTPError, OSError) as error:
+        raise CheckpointError(
+            f"{_page(repository)} could not be fetched ({reason(error)}); give it once more, which "
+            "goes on where this stopped"
+        ) from error
 
 
 def _sizes(repository: str) -> dict[str, int]:

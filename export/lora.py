@@ -34,7 +34,7 @@ class Lora:
 
     def __str__(self) -> str:
         """As on the command line."""
-        return f"{self.file}:{self.scale:g}"
+        return f"{self.file}:{self.scale}"
 
 
 def parse_lora(text: str) -> Lora:

@@ -38,6 +38,8 @@ _KINDS = (
     (r"edm_(mean|std)", "a Playground 2.5 model"),
     (r"(down_blocks|encoder\.down_blocks|text_model|transformer_blocks)\..+", "one component"),
 )
+# Latents, a mask and masked latents.
+_INPAINTING = 9
 _INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 _TEXT = r".*\.attn2\.to_k\.weight"
 # By the width of a text that a UNet attends to.
@@ -47,6 +49,7 @@ _UNETS = {
     1280: "the SDXL refiner",
     2048: "SDXL",
 }
+_OTHER = "another model"
 
 
 def open_original(file: Path, pipeline: Pipeline, config: Path | None) -> Checkpoint:
@@ -82,14 +85,18 @@ def _kind(shapes: Shapes) -> str:
     for pattern, kind in _KINDS:
         if any(re.fullmatch(pattern, name) for name in shapes):
             return kind
-    channels = shapes.get(_INPUT, (0, 0))[1]
-    if channels == 9:
+    if _width(shapes.get(_INPUT, ())) == _INPAINTING:
         return "an inpainting model"
-    if not any(name.startswith(PREFIXES["text_encoder_2"]) for name in shapes):
-        widths = [shape[1] for name, shape in shapes.items() if re.fullmatch(_TEXT, name)]
-        unet = f"a UNet alone, by its width that of {_UNETS.get(widths[0])}" if widths else ""
-        return unet or f"a model that is not known ({', '.join(list(shapes)[:3])}, …)"
-    return ""
+    if any(name.startswith(PREFIXES["text_encoder_2"]) for name in shapes):
+        return ""
+    widths = [_width(shape) for name, shape in shapes.items() if re.fullmatch(_TEXT, name)]
+    if widths:
+        return f"a UNet alone, by the width of its text that of {_UNETS.get(widths[0], _OTHER)}"
+    return f"a model that is not known ({', '.join(list(shapes)[:3])}, …)"
+
+
+def _width(shape: tuple[int, ...]) -> int:
+    return (*shape, 0, 0)[1]
 
 
 def _check_names(checkpoint: Checkpoint, shapes: Shapes) -> None:

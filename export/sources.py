@@ -36,6 +36,6 @@ def _open(source: str, path: Path, pipeline: Pipeline, config: Path | None) -> C
         return open_original(path, pipeline, config)
     if path.exists() or path.parent.exists() or not _REPOSITORY.fullmatch(source):
         return open_checkpoint(path, pipeline)
-    from export.hub import download  # takes a quarter of a second, which others need not wait for
+    from export.hub import download  # an import that others need not wait for
 
     return open_checkpoint(download(source, pipeline), pipeline)
