@@ -22,6 +22,7 @@ PREFIXES = {
     "unet": "model.diffusion_model.",
     "vae": "first_stage_model.",
 }
+_TEXTS = (PREFIXES["text_encoder"], PREFIXES["text_encoder_2"])
 # What training and merging leave in a file, and no picture depends on.
 SPARE = re.compile(
     r"model_ema\..+|denoiser\.sigmas|.+\.position_ids|.+\.logit_scale|(.+_)?betas|logvar"
@@ -49,7 +50,6 @@ _UNETS = {
     1280: "the SDXL refiner",
     2048: "SDXL",
 }
-_OTHER = "another model"
 
 
 def open_original(file: Path, pipeline: Pipeline, config: Path | None) -> Checkpoint:
@@ -87,11 +87,12 @@ def _kind(shapes: Shapes) -> str:
             return kind
     if _width(shapes.get(_INPUT, ())) == _INPAINTING:
         return "an inpainting model"
-    if any(name.startswith(PREFIXES["text_encoder_2"]) for name in shapes):
+    if any(name.startswith(_TEXTS) for name in shapes):
         return ""
     widths = [_width(shape) for name, shape in shapes.items() if re.fullmatch(_TEXT, name)]
     if widths:
-        return f"a UNet alone, by the width of its text that of {_UNETS.get(widths[0], _OTHER)}"
+        known = _UNETS.get(widths[0], "another model")
+        return f"a UNet without text encoders, by the width of its text that of {known}"
     return f"a model that is not known ({', '.join(list(shapes)[:3])}, …)"
 
 
@@ -115,4 +116,7 @@ def _check_names(checkpoint: Checkpoint, shapes: Shapes) -> None:
                 f"{checkpoint.file} lacks {component.name}: names that begin with {prefix} should "
                 "be there; give the whole checkpoint"
             )
-        check_sizes(checkpoint.folder / component.subfolder / "config.json", inside)
+        try:
+            check_sizes(checkpoint.folder / component.subfolder / "config.json", inside)
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoint.file}: {error}, or give its own --config") from error

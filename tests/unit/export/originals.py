@@ -92,7 +92,7 @@ def unet_name(module: str) -> str:
         return ENDS[module]
     side, *rest = module.split(".")
     if side == "mid_block":
-        head, rest = f"middle_block.{MIDDLE['.'.join(rest[:2])]}", rest[2:]
+        kind, head, rest = rest[0], f"middle_block.{MIDDLE['.'.join(rest[:2])]}", rest[2:]
     else:
         block, kind, layer = int(rest[0]), rest[1], int(rest[2])
         first = block * (LAYERS + 1)
@@ -103,7 +103,8 @@ def unet_name(module: str) -> str:
         number = first + layer + (side == "down_blocks")
         name = "input_blocks" if side == "down_blocks" else "output_blocks"
         head, rest = f"{name}.{number}.{int(kind == 'attentions')}", rest[3:]
-    return ".".join([head, *(RESNET.get(part, part) for part in rest)])
+    names = RESNET if kind == "resnets" else {}
+    return ".".join([head, *(names.get(part, part) for part in rest)])
 
 
 def _unet(state: State) -> State:

@@ -167,7 +167,7 @@ def test_no_connection(hub, tmp_path):
 
 
 def test_a_hub_that_the_user_switched_off(hub, tmp_path):
-    refused("open/tiny", hub, tmp_path, "HF_HUB_OFFLINE", HF_HUB_OFFLINE="1")
+    refused("open/tiny", hub, tmp_path, "offline mode is enabled", HF_HUB_OFFLINE="1")
     assert hub.RequestHandlerClass.log == []
 
 

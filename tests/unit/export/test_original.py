@@ -129,7 +129,7 @@ def test_a_unet_alone_is_known_by_the_width_of_its_text(tmp_path, width, kind):
     path = tmp_path / "model.safetensors"
     name = f"{UNET}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
     save_file({name: torch.ones(4, width)}, path)
-    refused(path, None, "UNet alone", kind)
+    refused(path, None, "UNet without text encoders", kind)
 
 
 def test_an_inpainting_model_is_known_by_its_channels(broken, folder):
@@ -146,7 +146,7 @@ def test_sd3_is_not_exported_from_one_file(file):
 def test_a_file_without_a_component(broken, folder, component):
     prefix = originals.LAYOUT[component][0]
     edit(broken, lambda t: [t.pop(name) for name in list(t) if name.startswith(prefix)])
-    refused(broken, folder)
+    refused(broken, folder, "lacks", prefix)
 
 
 @pytest.mark.parametrize("name", ["v_pred", "ztsnr", "model.unet.weight"])
