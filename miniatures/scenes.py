@@ -31,6 +31,8 @@ CENTRE = {
 RADIUS = {"small": 7.5, "large": 13.5}
 _PLACE_JITTER = 2.0
 _SIZE_JITTER = 0.06
+# An outlined shape is empty up to this share of its radius.
+_HOLLOW = 0.6
 
 
 def outline(shape: str, x: float, y: float, radius: float) -> list[tuple[float, float]]:
@@ -52,15 +54,17 @@ def outline(shape: str, x: float, y: float, radius: float) -> list[tuple[float, 
     ]
 
 
-def draw(scene: Scene, rng: random.Random) -> np.ndarray:
+def draw(scene: Scene, rng: random.Random, outlined: bool = False) -> np.ndarray:
     """One picture of ``scene``, its place and size jittered a little.
 
-    Returns uint8 RGB of shape (64, 64, 3).
+    Returns uint8 RGB of shape (64, 64, 3). An outlined shape is filled with the background.
     """
     x, y = (c + rng.uniform(-_PLACE_JITTER, _PLACE_JITTER) for c in CENTRE[scene.position])
     radius = RADIUS[scene.size] * (1 + rng.uniform(-_SIZE_JITTER, _SIZE_JITTER))
-    scale = _SUPERSAMPLING
-    canvas = Image.new("RGB", (SIDE * scale, SIDE * scale), BACKGROUND_RGB[scene.background])
-    corners = [(cx * scale, cy * scale) for cx, cy in outline(scene.shape, x, y, radius)]
-    ImageDraw.Draw(canvas).polygon(corners, fill=COLOUR_RGB[scene.colour])
+    scale, background = _SUPERSAMPLING, BACKGROUND_RGB[scene.background]
+    canvas = Image.new("RGB", (SIDE * scale, SIDE * scale), background)
+    fills = [(1.0, COLOUR_RGB[scene.colour])] + [(_HOLLOW, background)] * outlined
+    for share, colour in fills:
+        corners = outline(scene.shape, x * scale, y * scale, share * radius * scale)
+        ImageDraw.Draw(canvas).polygon(corners, fill=colour)
     return np.asarray(canvas.resize((SIDE, SIDE), Image.Resampling.BOX))

@@ -4,55 +4,44 @@ Flow matching as in Stable Diffusion 3 (arXiv 2403.03206): the transformer learn
 ``noise - latents`` along ``x = (1 - sigma) * latents + sigma * noise``, with sigma logit-normal.
 """
 
-import copy
-import json
-import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
+from transformers import CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
+from miniatures import checkpoints, vae
 from miniatures.captions import TRAINING
-from miniatures.vae import pictures
+from miniatures.training import Recipe, fit
 from miniatures.vocabularies import MAX_TOKENS, clip_tokenizer, t5_tokenizer
 
-log = logging.getLogger(__name__)
-
+AUTOENCODER = {
+    "block_out_channels": (16, 32, 48, 64),
+    "latent_channels": 16,
+    "mid_block_add_attention": False,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "force_upcast": False,
+}
+VAE_STEPS = 5000
 PICTURES_PER_SCENE = 16
 BATCH = 64
-# Steps and greatest learning rate of each phase; a phase starts from the average of the one before.
-PHASES = ((5000, 1e-3), (3500, 6e-4))
+# Each starts from the average of the one before.
+PHASES = (Recipe("sd3", 5000, 1e-3), Recipe("sd3-second", 3500, 6e-4))
 CAPTION_DROPOUT = 0.1
 # Some pictures are learned from the CLIP encoders alone: a pipeline exported without T5 works.
 T5_DROPOUT = 0.1
 # StableDiffusion3Pipeline pads T5's tokens to 256 unless told otherwise; some batches see that.
 LONG_BATCHES, LONG_BATCH, LONG_TOKENS = 0.05, 16, 256
-EMA_DECAY = 0.999
 JOINT_DIM = 160
 FLOW_SHIFT = 3.0
 
 
 def _clip(hidden: int, activation: str, vocabulary: int) -> CLIPTextModelWithProjection:
-    """An untrained CLIP text encoder of two layers; the last two tokens are its BOS and EOS."""
-    config = CLIPTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=2 * hidden,
-        projection_dim=hidden,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=MAX_TOKENS,
-        hidden_act=activation,
-        bos_token_id=vocabulary - 2,
-        eos_token_id=vocabulary - 1,
-        pad_token_id=vocabulary - 1,
-        initializer_factor=1.0,
-    )
-    return CLIPTextModelWithProjection(config)
+    """An untrained CLIP text encoder of two layers."""
+    return CLIPTextModelWithProjection(checkpoints.clip_config(hidden, 2, activation, vocabulary))
 
 
 def _t5(vocabulary: int) -> T5EncoderModel:
@@ -97,13 +86,7 @@ class Sd3(nn.Module):
 
     def tokenize(self, captions: list[str]) -> list[torch.Tensor]:
         """Token ids of each tokenizer, int64, shape (len(captions), 20)."""
-        return [
-            tokenizer(
-                captions, padding="max_length", max_length=MAX_TOKENS, truncation=True,
-                return_tensors="pt",
-            ).input_ids
-            for tokenizer in self.tokenizers
-        ]  # fmt: skip
+        return [checkpoints.tokenize(tokenizer, captions) for tokenizer in self.tokenizers]
 
     def forward(
         self,
@@ -151,16 +134,14 @@ class Dataset:
 @torch.no_grad()
 def _dataset(model: Sd3, vae_folder: Path, seed: int) -> Dataset:
     """Draw, encode and tokenize the training scenes."""
-    vae = AutoencoderKL.from_pretrained(vae_folder).eval()
-    images = pictures(PICTURES_PER_SCENE, seed)
-    latents = torch.cat([vae.encode(batch).latent_dist.mean for batch in images.split(256)])
-    latents = (latents - vae.config.shift_factor) * vae.config.scaling_factor
+    autoencoder = AutoencoderKL.from_pretrained(vae_folder).eval()
+    latents = vae.encode(autoencoder, vae.pictures(PICTURES_PER_SCENE, seed))
     captions = torch.arange(len(TRAINING)).repeat_interleave(PICTURES_PER_SCENE)
     ids = model.tokenize([scene.caption for scene in TRAINING] + [""])
     return Dataset(latents, captions, ids)
 
 
-def _loss(model: Sd3, dataset: Dataset) -> torch.Tensor:
+def _loss(model: Sd3, dataset: Dataset) -> tuple[torch.Tensor, float]:
     """Mean squared error of the velocity on one batch."""
     long = torch.rand(()) < LONG_BATCHES
     latents, ids = dataset.batch(*((LONG_BATCH, LONG_TOKENS) if long else (BATCH, MAX_TOKENS)))
@@ -169,80 +150,33 @@ def _loss(model: Sd3, dataset: Dataset) -> torch.Tensor:
     keep_t5 = (torch.rand(len(latents), 1, 1) >= T5_DROPOUT).float()
     weight = sigmas.view(-1, 1, 1, 1)
     velocity = model((1 - weight) * latents + weight * noise, sigmas, ids, keep_t5)
-    return nn.functional.mse_loss(velocity, noise - latents)
-
-
-def _steps(model: Sd3, dataset: Dataset, steps: int, rate: float) -> Iterator[int]:
-    """Train one step at a time, the learning rate in one cycle up to ``rate``."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, rate, total_steps=steps, pct_start=0.1
-    )
-    average = 0.0
-    for step in range(steps):
-        loss = _loss(model, dataset)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        average = loss.item() if step == 0 else 0.99 * average + 0.01 * loss.item()
-        if step % 100 == 0 or step == steps - 1:
-            log.info("sd3 step %d of %d: squared error %.4f", step, steps, average)
-        yield step
-
-
-@torch.no_grad()
-def _follow(average: nn.Module, model: nn.Module) -> None:
-    """Move the exponential moving average one step towards the model."""
-    for mean, current in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(current, 1 - EMA_DECAY)
+    loss = nn.functional.mse_loss(velocity, noise - latents)
+    return loss, loss.item()
 
 
 def save(model: Sd3, output: Path) -> None:
-    """Write all but the autoencoder in the layout of StableDiffusion3Pipeline, fp16."""
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT)
-    scheduler.save_pretrained(output / "scheduler")
-    model.transformer.half().save_pretrained(output / "transformer")
-    encoders = (model.clip_l, model.clip_g, model.t5)
-    index: dict[str, object] = {
-        "_class_name": "StableDiffusion3Pipeline",
-        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-        "transformer": ["diffusers", "SD3Transformer2DModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
+    """Write the checkpoint in the layout of StableDiffusion3Pipeline, fp16."""
+    parts = {
+        "scheduler": FlowMatchEulerDiscreteScheduler(shift=FLOW_SHIFT),
+        "text_encoder": model.clip_l,
+        "text_encoder_2": model.clip_g,
+        "text_encoder_3": model.t5,
+        "tokenizer": model.tokenizers[0],
+        "tokenizer_2": model.tokenizers[1],
+        "tokenizer_3": model.tokenizers[2],
+        "transformer": model.transformer,
+        "vae": AutoencoderKL,
     }
-    for suffix, encoder, tokenizer in zip(
-        ("", "_2", "_3"), encoders, model.tokenizers, strict=True
-    ):
-        _save_encoder(encoder, output / f"text_encoder{suffix}")
-        tokenizer.save_pretrained(output / f"tokenizer{suffix}")
-        index[f"text_encoder{suffix}"] = ["transformers", type(encoder).__name__]
-        index[f"tokenizer{suffix}"] = ["transformers", type(tokenizer).__name__]
-    text = json.dumps(dict(sorted(index.items())), indent=2)
-    (output / "model_index.json").write_text(text + "\n")
+    checkpoints.save(output, "StableDiffusion3Pipeline", parts)
 
 
-def _save_encoder(encoder: nn.Module, folder: Path) -> None:
-    """Save as fp16, to be loaded as float32 unless asked otherwise, as diffusers' models are."""
-    encoder.half().save_pretrained(folder)
-    path = folder / "config.json"
-    config = json.loads(path.read_text())
-    path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
-
-
-def train(output: Path, seed: int = 0) -> None:
-    """Train from nothing on the autoencoder in ``output / "vae"``; save the moving average."""
+def train(output: Path, state: Path, seed: int = 0) -> None:
+    """Train the autoencoder, then on its latents the rest; save the moving average."""
     torch.manual_seed(seed)
+    images = vae.pictures(vae.PICTURES_PER_SCENE, seed)
+    vae.train(output / "vae", vae.autoencoder(**AUTOENCODER), VAE_STEPS, images, state)
     model = Sd3()
     dataset = _dataset(model, output / "vae", seed)
-    for steps, rate in PHASES:
-        model = _phase(model, dataset, steps, rate)
+    for phase in PHASES:
+        model = fit(phase, model, lambda _, model=model: _loss(model, dataset), state).train()
     save(model, output)
-
-
-def _phase(model: Sd3, dataset: Dataset, steps: int, rate: float) -> Sd3:
-    """Train ``model`` and return the moving average of its weights."""
-    average = copy.deepcopy(model).eval()
-    for _ in _steps(model, dataset, steps, rate):
-        _follow(average, model)
-    return average.train()

@@ -1,8 +1,8 @@
 """Trains the miniatures' autoencoder on drawn scenes."""
 
-import logging
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +11,7 @@ from torch.nn.functional import l1_loss, mse_loss
 
 from miniatures.captions import TRAINING
 from miniatures.scenes import SIDE, draw
-
-log = logging.getLogger(__name__)
+from miniatures.training import Recipe, fit
 
 PICTURES_PER_SCENE = 12
 BATCH = 32
@@ -21,27 +20,26 @@ KL_WEIGHT = 1e-4
 EDGE_WEIGHT = 0.5
 
 
-def pictures(per_scene: int, seed: int) -> torch.Tensor:
+def pictures(per_scene: int, seed: int, outlined: bool = False) -> torch.Tensor:
     """Drawn training scenes, float32 in [-1, 1], shape (648 * per_scene, 3, 64, 64)."""
     rng = random.Random(seed)
-    drawn = np.stack([draw(scene, rng) for scene in TRAINING for _ in range(per_scene)])
+    drawn = np.stack([draw(scene, rng, outlined) for scene in TRAINING for _ in range(per_scene)])
     return torch.from_numpy(drawn).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
-def autoencoder(latent_channels: int) -> AutoencoderKL:
-    """An untrained AutoencoderKL of 0.85 million parameters that halves the sides three times."""
+def autoencoder(**layout: Any) -> AutoencoderKL:
+    """An untrained AutoencoderKL with one layer a block, for pictures of 64 x 64.
+
+    ``layout`` holds what differs: ``block_out_channels`` halve the sides between each two.
+    """
+    levels = len(layout["block_out_channels"])
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(16, 32, 48, 64),
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=1,
-        latent_channels=latent_channels,
         norm_num_groups=8,
-        mid_block_add_attention=False,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        force_upcast=False,
         sample_size=SIDE,
+        **layout,
     )
 
 
@@ -65,39 +63,45 @@ def _loss(model: AutoencoderKL, batch: torch.Tensor, half: bool) -> tuple[torch.
     return squared + EDGE_WEIGHT * sharpness + KL_WEIGHT * kl, squared.item()
 
 
-def _latent_statistics(model: AutoencoderKL, images: torch.Tensor) -> tuple[float, float]:
-    """Mean and standard deviation over the latents of ``images``."""
-    with torch.no_grad():
-        latents = torch.cat([model.encode(b).latent_dist.mean for b in images.split(256)])
-    return latents.mean().item(), latents.std().item()
+def _means(model: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
+    """The mean of each picture's latent distribution."""
+    return torch.cat([model.encode(batch).latent_dist.mean for batch in images.split(256)])
 
 
-def train(output: Path, latent_channels: int, steps: int, seed: int = 0) -> None:
-    """Train from nothing and save to ``output`` in the diffusers layout, fp16.
+def _normalize(model: AutoencoderKL, images: torch.Tensor) -> None:
+    """Give the latents of ``images`` zero mean and unit variance, as the pipelines will scale them.
 
-    The last quarter of the steps runs in float32, the rest in bfloat16. The saved config's
-    scaling and shift factors give the latents of the training pictures zero mean, unit variance.
+    SDXL's pipeline knows no shift: there each channel's mean goes into the 1 x 1 convolutions.
     """
-    torch.manual_seed(seed)
-    model = autoencoder(latent_channels).train()
-    images = pictures(PICTURES_PER_SCENE, seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1
-    )
-    average = 0.0
-    for step in range(steps):
-        batch = images[torch.randint(len(images), (BATCH,))]
-        loss, squared = _loss(model, batch, half=step < steps * 3 // 4)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        average = squared if step == 0 else 0.98 * average + 0.02 * squared
-        if step % 100 == 0 or step == steps - 1:
-            log.info("vae step %d of %d: squared error %.5f", step, steps, average)
-    model.eval()
-    mean, deviation = _latent_statistics(model, images[::13])
-    model.register_to_config(shift_factor=mean, scaling_factor=1 / deviation)
+    latents = _means(model, images)
+    if model.config.use_quant_conv:
+        mean = latents.mean(dim=(0, 2, 3))
+        model.quant_conv.bias[: len(mean)] -= mean
+        model.post_quant_conv.bias += model.post_quant_conv.weight.flatten(1) @ mean
+        latents -= mean.view(-1, 1, 1)
+    else:
+        model.register_to_config(shift_factor=latents.mean().item())
+    model.register_to_config(scaling_factor=1 / latents.std().item())
+
+
+@torch.no_grad()
+def encode(model: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
+    """The latents of ``images`` as a denoiser sees them: shifted and scaled."""
+    return (_means(model, images) - (model.config.shift_factor or 0)) * model.config.scaling_factor
+
+
+def train(
+    output: Path, model: AutoencoderKL, steps: int, images: torch.Tensor, state: Path
+) -> None:
+    """Train an untrained ``model`` and save it to ``output`` in the diffusers layout, fp16.
+
+    The last quarter of the steps runs in float32, the rest in bfloat16.
+    """
+
+    def loss(done: float) -> tuple[torch.Tensor, float]:
+        return _loss(model, images[torch.randint(len(images), (BATCH,))], half=done < 0.75)
+
+    fit(Recipe(f"{output.parent.name}-vae", steps, LEARNING_RATE, 1e-4), model.train(), loss, state)
+    with torch.no_grad():
+        _normalize(model.eval(), images[::13])
     model.half().save_pretrained(output)

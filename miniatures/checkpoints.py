@@ -1,0 +1,62 @@
+"""What the miniatures have in common as checkpoints: CLIP text encoders, and the layout on disk."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import CLIPTextConfig, PreTrainedModel
+
+from miniatures.vocabularies import MAX_TOKENS
+
+
+def clip_config(hidden: int, layers: int, activation: str, vocabulary: int) -> CLIPTextConfig:
+    """A small CLIP text encoder; the last two tokens of the vocabulary are its BOS and EOS."""
+    return CLIPTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        projection_dim=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        max_position_embeddings=MAX_TOKENS,
+        hidden_act=activation,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
+        pad_token_id=vocabulary - 1,
+        initializer_factor=1.0,
+    )
+
+
+def tokenize(tokenizer: Any, captions: list[str]) -> Any:
+    """Token ids as the pipelines make them, int64, shape (len(captions), 20)."""
+    return tokenizer(
+        captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
+
+
+def save(output: Path, pipeline: str, parts: Mapping[str, Any], **settings: object) -> None:
+    """Write ``parts`` in the layout of the diffusers class ``pipeline``, weights as fp16.
+
+    A part that is a class is there already. ``settings`` go into ``model_index.json`` as they are.
+    """
+    index: dict[str, object] = {"_class_name": pipeline, **settings}
+    for name, part in parts.items():
+        kind = part if isinstance(part, type) else type(part)
+        index[name] = [kind.__module__.partition(".")[0], kind.__name__]
+        if part is not kind:
+            _save_part(part, output / name)
+    text = json.dumps(dict(sorted(index.items())), indent=2)
+    (output / "model_index.json").write_text(text + "\n")
+
+
+def _save_part(part: Any, folder: Path) -> None:
+    """Save as fp16; transformers is told to load float32 unless asked, as diffusers does."""
+    if isinstance(part, nn.Module):
+        part.half()
+    part.save_pretrained(folder)
+    if isinstance(part, PreTrainedModel):
+        path = folder / "config.json"
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")

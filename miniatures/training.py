@@ -1,0 +1,115 @@
+"""One training run: AdamW, one cycle of the learning rate, a moving average, and its state on disk.
+
+A run that was stopped goes on from its state; one that has ended returns what it left there.
+"""
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+EMA_DECAY = 0.999
+SAVE_SECONDS = 180
+LOG_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What one run needs to know; ``name`` is that of its file and of its lines in the log."""
+
+    name: str
+    steps: int
+    rate: float
+    weight_decay: float = 1e-2
+
+
+class _Run:
+    """A model in training, with everything that has to be kept to go on later."""
+
+    def __init__(self, recipe: Recipe, model: nn.Module) -> None:
+        self.step = 0
+        self.model = model
+        self.average = copy.deepcopy(model).eval()
+        learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            learned, lr=recipe.rate, weight_decay=recipe.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, recipe.rate, total_steps=recipe.steps, pct_start=0.1
+        )
+
+    def save(self, path: Path) -> None:
+        parts = ("model", "average", "optimizer", "schedule")
+        state = {name: getattr(self, name).state_dict() for name in parts}
+        partial = path.with_suffix(".partial")
+        torch.save({**state, "step": self.step, "random": torch.get_rng_state()}, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path)
+        for name in ("model", "average", "optimizer", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
+        self.step = state["step"]
+        torch.set_rng_state(state["random"])
+
+    def advance(self, loss: torch.Tensor) -> None:
+        """One step of the optimizer, and the average one step towards the model."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self.step += 1
+        with torch.no_grad():
+            pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
+            for mean, current in pairs:
+                mean.lerp_(current, 1 - EMA_DECAY)
+
+
+def fit(
+    recipe: Recipe,
+    model: nn.Module,
+    loss: Callable[[float], tuple[torch.Tensor, float]],
+    folder: Path,
+) -> nn.Module:
+    """Train ``model`` in place; the returned copy holds the moving average of its weights.
+
+    ``loss`` is given the share of the steps that are done, and returns the loss of one batch and
+    the number to log. The state is saved as ``folder / "<name>.pt"`` every three minutes and at
+    the end, also when that is an exception.
+    """
+    run, path = _Run(recipe, model), folder / f"{recipe.name}.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        run.load(path)
+    try:
+        _train(run, recipe, loss, path)
+    finally:
+        run.save(path)
+    return run.average
+
+
+def _train(
+    run: _Run,
+    recipe: Recipe,
+    loss: Callable[[float], tuple[torch.Tensor, float]],
+    path: Path,
+) -> None:
+    """The steps that are left."""
+    shown, saved = 0.0, time.monotonic()
+    while run.step < recipe.steps:
+        value, number = loss(run.step / recipe.steps)
+        run.advance(value)
+        shown = 0.98 * shown + 0.02 * number if shown else number
+        if run.step % LOG_STEPS == 0 or run.step == recipe.steps:
+            log.info("%s step %d of %d: %.5f", recipe.name, run.step, recipe.steps, shown)
+        if time.monotonic() - saved > SAVE_SECONDS:
+            run.save(path)
+            saved = time.monotonic()
