@@ -13,10 +13,14 @@ from export.weights import check_sizes, check_weights, read_json
 from pipelines import PIPELINES, schedules
 from pipelines.manifest import Sides
 from pipelines.spec import Component, Pipeline
+from pipelines.stable_diffusion import CLIP_SKIP
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 _MOST_BLOCKS = 8
+# The native side that the buckets of a pipeline are written for.
+_USUAL_SIDE = 1024
+_NO_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -85,11 +89,8 @@ class Checkpoint:
     @property
     def sides(self) -> Sides:
         """Legal picture sides: the pipeline's range around the native side, as patches allow."""
-        size, patch, patches = (
-            self.integer(self.pipeline.denoiser, key)
-            for key in ("sample_size", "patch_size", "pos_embed_max_size")
-        )
-        native, multiple = size * self.vae_scale, patch * self.vae_scale
+        size = self.integer(self.pipeline.denoiser, "sample_size")
+        native, (multiple, patches) = size * self.vae_scale, self._grid
         low, high = (factor * native for factor in self.pipeline.limits.side_factors)
         sides = Sides(
             native=native,
@@ -100,10 +101,52 @@ class Checkpoint:
         if native % multiple or not sides.minimum <= native <= sides.maximum:
             raise CheckpointError(
                 f"{self.folder / self.pipeline.denoiser.subfolder / 'config.json'}: got "
-                f"sample_size={size}, patch_size={patch}, pos_embed_max_size={patches}, which do "
-                "not go together; download it again"
+                f"sample_size={size}, which is {native} pixels where multiples of {multiple} "
+                f"up to {sides.maximum} are possible; download it again"
             )
         return sides
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """What sides in pixels are multiples of, and the greatest multiple that there can be."""
+        if self.pipeline.side_multiple:
+            return math.lcm(self.pipeline.side_multiple, self.vae_scale), _NO_LIMIT
+        patch, patches = (
+            self.integer(self.pipeline.denoiser, key)
+            for key in ("patch_size", "pos_embed_max_size")
+        )
+        return patch * self.vae_scale, patches
+
+    @property
+    def buckets(self) -> tuple[tuple[int, int], ...]:
+        """The pipeline's buckets as heights and widths of this checkpoint.
+
+        Scaled to its native side and rounded to legal ones; of those that are then the same, one.
+        """
+        sides = self.sides
+
+        def scaled(side: int) -> int:
+            whole = round(side * sides.native / _USUAL_SIDE / sides.multiple) * sides.multiple
+            return min(max(whole, sides.minimum), sides.maximum)
+
+        found = [(scaled(height), scaled(width)) for height, width in self.pipeline.buckets]
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def largest_clip_skip(self) -> int:
+        """How many layers the encoder with the fewest can leave out beside its last."""
+        layers = [
+            self.integer(encoder, "num_hidden_layers")
+            for encoder in self.pipeline.encoders
+            if CLIP_SKIP in encoder.inputs
+        ]
+        return min(layers) - 1
+
+    @property
+    def zero_negative(self) -> bool:
+        """Whether an absent negative prompt becomes embeddings of zeros."""
+        index = read_json(self.folder / INDEX)
+        return bool(index.get("force_zeros_for_empty_prompt", self.pipeline.zero_negative))
 
 
 def open_checkpoint(folder: Path, pipeline: Pipeline, file: Path | None = None) -> Checkpoint:
@@ -175,6 +218,7 @@ def digest(checkpoint: Checkpoint) -> str:
     A repository exported by an older exporter is therefore not taken for an up-to-date one.
     """
     total = hashlib.sha256()
+    total.update(repr(checkpoint.pipeline).encode())
     for name, path in _sources(checkpoint):
         total.update(f"{name}\n".encode())
         with path.open("rb") as file:
@@ -185,9 +229,8 @@ def digest(checkpoint: Checkpoint) -> str:
 def _sources(checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:
     """Each file with what it is for."""
     here = Path(__file__).parent
-    modules = ("spec", "manifest", checkpoint.pipeline.family)
     files = [*sorted(here.glob("*.py"))]
-    files += [here.parent / "pipelines" / f"{module}.py" for module in modules]
+    files += [here.parent / "pipelines" / f"{module}.py" for module in ("spec", "manifest")]
     files += [checkpoint.folder / INDEX, checkpoint.folder / SCHEDULER]
     for component in checkpoint.pipeline.components:
         for subfolder in filter(None, (component.subfolder, component.tokenizer)):

@@ -119,4 +119,6 @@ def _check_names(checkpoint: Checkpoint, shapes: Shapes) -> None:
         try:
             check_sizes(checkpoint.folder / component.subfolder / "config.json", inside)
         except CheckpointError as error:
-            raise CheckpointError(f"{checkpoint.file}: {error}, or give its own --config") from error
+            raise CheckpointError(
+                f"{checkpoint.file}: {error}, or give its own --config"
+            ) from error

@@ -40,15 +40,15 @@ def rehearse(checkpoint: Checkpoint) -> None:
     the others give, or gives anything but finite numbers.
     """
     pipeline = checkpoint.pipeline
-    ids, settings = _prepare(checkpoint)
+    fed, settings = _prepare(checkpoint)
     embeddings: dict[str, Array] = {}
     for encoder in pipeline.encoders:
-        tokens = ids[ensemble_name("", encoder, encoder.inputs[0])]
-        for tensor, value in zip(encoder.outputs, _run(checkpoint, encoder, tokens), strict=True):
+        inputs = [fed[ensemble_name("", encoder, tensor)] for tensor in encoder.inputs]
+        for tensor, value in zip(encoder.outputs, _run(checkpoint, encoder, *inputs), strict=True):
             embeddings[ensemble_name("", encoder, tensor)] = value
     shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in embeddings.items())
     with _explained(f"{checkpoint.origin}: its text encoders do not go together ({shapes})"):
-        (conditioning,) = slots(pipeline, embeddings, settings.guidance_scale)
+        (conditioning,) = slots(pipeline, embeddings, settings)
     with _explained(f"{checkpoint.folder / SCHEDULER} cannot be served"):
         timestep = table(settings).timestep[:1].astype(np.float32)
     latents = np.zeros((1, *settings.latent_shape), np.float32)
@@ -59,7 +59,7 @@ def rehearse(checkpoint: Checkpoint) -> None:
 
 
 def _prepare(checkpoint: Checkpoint) -> tuple[dict[str, Array], Settings]:
-    """Token ids and settings of the request, as ``<name>_prepare`` will make them."""
+    """Encoder inputs and settings of the request, as ``<name>_prepare`` will make them."""
     with TemporaryDirectory() as scratch:
         folder, tokens = Path(scratch), {}
         (folder / TOKENIZERS).mkdir()

@@ -115,6 +115,9 @@ def describe(checkpoint: Checkpoint, name: str, tokens: dict[str, int]) -> Manif
         tokens=tokens,
         missing=checkpoint.missing,
         graphs={},
+        buckets=checkpoint.buckets,
+        largest_clip_skip=checkpoint.largest_clip_skip,
+        zero_negative=checkpoint.zero_negative,
     )
 
 

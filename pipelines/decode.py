@@ -4,12 +4,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.events import Event
-from pipelines.settings import Array
+from pipelines.fields import Array
 from pipelines.spec import Pipeline
 
 Float32 = npt.NDArray[np.float32]
 _EMPTY = np.zeros((0, 0, 3), np.uint8)
 _PREVIEW_FACTORS = (4, 2, 1)
+LARGEST_SHRINKING = max(_PREVIEW_FACTORS)
+
+
+def shrinking(height: int, width: int) -> int:
+    """By how much the sides of a preview's latents are divided."""
+    return next(n for n in _PREVIEW_FACTORS if height % n == 0 and width % n == 0)
 
 
 def shrink(latents: Float32) -> Float32:
@@ -18,7 +24,7 @@ def shrink(latents: Float32) -> Float32:
     The largest that divides both sides; the decoder then has a sixteenth of the work.
     """
     channels, height, width = latents.shape
-    factor = next(n for n in _PREVIEW_FACTORS if height % n == 0 and width % n == 0)
+    factor = shrinking(height, width)
     squares = latents.reshape(channels, height // factor, factor, width // factor, factor)
     means: Float32 = squares.mean(axis=(2, 4), dtype=np.float32)
     return means

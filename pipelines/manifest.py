@@ -29,7 +29,10 @@ class Manifest:
     ``vae_scale`` is pixels per latent along a side. ``schedule`` is the diffusers scheduler's
     config. ``tokens`` maps each text encoder to its sequence length, ``missing`` names the
     optional encoders that the checkpoint lacks, ``graphs`` maps each component to the SHA-256 of
-    its graph and weights, and ``source`` is the SHA-256 of the checkpoint and its exporter.
+    its graph and weights. ``buckets`` are the only heights and widths in pixels that are served;
+    without any, every size within ``sides`` is. ``largest_clip_skip`` is how many layers of CLIP a
+    request may leave out, ``zero_negative`` whether an absent negative prompt becomes embeddings of
+    zeros, and ``source`` the SHA-256 of the checkpoint and its exporter.
     """
 
     family: str
@@ -43,6 +46,9 @@ class Manifest:
     tokens: dict[str, int]
     missing: tuple[str, ...]
     graphs: dict[str, str]
+    buckets: tuple[tuple[int, int], ...] = ()
+    largest_clip_skip: int = 0
+    zero_negative: bool = False
     source: str = ""
     loras: tuple[str, ...] = ()
 
@@ -57,4 +63,5 @@ class Manifest:
         fields["sides"] = Sides(**fields["sides"])
         fields["missing"] = tuple(fields["missing"])
         fields["loras"] = tuple(fields.get("loras", ()))
+        fields["buckets"] = tuple((height, width) for height, width in fields["buckets"])
         return Manifest(**fields)
