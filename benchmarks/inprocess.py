@@ -55,7 +55,8 @@ class InProcess:
             tensor.name: tensor.shape
             for tensor in self._sessions[self._pipeline.denoiser.name].get_inputs()
         }
-        text = sum(self._prepare.manifest.tokens[name] for name in ("clip_l", "t5"))
+        # The encoders' tokens that stand one after the other.
+        text = sum(self._prepare.manifest.tokens.get(name, 0) for name in ("clip_l", "t5"))
         names = [tensor.name for tensor in self._pipeline.denoiser.inputs[2:]]
         return {
             name: np.zeros(
@@ -73,7 +74,7 @@ class InProcess:
         inputs["prompt"] = np.asarray([prompt.encode()], np.object_)
         ids, resolved = self._prepare(inputs, time.monotonic())
         embeddings = encode(self._pipeline, ids, self._run)
-        rows = slots(self._pipeline, embeddings, resolved.guidance_scale)
+        rows = slots(self._pipeline, embeddings, resolved)
         latents = self._loop(lambda **sinks: Request("", resolved, rows, table(resolved), **sinks))
         decoder = self._pipeline.decoder
         picture: Array = self._run(decoder, {decoder.inputs[0].name: latents[None]})[0][0]

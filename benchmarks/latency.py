@@ -40,7 +40,7 @@ SEEDS = list(range(AT_ONCE))
 def measure(repository: Path, checkpoint: Path, name: str) -> dict[str, Any]:
     """Medians in seconds and milliseconds, and the ratios between them."""
     manifest = Manifest.read(repository / f"{name}_prepare")
-    diffusers = Diffusers(checkpoint, manifest.tokens["t5"])
+    diffusers = Diffusers(checkpoint, manifest.tokens.get("t5"))
     bare = InProcess(repository, name)
     with serving(repository) as server, ThreadPoolExecutor(AT_ONCE) as threads:
         client = Client(server.grpc_url)

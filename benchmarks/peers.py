@@ -1,5 +1,6 @@
 """diffusers on the same checkpoint: the oracle for pictures, and what speed is compared with."""
 
+import copy
 import inspect
 from collections.abc import Sequence
 from functools import partial
@@ -9,22 +10,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import StableDiffusion3Pipeline
+from diffusers import DiffusionPipeline
 
 Picture = npt.NDArray[np.uint8]
 
 
 class Diffusers:
-    """StableDiffusion3Pipeline in eager float32 torch."""
+    """The diffusers pipeline of a checkpoint in eager float32 torch.
 
-    def __init__(self, checkpoint: Path, t5_tokens: int) -> None:
-        # diffusers wants to be told of the one encoder that a checkpoint may lack.
-        dropped = {} if (checkpoint / "text_encoder_3").is_dir() else {"text_encoder_3": None}
-        self._pipeline = StableDiffusion3Pipeline.from_pretrained(
+    ``t5_tokens`` is what a family with T5 gives it, None one without.
+    """
+
+    def __init__(self, checkpoint: Path, t5_tokens: int | None = None) -> None:
+        self._options: dict[str, int] = {}
+        dropped: dict[str, None] = {}
+        if t5_tokens is not None:
+            self._options["max_sequence_length"] = t5_tokens
+            # diffusers wants to be told of the one encoder that a checkpoint may lack.
+            if not (checkpoint / "text_encoder_3").is_dir():
+                dropped["text_encoder_3"] = None
+        self._pipeline = DiffusionPipeline.from_pretrained(
             checkpoint, torch_dtype=torch.float32, local_files_only=True, **dropped
         )
         self._pipeline.set_progress_bar_config(disable=True)
-        self._t5_tokens = t5_tokens
+        self._scheduler = self._pipeline.scheduler
 
     def pictures(
         self,
@@ -40,26 +49,27 @@ class Diffusers:
         arguments of the pipeline's call: guidance_scale, negative_prompt, …
         """
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        answer = self._with(scheduler, generators)(
+        self._pipeline.scheduler = _with_noise(scheduler or self._scheduler, generators)
+        answer = self._pipeline(
             list(prompts),
             num_inference_steps=steps,
             generator=generators,
-            max_sequence_length=self._t5_tokens,
             output_type="pil",
+            **self._options,
             **settings,
         )
         return [np.asarray(image) for image in answer.images]
 
-    def _with(self, scheduler: Any, generators: list[torch.Generator]) -> Any:
-        """The pipeline with another scheduler, whose fresh noise is from ``generators`` too."""
-        if scheduler is None:
-            return self._pipeline
-        if "generator" in inspect.signature(scheduler.step).parameters:
-            # StableDiffusion3Pipeline leaves the fresh noise to torch's global generator.
-            scheduler.step = partial(scheduler.step, generator=generators)
-        pipeline = StableDiffusion3Pipeline(**self._pipeline.components | {"scheduler": scheduler})
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+
+def _with_noise(scheduler: Any, generators: list[torch.Generator]) -> Any:
+    """A copy of a scheduler whose fresh noise is from ``generators`` too.
+
+    Some pipelines leave it to torch's global generator.
+    """
+    own = copy.deepcopy(scheduler)
+    if "generator" in inspect.signature(own.step).parameters:
+        own.step = partial(own.step, generator=generators)
+    return own
 
 
 def psnr(picture: Picture, reference: Picture) -> float:

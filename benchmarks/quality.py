@@ -30,7 +30,7 @@ def measure(repository: Path, checkpoint: Path, name: str) -> dict[str, Any]:
     manifest = Manifest.read(repository / f"{name}_prepare")
     with serving(repository) as server:
         served = _served(Client(server.grpc_url), name, prompts)
-    reference = _diffusers(Diffusers(checkpoint, manifest.tokens["t5"]), prompts)
+    reference = _diffusers(Diffusers(checkpoint, manifest.tokens.get("t5")), prompts)
     closeness = [psnr(ours, theirs) for ours, theirs in zip(served, reference, strict=True)]
     return {
         "precision": manifest.precision,

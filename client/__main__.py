@@ -7,7 +7,8 @@ The last line serves a page to do so in a browser: python -m client page --help.
 Beside the options below, every setting of the pipeline is an option of the same name: --steps,
 --seed, --guidance-scale, --negative-prompt, --sampler, --num-images, --height, --width,
 --preview-every and so on. They follow the prompt; one that is left out gets the server's default,
-or the file's value. A setting that the pipeline lacks is answered with the list of those it has.
+or the file's value. Two numbers are separated by a comma: --original-size 768,512. A setting that
+the pipeline lacks is answered with the list of those it has.
 
 Ctrl-C stops the request on the server too. The exit status is 0 with pictures, 1 with an error in
 one sentence, 130 after Ctrl-C.

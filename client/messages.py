@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
 from client.errors import InvalidRequest
 
-Setting = str | int | float
+Setting = str | int | float | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,13 @@ class Request:
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def message(self, model_config: Any) -> Any:
-        """A ``ModelInferRequest`` with each setting as a tensor of shape (1,).
+        """A ``ModelInferRequest`` with each setting as a tensor of one number or text, or a few.
 
         Raises InvalidRequest for a setting that the pipeline lacks or that cannot be converted.
         """
-        return _inference(self.pipeline, self.id, input_types(model_config), self.settings)
+        lengths = {tensor.name: tensor.dims[0] for tensor in model_config.input}
+        known = {name: (kind, lengths[name]) for name, kind in input_types(model_config).items()}
+        return _inference(self.pipeline, self.id, known, self.settings)
 
     def cancelling(self) -> Any:
         """A ``ModelInferRequest`` that stops this one.
@@ -51,7 +53,8 @@ class Request:
         It goes to the model that denoises, as the end of a stream does not reach models inside an
         ensemble (Triton 24.10).
         """
-        return _inference(f"{self.pipeline}_denoise", "", {"cancel": "BYTES"}, {"cancel": self.id})
+        known = {"cancel": ("BYTES", 1)}
+        return _inference(f"{self.pipeline}_denoise", "", known, {"cancel": self.id})
 
 
 def config(model: str) -> Any:
@@ -76,31 +79,46 @@ def about(model_config: Any) -> About:
 
 
 def _inference(
-    model: str, request_id: str, known: Mapping[str, str], tensors: Mapping[str, Setting]
+    model: str,
+    request_id: str,
+    known: Mapping[str, tuple[str, int]],
+    tensors: Mapping[str, Setting],
 ) -> Any:
+    """A ``ModelInferRequest``; ``known`` has the type and length of each of the model's inputs."""
     message = service_pb2.ModelInferRequest(model_name=model, id=request_id)
     for name, value in tensors.items():
         if name not in known:
             has = ", ".join(known)
             raise InvalidRequest(f"{name}: {model} has no such setting; it has {has}")
-        message.inputs.add(name=name, datatype=known[name], shape=[1])
-        message.raw_input_contents.append(_bytes(_convert(name, value, known[name])))
+        dtype, length = known[name]
+        message.inputs.add(name=name, datatype=dtype, shape=[length])
+        message.raw_input_contents.append(_bytes(_convert(name, value, dtype, length)))
     return message
 
 
-def _convert(name: str, value: Setting, dtype: str) -> npt.NDArray[Any]:
+def _convert(name: str, value: Setting, dtype: str, length: int) -> npt.NDArray[Any]:
     if dtype == "BYTES":
         return np.asarray([str(value).encode()], np.object_)
     try:
-        number: float = float(value) if dtype.startswith("FP") else int(value)
-        converted = np.asarray([number]).astype(triton_to_np_dtype(dtype))
-        if isinstance(number, int) and converted[0] != number:
+        numbers = [_number(item, dtype) for item in _items(value)]
+        converted = np.asarray(numbers).astype(triton_to_np_dtype(dtype))
+        if len(numbers) != length or (not dtype.startswith("FP") and any(converted != numbers)):
             raise OverflowError
         return converted
-    except (ValueError, OverflowError) as error:
-        raise InvalidRequest(
-            f"{name}: got {value!r}; a number of type {dtype} is needed"
-        ) from error
+    except (ValueError, OverflowError, TypeError) as error:
+        due = "a number" if length == 1 else f"{length} numbers separated by a comma,"
+        raise InvalidRequest(f"{name}: got {value!r}; {due} of type {dtype} is needed") from error
+
+
+def _items(value: Setting) -> Sequence[str | int | float]:
+    """A setting as a list: ``8,0`` and ``(8, 0)`` are two numbers."""
+    if isinstance(value, str):
+        return value.split(",")
+    return value if isinstance(value, Sequence) else [value]
+
+
+def _number(item: str | int | float, dtype: str) -> float:
+    return float(item) if dtype.startswith("FP") else int(item)
 
 
 def _bytes(values: npt.NDArray[Any]) -> bytes:

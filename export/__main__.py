@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from export import report
-from export.checkpoint import digest, open_checkpoint
+from export.checkpoint import digest
 from export.configs import REPOSITORY, write_committed
 from export.errors import CheckpointError, ExportError
 from export.libraries import LIBRARIES, compute_capability, load
+from export.sources import open_source
 from export.target import PRECISIONS, Target, is_finished
 from pipelines import PIPELINES
 
@@ -28,7 +29,23 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("pipeline", choices=sorted(PIPELINES), help="the family of the checkpoint")
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="a folder in the diffusers layout"
+        "--checkpoint",
+        required=True,
+        help="a folder in the diffusers layout, one .safetensors file as model sites publish SDXL "
+        "fine-tunes, or a repository on the Hugging Face Hub, such as stabilityai/sdxl-turbo",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FOLDER",
+        help="for one file: a diffusers folder with other configs and tokenizers than SDXL's own",
+    )
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:SCALE]",
+        help="a LoRA to fuse into the weights, at scale 1 unless given; may be repeated",
     )
     parser.add_argument(
         "--repository", type=Path, default=REPOSITORY, help="where to write (default: %(default)s)"
@@ -84,9 +101,9 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.target != "onnx":
         load(arguments.target)
         capability = compute_capability(arguments.target, arguments.compute_capability)
-    checkpoint = open_checkpoint(arguments.checkpoint, pipeline)
+    checkpoint = open_source(arguments.checkpoint, pipeline, arguments.config, arguments.lora)
     target = Target(checkpoint, arguments.repository, name, arguments.precision)
-    log.info("reading %s", checkpoint.folder)
+    log.info("reading %s", " with ".join(map(str, (checkpoint.origin, *checkpoint.loras))))
     _export_graphs(target, digest(checkpoint))
     print(report.table(report.read(target.prepare)))
     if capability is not None:

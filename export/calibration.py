@@ -69,13 +69,14 @@ class _Recorder:
     def _request(self, prompt: str, seed: int) -> Request:
         fields: dict[str, Array] = {
             "prompt": np.asarray([prompt.encode()], np.object_),
+            "negative_prompt": np.asarray([b""], np.object_),
             "steps": np.asarray([_STEPS], np.int32),
             "guidance_scale": np.asarray([_GUIDANCE], np.float32),
             "seed": np.asarray([seed], np.int64),
         }
-        ids, settings = self._prepare(fields, time.monotonic())
-        embeddings = encode(self._pipeline, ids, self._run)
-        rows = slots(self._pipeline, embeddings, settings.guidance_scale)
+        fed, settings = self._prepare(fields, time.monotonic())
+        embeddings = encode(self._pipeline, fed, self._run)
+        rows = slots(self._pipeline, embeddings, settings)
         return Request("", settings, rows, table(settings), send=_nobody, fail=_nobody)
 
     def _run(self, component: Component, feed: Feed) -> list[Array]:

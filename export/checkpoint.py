@@ -8,26 +8,46 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import CheckpointError
+from export.lora import Lora
 from export.weights import check_sizes, check_weights, read_json
 from pipelines import PIPELINES, schedules
 from pipelines.manifest import Sides
 from pipelines.spec import Component, Pipeline
+from pipelines.stable_diffusion import CLIP_SKIP
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 _MOST_BLOCKS = 8
+# The native side that the buckets of a pipeline are written for.
+_USUAL_SIDE = 1024
+_NO_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A diffusers folder that has everything its pipeline needs.
 
-    ``missing`` names the optional components that it does without.
+    ``missing`` names the optional components that it does without. If the weights are in one
+    ``file`` of the original layout, the folder gives configs and tokenizers alone. ``loras`` are
+    fused into the weights as they are loaded.
     """
 
     folder: Path
     pipeline: Pipeline
     missing: tuple[str, ...]
+    file: Path | None = None
+    loras: tuple[Lora, ...] = ()
+
+    @property
+    def origin(self) -> Path:
+        """The folder or file that holds the weights."""
+        return self.file or self.folder
+
+    def place(self, component: Component) -> str:
+        """Where a component's weights are, for messages."""
+        if self.file:
+            return f"{self.file} ({component.subfolder})"
+        return str(self.folder / component.subfolder)
 
     def setting(self, component: Component, key: str) -> Any:
         """One entry of a component's ``config.json``; CheckpointError if there is none."""
@@ -69,11 +89,8 @@ class Checkpoint:
     @property
     def sides(self) -> Sides:
         """Legal picture sides: the pipeline's range around the native side, as patches allow."""
-        size, patch, patches = (
-            self.integer(self.pipeline.denoiser, key)
-            for key in ("sample_size", "patch_size", "pos_embed_max_size")
-        )
-        native, multiple = size * self.vae_scale, patch * self.vae_scale
+        size = self.integer(self.pipeline.denoiser, "sample_size")
+        native, (multiple, patches) = size * self.vae_scale, self._grid
         low, high = (factor * native for factor in self.pipeline.limits.side_factors)
         sides = Sides(
             native=native,
@@ -84,17 +101,59 @@ class Checkpoint:
         if native % multiple or not sides.minimum <= native <= sides.maximum:
             raise CheckpointError(
                 f"{self.folder / self.pipeline.denoiser.subfolder / 'config.json'}: got "
-                f"sample_size={size}, patch_size={patch}, pos_embed_max_size={patches}, which do "
-                "not go together; download it again"
+                f"sample_size={size}, which is {native} pixels where multiples of {multiple} "
+                f"up to {sides.maximum} are possible; download it again"
             )
         return sides
 
+    @property
+    def _grid(self) -> tuple[int, int]:
+        """What sides in pixels are multiples of, and the greatest multiple that there can be."""
+        if self.pipeline.side_multiple:
+            return math.lcm(self.pipeline.side_multiple, self.vae_scale), _NO_LIMIT
+        patch, patches = (
+            self.integer(self.pipeline.denoiser, key)
+            for key in ("patch_size", "pos_embed_max_size")
+        )
+        return patch * self.vae_scale, patches
 
-def open_checkpoint(folder: Path, pipeline: Pipeline) -> Checkpoint:
+    @property
+    def buckets(self) -> tuple[tuple[int, int], ...]:
+        """The pipeline's buckets as heights and widths of this checkpoint.
+
+        Scaled to its native side and rounded to legal ones; of those that are then the same, one.
+        """
+        sides = self.sides
+
+        def scaled(side: int) -> int:
+            whole = round(side * sides.native / _USUAL_SIDE / sides.multiple) * sides.multiple
+            return min(max(whole, sides.minimum), sides.maximum)
+
+        found = [(scaled(height), scaled(width)) for height, width in self.pipeline.buckets]
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def largest_clip_skip(self) -> int:
+        """How many layers the encoder with the fewest can leave out beside its last."""
+        layers = [
+            self.integer(encoder, "num_hidden_layers")
+            for encoder in self.pipeline.encoders
+            if CLIP_SKIP in encoder.inputs
+        ]
+        return min(layers) - 1
+
+    @property
+    def zero_negative(self) -> bool:
+        """Whether an absent negative prompt becomes embeddings of zeros."""
+        index = read_json(self.folder / INDEX)
+        return bool(index.get("force_zeros_for_empty_prompt", self.pipeline.zero_negative))
+
+
+def open_checkpoint(folder: Path, pipeline: Pipeline, file: Path | None = None) -> Checkpoint:
     """Open ``folder`` as a checkpoint of ``pipeline``; raise CheckpointError if it is not one.
 
     Component folders, configs and the lengths of all weight files are checked; weights are not
-    read.
+    read. If they are in ``file``, the folder needs none.
     """
     if not folder.is_dir():
         raise CheckpointError(
@@ -110,8 +169,10 @@ def open_checkpoint(folder: Path, pipeline: Pipeline) -> Checkpoint:
     for component in pipeline.components:
         if component.name not in missing:
             _check_component(folder, component)
+            if file is None:
+                check_sizes(_config(folder, component), check_weights(folder / component.subfolder))
     _check_schedule(folder / SCHEDULER)
-    return Checkpoint(folder, pipeline, missing)
+    return Checkpoint(folder, pipeline, missing, file)
 
 
 def _check_schedule(path: Path) -> None:
@@ -144,9 +205,11 @@ def _check_component(folder: Path, component: Component) -> None:
                 f"{folder} lacks {component.name}: {folder / subfolder} should be there; "
                 "download the checkpoint again"
             )
-    config = folder / component.subfolder / "config.json"
-    read_json(config)
-    check_sizes(config, check_weights(config.parent))
+    read_json(_config(folder, component))
+
+
+def _config(folder: Path, component: Component) -> Path:
+    return folder / component.subfolder / "config.json"
 
 
 def digest(checkpoint: Checkpoint) -> str:
@@ -155,20 +218,25 @@ def digest(checkpoint: Checkpoint) -> str:
     A repository exported by an older exporter is therefore not taken for an up-to-date one.
     """
     total = hashlib.sha256()
-    for path in _sources(checkpoint):
-        total.update(f"{path.parent.name}/{path.name}\n".encode())
+    total.update(repr(checkpoint.pipeline).encode())
+    for name, path in _sources(checkpoint):
+        total.update(f"{name}\n".encode())
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
 
 
-def _sources(checkpoint: Checkpoint) -> Iterator[Path]:
+def _sources(checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:
+    """Each file with what it is for."""
     here = Path(__file__).parent
-    yield from sorted(here.glob("*.py"))
-    for module in ("spec", "manifest", checkpoint.pipeline.family):
-        yield here.parent / "pipelines" / f"{module}.py"
-    yield checkpoint.folder / INDEX
-    yield checkpoint.folder / SCHEDULER
+    files = [*sorted(here.glob("*.py"))]
+    files += [here.parent / "pipelines" / f"{module}.py" for module in ("spec", "manifest")]
+    files += [checkpoint.folder / INDEX, checkpoint.folder / SCHEDULER]
     for component in checkpoint.pipeline.components:
         for subfolder in filter(None, (component.subfolder, component.tokenizer)):
-            yield from sorted(p for p in (checkpoint.folder / subfolder).glob("*") if p.is_file())
+            files += sorted(p for p in (checkpoint.folder / subfolder).glob("*") if p.is_file())
+    if checkpoint.file:
+        files = [path for path in files if path.suffix != ".safetensors"]
+        yield "file", checkpoint.file
+    yield from ((f"{path.parent.name}/{path.name}", path) for path in files)
+    yield from ((f"lora {lora.scale}", lora.file) for lora in checkpoint.loras)

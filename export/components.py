@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
 from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
-from transformers import CLIPTextModelWithProjection, T5EncoderModel
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
+
+from export.errors import CheckpointError
 
 
 class Exportable(nn.Module, ABC):
@@ -23,22 +25,27 @@ class Exportable(nn.Module, ABC):
 class ClipText(Exportable):
     """A CLIP text encoder as SD3 and SDXL read it."""
 
-    def __init__(self, model: CLIPTextModelWithProjection) -> None:
-        """Wrap a text encoder that has a projection."""
+    def __init__(self, model: CLIPTextModel | CLIPTextModelWithProjection) -> None:
+        """Wrap a text encoder with or without a projection."""
         super().__init__()
         self.model = model
+        self.projects = isinstance(model, CLIPTextModelWithProjection)
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Random token ids."""
-        return (_ids(self.model.config.vocab_size, sizes),)
+        """Random token ids, and numbers of layers to skip."""
+        ids = _ids(self.model.config.vocab_size, sizes)
+        return ids, torch.randint(self.model.config.num_hidden_layers, (len(ids), 1))
 
-    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """The last layer but one (batch, tokens, hidden), and the projection (batch, pooled).
+    def forward(self, ids: Tensor, clip_skip: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """The last layer but one and ``clip_skip`` (batch, tokens, hidden), and any projection.
 
-        ``ids`` are (batch, tokens).
+        ``ids`` are (batch, tokens), ``clip_skip`` is (batch, 1), the projection (batch, pooled).
         """
         output = self.model(ids, output_hidden_states=True)
-        return output.hidden_states[-2], output.text_embeds
+        layers = torch.stack(output.hidden_states, dim=1)
+        kept = layers.shape[1] - 2 - clip_skip[:, 0]
+        hidden_states = layers[torch.arange(ids.shape[0]), kept]
+        return (hidden_states, output.text_embeds) if self.projects else hidden_states
 
 
 class T5Text(Exportable):
@@ -142,6 +149,65 @@ class Sd3Transformer(Exportable):
         return prediction
 
 
+class SdxlUnet(Exportable):
+    """SDXL's UNet, for latents of any size."""
+
+    def __init__(self, model: UNet2DConditionModel) -> None:
+        """Wrap the UNet; CheckpointError if it wants other inputs than SDXL's."""
+        super().__init__()
+        for option, (got, due) in _unet_options(model.config).items():
+            if got != due:
+                raise CheckpointError(
+                    f"the UNet has {option}={got!r} where SDXL's has {due!r}: it is another model's"
+                )
+        # diffusers hands on the sizes that skip connections have only where a side is no multiple
+        # of this power, and decides so while it is traced. No side is one of such a power.
+        model.num_upsamplers = _ALWAYS_HAND_ON
+        self.model = model
+
+    def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
+        """Random latents, timesteps, embeddings, pooled embeddings and picture sizes."""
+        config, batch = self.model.config, sizes["batch"]
+        pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        return (
+            torch.randn(batch, config.in_channels, sizes["height"], sizes["width"]),
+            1000 * torch.rand(batch),
+            torch.randn(batch, sizes["text"], config.cross_attention_dim),
+            torch.randn(batch, pooled),
+            torch.randint(2048, (batch, 6)).float(),
+        )
+
+    def forward(
+        self, latents: Tensor, timestep: Tensor, text: Tensor, text_embeds: Tensor, time_ids: Tensor
+    ) -> Tensor:
+        """The prediction at ``latents`` (batch, channels, height, width), in the same shape.
+
+        ``timestep`` (batch) is in [0, 1000]; ``text`` is (batch, text, hidden), ``text_embeds``
+        (batch, pooled), ``time_ids`` (batch, 6) in pixels.
+        """
+        prediction: Tensor = self.model(
+            latents,
+            timestep,
+            encoder_hidden_states=text,
+            added_cond_kwargs={"text_embeds": text_embeds, "time_ids": time_ids},
+            return_dict=False,
+        )[0]
+        return prediction
+
+
+_ALWAYS_HAND_ON = 30
+
+
+def _unet_options(config: Any) -> dict[str, tuple[Any, Any]]:
+    """What changes a UNet's inputs: what it is and what it is in SDXL."""
+    return {
+        "addition_embed_type": (config.addition_embed_type, "text_time"),
+        "class_embed_type": (config.class_embed_type, None),
+        "time_cond_proj_dim": (config.time_cond_proj_dim, None),
+        "in_channels": (config.in_channels, config.out_channels),
+    }
+
+
 class VaeDecoder(Exportable):
     """The decoder of an autoencoder, from the denoiser's latents to pictures."""
 
@@ -193,10 +259,12 @@ _TRANSFORMERS = {
 _DIFFUSERS = {"torch_dtype": torch.float32}
 
 ARCHITECTURES: dict[str, Architecture] = {
+    "CLIPTextModel": Architecture(CLIPTextModel, ClipText, _TRANSFORMERS),
     "CLIPTextModelWithProjection": Architecture(
         CLIPTextModelWithProjection, ClipText, _TRANSFORMERS
     ),
     "T5EncoderModel": Architecture(T5EncoderModel, T5Text, _TRANSFORMERS),
     "SD3Transformer2DModel": Architecture(SD3Transformer2DModel, Sd3Transformer, _DIFFUSERS),
+    "UNet2DConditionModel": Architecture(UNet2DConditionModel, SdxlUnet, _DIFFUSERS),
     "AutoencoderKL": Architecture(AutoencoderKL, VaeDecoder, _DIFFUSERS),
 }

@@ -51,7 +51,7 @@ def python_models(pipeline: Pipeline) -> tuple[PythonModel, ...]:
             role="prepare",
             purpose="Checks requests and turns their prompts into token ids.",
             inputs=pipeline.request,
-            outputs=(*pipeline.ids, SETTINGS),
+            outputs=(*pipeline.encoder_inputs, SETTINGS),
             decoupled=False,
         ),
         PythonModel(
@@ -94,9 +94,12 @@ def python_config(pipeline: Pipeline, name: str, model: PythonModel) -> pb.Model
 
 
 def request_parameter(pipeline: Pipeline, samplers: tuple[str, ...]) -> str:
-    """What a client may want to know before it asks: defaults, ranges and samplers, as JSON."""
+    """What a client may want to know before it asks: defaults, ranges and samplers, as JSON.
+
+    A setting without a default is one that a request may leave out and not send.
+    """
     fields = {
-        "defaults": asdict(pipeline.defaults),
+        "defaults": {k: v for k, v in asdict(pipeline.defaults).items() if v is not None},
         "ranges": asdict(pipeline.limits),
         "samplers": samplers,
     }

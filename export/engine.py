@@ -3,14 +3,14 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from export.errors import EngineError
 from export.libraries import LIBRARIES, load
-from export.profiles import Profile, Shape
+from export.profiles import Profiles, Shape, covering
 
 _LAYER = re.compile(r"^Name: .*?, LayerType: (\S+), .*Outputs: \[ ?(.*)\], TacticName", re.M)
 _DATATYPE = re.compile(r"Datatype: (\w+)")
@@ -29,10 +29,10 @@ class Built:
     seconds: float
 
 
-def build(name: str, graph: Path, profiles: Mapping[str, Profile], capability: str) -> Built:
+def build(name: str, graph: Path, profiles: Sequence[Profiles], capability: str) -> Built:
     """Build a strongly typed engine: every layer has the type that the graph gives it.
 
-    ``profiles`` has one entry per input; axes of one size are fixed in the engine. Raises
+    All ``profiles`` share the engine's weights; axes of one size in all of them are fixed. Raises
     EngineError with the library's own words.
     """
     trt, start = load(name), time.monotonic()
@@ -44,7 +44,11 @@ def build(name: str, graph: Path, profiles: Mapping[str, Profile], capability: s
         raise EngineError(f"{graph} cannot be read by {name}: {parser.get_error(0).desc()}")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.add_optimization_profile(_profile(builder, network, profiles))
+    for index in range(network.num_inputs):
+        tensor = network.get_input(index)
+        tensor.shape = covering(profiles, tensor.name)
+    for profile in profiles:
+        config.add_optimization_profile(_profile(builder, profile))
     if LIBRARIES[name].any_gpu:
         config.num_compute_capabilities = 1
         config.set_compute_capability(_enumerated(trt, name, capability), 0)
@@ -71,13 +75,10 @@ def _log(trt: Any) -> Any:
     return Log()
 
 
-def _profile(builder: Any, network: Any, profiles: Mapping[str, Profile]) -> Any:
+def _profile(builder: Any, shapes: Profiles) -> Any:
     built = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        tensor = network.get_input(index)
-        profile = profiles[tensor.name]
-        tensor.shape = profile.dims
-        built.set_shape(tensor.name, profile.minimum, profile.usual, profile.maximum)
+    for name, profile in shapes.items():
+        built.set_shape(name, profile.minimum, profile.usual, profile.maximum)
     return built
 
 

@@ -7,7 +7,7 @@ check`` holds them to the machine that it runs on.
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from export import configs
 from export.engine import Built, Layers, build
 from export.graph_config import engine_config
 from export.libraries import LIBRARIES, load
-from export.profiles import Profile, profiles
+from export.profiles import Profiles, profiles
 from export.target import GRAPH, Target
 from pipelines.manifest import Manifest
 from pipelines.spec import Component
@@ -45,7 +45,7 @@ class Engine:
     sha256: str
     bytes: int
     seconds: float
-    profiles: dict[str, dict[str, list[int]]]
+    profiles: list[dict[str, dict[str, list[int]]]]
     layers: Layers
 
     @property
@@ -109,9 +109,16 @@ def _wanted(
     }
 
 
-def _record_of(shapes: Mapping[str, Profile]) -> dict[str, Any]:
-    ends = {name: asdict(profile) for name, profile in shapes.items()}
-    return {"profiles": {n: {k: list(s) for k, s in end.items()} for n, end in ends.items()}}
+def _record_of(shapes: Sequence[Profiles]) -> dict[str, Any]:
+    return {
+        "profiles": [
+            {
+                name: {end: list(shape) for end, shape in asdict(profile).items()}
+                for name, profile in inputs.items()
+            }
+            for inputs in shapes
+        ]
+    }
 
 
 def _kept(target: Target, wanted: Mapping[str, Any]) -> Engine | None:
@@ -129,7 +136,7 @@ def _built(
     target: Target,
     component: Component,
     name: str,
-    shapes: Mapping[str, Profile],
+    shapes: Sequence[Profiles],
     wanted: Mapping[str, Any],
 ) -> Engine:
     capability, path = wanted["compute_capability"], target.repository / wanted["file"]
@@ -139,7 +146,7 @@ def _built(
     partial.write_bytes(built.plan)
     partial.rename(path)
     if LIBRARIES[name].config:
-        _write_config(target, component, LIBRARIES[name].config, built)
+        _write_config(target, component, LIBRARIES[name].config, built, len(shapes))
     return Engine(
         **wanted,
         sha256=_digest(path),
@@ -149,10 +156,12 @@ def _built(
     )
 
 
-def _write_config(target: Target, component: Component, config: str, built: Built) -> None:
+def _write_config(
+    target: Target, component: Component, config: str, built: Built, profiles: int
+) -> None:
     folder = target.model(component) / "configs"
     folder.mkdir(exist_ok=True)
-    text = configs.render(engine_config(component, target.name, built.shapes))
+    text = configs.render(engine_config(component, target.name, built.shapes, profiles))
     (folder / f"{config}.pbtxt").write_text(text)
 
 

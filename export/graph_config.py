@@ -29,9 +29,15 @@ def graph_config(component: Component, name: str, path: Path) -> pb.ModelConfig:
     return config
 
 
-def engine_config(component: Component, name: str, shapes: Shapes) -> pb.ModelConfig:
-    """The config of ``<name>_<component>``, served from an engine whose tensors have ``shapes``."""
-    return _config(component, name, "tensorrt", shapes)
+def engine_config(component: Component, name: str, shapes: Shapes, profiles: int) -> pb.ModelConfig:
+    """The config of ``<name>_<component>``, served from an engine whose tensors have ``shapes``.
+
+    Triton uses the first of an engine's ``profiles`` alone unless it is told of the others.
+    """
+    config = _config(component, name, "tensorrt", shapes)
+    if profiles > 1:
+        config.instance_group[0].profile.extend(map(str, range(profiles)))
+    return config
 
 
 def _config(component: Component, name: str, backend: str, shapes: Shapes) -> pb.ModelConfig:

@@ -49,6 +49,14 @@ ISLANDS: dict[str, tuple[Island, ...]] = {
         Island("model.time_text_embed.time_proj"),
         Island("*.net.0", ("Add", "Mul", "Pow", "Tanh")),
     ),
+    "unet": (
+        *_EVERYWHERE,
+        Island("*.norm?"),
+        Island("*.conv_norm_out"),
+        # Timesteps and sizes in pixels reach 1000 and more, where float16 knows halves at best.
+        Island("model.time_proj"),
+        Island("model.add_time_proj"),
+    ),
     # The residual stream of Stable Diffusion's decoders outgrows float16, and so does all that
     # reads it before it is normalized.
     "vae_decoder": (

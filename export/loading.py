@@ -1,7 +1,7 @@
 """Loads one component of a checkpoint, whole or not at all."""
 
 import logging
-from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -9,7 +9,9 @@ import transformers
 
 from export.checkpoint import INDEX, Checkpoint
 from export.components import ARCHITECTURES, Architecture, Exportable, ZeroText
+from export.conversion import Report, load_original
 from export.errors import CheckpointError, reason
+from export.fusion import fuse
 from export.weights import read_json, weights
 from pipelines.spec import Component
 
@@ -44,37 +46,47 @@ def _architecture(checkpoint: Checkpoint, component: Component) -> Architecture:
 
 
 def _read(checkpoint: Checkpoint, component: Component, architecture: Architecture) -> Exportable:
-    folder = checkpoint.folder / component.subfolder
+    place = checkpoint.place(component)
+    load_from = load_original if checkpoint.file else _load_folder
     try:
-        model, report = architecture.model.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            variant=weights(folder).variant,
-            **architecture.options,
-        )
+        model, report = load_from(checkpoint, component, architecture)
         for problem in ("missing", "unexpected", "mismatched"):
-            _refuse(problem, sorted(map(str, report[f"{problem}_keys"])), folder)
-        _refuse("not finite", _not_finite(model), folder)
+            _refuse(problem, sorted(map(str, report[f"{problem}_keys"])), place)
+        fuse(checkpoint, component, model)
+        _refuse("not finite", _not_finite(model), place)
         return architecture.wrap(model)
     except CheckpointError:
         raise
     except Exception as error:  # a damaged config can make both libraries raise anything
         raise CheckpointError(
-            f"{folder} cannot be loaded as {architecture.model.__name__}: {reason(error)}; "
+            f"{place} cannot be loaded as {architecture.model.__name__}: {reason(error)}; "
             "its weights and config.json should come from the same model"
         ) from error
+
+
+def _load_folder(
+    checkpoint: Checkpoint, component: Component, architecture: Architecture
+) -> tuple[Any, Report]:
+    folder = checkpoint.folder / component.subfolder
+    model, report = architecture.model.from_pretrained(
+        folder,
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+        variant=weights(folder).variant,
+        **architecture.options,
+    )
+    return model, report
 
 
 def _not_finite(model: torch.nn.Module) -> list[str]:
     return [name for name, value in model.named_parameters() if not value.isfinite().all()]
 
 
-def _refuse(problem: str, keys: list[str], folder: Path) -> None:
+def _refuse(problem: str, keys: list[str], place: str) -> None:
     if keys:
         raise CheckpointError(
-            f"{folder}: weights and config.json do not fit, {len(keys)} {problem}: "
+            f"{place}: weights and config.json do not fit, {len(keys)} {problem}: "
             f"{', '.join(keys[:3])}{', …' if len(keys) > 3 else ''}; both should come from the "
             "same model"
         )

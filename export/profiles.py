@@ -1,6 +1,6 @@
 """The shapes that an engine is built for: from the spec's ranges and the checkpoint's own sizes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,12 +9,12 @@ import onnx
 
 from export.target import GRAPH, Target
 from pipelines.conditioning import CONDITIONING
+from pipelines.decode import LARGEST_SHRINKING, shrinking
 from pipelines.manifest import Manifest
-from pipelines.spec import Component, Dim, Range, ensemble_name
+from pipelines.settings import resolve
+from pipelines.spec import Component, Dim, Pipeline, Range, Tensor, ensemble_name
 
 Shape = tuple[int, ...]
-# Previews are decoded from latents pooled by at most this much along a side.
-_LARGEST_POOLING = 4
 
 
 @dataclass(frozen=True)
@@ -25,29 +25,83 @@ class Profile:
     usual: Shape
     maximum: Shape
 
-    @property
-    def dims(self) -> Shape:
-        """The one shape that covers them all: -1 where they differ."""
-        pairs = zip(self.minimum, self.maximum, strict=True)
-        return tuple(low if low == high else -1 for low, high in pairs)
+
+Profiles = Mapping[str, Profile]
 
 
-def profiles(target: Target, manifest: Manifest, component: Component) -> dict[str, Profile]:
-    """The profile of each input of a component's graph, in units of the graph.
+def covering(profiles: Iterable[Profiles], name: str) -> Shape:
+    """The one shape that covers an input in all ``profiles``: -1 where it may differ."""
+    ends = [end for p in profiles for end in (p[name].minimum, p[name].maximum)]
+    return tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*ends, strict=True))
 
-    Texts have the one length that their tokenizers pad to.
+
+def profiles(target: Target, manifest: Manifest, component: Component) -> tuple[Profiles, ...]:
+    """The profiles of a component's graph, each with the shapes of every input.
+
+    Texts have the one length that their tokenizers pad to. Where latents go in, a checkpoint with
+    buckets gets one profile for each, whose sides are fixed.
     """
-    ranges = _ranges(target, manifest, component)
-    graph = _graph_dims(target, component)
-    return {
-        tensor.name: Profile(
-            *(
-                _shape(tensor.dims, graph[tensor.name], {k: getattr(r, end) for k, r in ranges})
-                for end in ("minimum", "usual", "maximum")
-            )
-        )
-        for tensor in component.inputs
+    pipeline, graph = target.checkpoint.pipeline, _graph_dims(target, component)
+    rows = component.max_batch or pipeline.ranges["batch"].maximum
+    sizes = {
+        "batch": Range(1, min(pipeline.ranges["batch"].usual, rows), rows),
+        "tokens": _only(manifest.tokens.get(component.name, 0)),
+        "text": _only(_text_length(target, manifest)),
     }
+    return tuple(
+        {
+            tensor.name: _profile(tensor, graph[tensor.name], sizes | sides)
+            for tensor in component.inputs
+        }
+        for sides in _sides(pipeline, manifest, component)
+    )
+
+
+def _profile(tensor: Tensor, graph: Shape, sizes: Mapping[str, Range]) -> Profile:
+    least, usual, greatest = (
+        _shape(tensor.dims, graph, {axis: getattr(size, end) for axis, size in sizes.items()})
+        for end in ("minimum", "usual", "maximum")
+    )
+    return Profile(least, usual, greatest)
+
+
+def _sides(
+    pipeline: Pipeline, manifest: Manifest, component: Component
+) -> Iterator[dict[str, Range]]:
+    """The height and width of latents in each profile; nothing for text encoders."""
+    if component in pipeline.encoders:
+        yield {}
+    elif manifest.buckets:
+        yield from _bucket_sides(manifest, previews=component == pipeline.decoder)
+    else:
+        sides, scale = manifest.sides, manifest.vae_scale
+        pooling = LARGEST_SHRINKING if component == pipeline.decoder else 1
+        latents = Range(
+            minimum=max(sides.minimum // scale // pooling, 1),
+            usual=sides.native // scale,
+            maximum=sides.maximum // scale,
+        )
+        yield {"height": latents, "width": latents}
+
+
+def _bucket_sides(manifest: Manifest, previews: bool) -> Iterator[dict[str, Range]]:
+    """Those of each bucket, and of all their previews together."""
+    scale = manifest.vae_scale
+    latents = [(height // scale, width // scale) for height, width in manifest.buckets]
+    for height, width in latents:
+        yield {"height": _only(height), "width": _only(width)}
+    if previews:
+        small = [(h // shrinking(h, w), w // shrinking(h, w)) for h, w in latents]
+        heights, widths = zip(*small, strict=True)
+        yield {"height": _spread(heights), "width": _spread(widths)}
+
+
+def _only(size: int) -> Range:
+    return Range(size, size, size)
+
+
+def _spread(sizes: Sequence[int]) -> Range:
+    return Range(min(sizes), sorted(sizes)[len(sizes) // 2], max(sizes))
 
 
 def _shape(named: tuple[Dim, ...], graph: Shape, sizes: Mapping[str, int]) -> Shape:
@@ -55,29 +109,6 @@ def _shape(named: tuple[Dim, ...], graph: Shape, sizes: Mapping[str, int]) -> Sh
     return tuple(
         sizes[dim] if isinstance(dim, str) else fixed
         for dim, fixed in zip(named, graph, strict=True)
-    )
-
-
-def _ranges(
-    target: Target, manifest: Manifest, component: Component
-) -> tuple[tuple[str, Range], ...]:
-    pipeline, sides = target.checkpoint.pipeline, manifest.sides
-    batch = pipeline.ranges["batch"]
-    rows = component.max_batch or batch.maximum
-    pooling = _LARGEST_POOLING if component == pipeline.decoder else 1
-    latents = Range(
-        minimum=max(sides.minimum // manifest.vae_scale // pooling, 1),
-        usual=sides.native // manifest.vae_scale,
-        maximum=sides.maximum // manifest.vae_scale,
-    )
-    tokens = manifest.tokens.get(component.name, 0)
-    text = _text_length(target, manifest)
-    return (
-        ("batch", Range(1, min(batch.usual, rows), rows)),
-        ("tokens", Range(tokens, tokens, tokens)),
-        ("text", Range(text, text, text)),
-        ("height", latents),
-        ("width", latents),
     )
 
 
@@ -91,7 +122,8 @@ def _text_length(target: Target, manifest: Manifest) -> int:
         for tensor in encoder.outputs:
             shape = _shape(tensor.dims, graph[tensor.name], sizes)
             blank[ensemble_name(role, encoder, tensor)] = np.zeros(shape, np.float32)
-    conditioning = CONDITIONING[pipeline.family](blank, "")
+    settings = resolve({}, pipeline, manifest, caps={}, arrived=0.0)
+    conditioning = CONDITIONING[pipeline.family](blank, "", settings)
     for tensor in pipeline.denoiser.inputs:
         if "text" in tensor.dims:
             return conditioning[tensor.name].shape[tensor.dims.index("text") - 1]

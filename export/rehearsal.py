@@ -40,15 +40,15 @@ def rehearse(checkpoint: Checkpoint) -> None:
     the others give, or gives anything but finite numbers.
     """
     pipeline = checkpoint.pipeline
-    ids, settings = _prepare(checkpoint)
+    fed, settings = _prepare(checkpoint)
     embeddings: dict[str, Array] = {}
     for encoder in pipeline.encoders:
-        tokens = ids[ensemble_name("", encoder, encoder.inputs[0])]
-        for tensor, value in zip(encoder.outputs, _run(checkpoint, encoder, tokens), strict=True):
+        inputs = [fed[ensemble_name("", encoder, tensor)] for tensor in encoder.inputs]
+        for tensor, value in zip(encoder.outputs, _run(checkpoint, encoder, *inputs), strict=True):
             embeddings[ensemble_name("", encoder, tensor)] = value
     shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in embeddings.items())
-    with _explained(f"{checkpoint.folder}: its text encoders do not go together ({shapes})"):
-        (conditioning,) = slots(pipeline, embeddings, settings.guidance_scale)
+    with _explained(f"{checkpoint.origin}: its text encoders do not go together ({shapes})"):
+        (conditioning,) = slots(pipeline, embeddings, settings)
     with _explained(f"{checkpoint.folder / SCHEDULER} cannot be served"):
         timestep = table(settings).timestep[:1].astype(np.float32)
     latents = np.zeros((1, *settings.latent_shape), np.float32)
@@ -59,7 +59,7 @@ def rehearse(checkpoint: Checkpoint) -> None:
 
 
 def _prepare(checkpoint: Checkpoint) -> tuple[dict[str, Array], Settings]:
-    """Token ids and settings of the request, as ``<name>_prepare`` will make them."""
+    """Encoder inputs and settings of the request, as ``<name>_prepare`` will make them."""
     with TemporaryDirectory() as scratch:
         folder, tokens = Path(scratch), {}
         (folder / TOKENIZERS).mkdir()
@@ -74,15 +74,15 @@ def _prepare(checkpoint: Checkpoint) -> tuple[dict[str, Array], Settings]:
 
 
 def _run(checkpoint: Checkpoint, component: Component, *inputs: Array) -> list[Array]:
-    folder, module = checkpoint.folder / component.subfolder, load(checkpoint, component)
-    with _explained(f"{folder} loads but does not run"), torch.inference_mode():
+    place, module = checkpoint.place(component), load(checkpoint, component)
+    with _explained(f"{place} loads but does not run"), torch.inference_mode():
         outputs = module(*map(torch.from_numpy, inputs))
         arrays = [
             output.numpy() for output in (outputs if len(component.outputs) > 1 else [outputs])
         ]
     if not all(np.isfinite(array).all() for array in arrays):
         raise CheckpointError(
-            f"{folder} gives values that are no finite numbers: its weights are damaged; "
+            f"{place} gives values that are no finite numbers: its weights are damaged; "
             "download it again"
         )
     return arrays
@@ -92,7 +92,7 @@ def _check_picture(checkpoint: Checkpoint, picture: Array) -> None:
     side = checkpoint.sides.native
     if picture.shape != (1, side, side, 3):
         raise CheckpointError(
-            f"{checkpoint.folder / checkpoint.pipeline.decoder.subfolder} makes pictures of shape "
+            f"{checkpoint.place(checkpoint.pipeline.decoder)} makes pictures of shape "
             f"{list(picture.shape[1:])} where {[side, side, 3]} is due; download the checkpoint "
             "again"
         )

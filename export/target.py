@@ -105,7 +105,8 @@ def describe(checkpoint: Checkpoint, name: str, tokens: dict[str, int]) -> Manif
     return Manifest(
         family=checkpoint.pipeline.family,
         name=name,
-        checkpoint=str(checkpoint.folder),
+        checkpoint=str(checkpoint.origin),
+        loras=tuple(map(str, checkpoint.loras)),
         precision=PRECISIONS[0],
         latent_channels=checkpoint.integer(checkpoint.pipeline.decoder, "latent_channels"),
         vae_scale=checkpoint.vae_scale,
@@ -114,6 +115,9 @@ def describe(checkpoint: Checkpoint, name: str, tokens: dict[str, int]) -> Manif
         tokens=tokens,
         missing=checkpoint.missing,
         graphs={},
+        buckets=checkpoint.buckets,
+        largest_clip_skip=checkpoint.largest_clip_skip,
+        zero_negative=checkpoint.zero_negative,
     )
 
 

@@ -13,8 +13,9 @@ _HEADER_LENGTH_BYTES = 8
 _STEMS = ("diffusion_pytorch_model", "model")
 _VARIANTS = (None, "fp16")
 _DTYPES = {"F64", "F32", "F16", "BF16"}
-# An index that old versions of transformers stored among CLIP's weights, and nobody reads.
-_NO_WEIGHT = "position_ids"
+# An index that old versions of transformers stored among CLIP's weights, and a trainer's count;
+# nobody reads them.
+_NO_WEIGHTS = ("position_ids", "num_updates")
 # Of a config's numbers none is greater than this many times the longest side of a weight.
 _SLACK = 16
 
@@ -88,21 +89,28 @@ def check_weights(folder: Path) -> Shapes:
     """
     shapes: Shapes = {}
     for path in weights(folder).files:
-        _check_length(path)
-        try:
-            with safe_open(path, framework="np") as file:
-                for name in file.keys():  # noqa: SIM118
-                    tensor = file.get_slice(name)
-                    _check_dtype(path, name, tensor.get_dtype())
-                    shapes[name] = tuple(tensor.get_shape())
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is corrupt ({error}); download it again") from error
+        shapes |= check_file(path)
+    return shapes
+
+
+def check_file(path: Path) -> Shapes:
+    """The shapes of the weights in one file by name; CheckpointError as in ``check_weights``."""
+    _check_length(path)
+    shapes: Shapes = {}
+    try:
+        with safe_open(path, framework="np") as file:
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_slice(name)
+                _check_dtype(path, name, tensor.get_dtype())
+                shapes[name] = tuple(tensor.get_shape())
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is corrupt ({error}); download it again") from error
     return shapes
 
 
 def _check_dtype(path: Path, name: str, dtype: str) -> None:
     """Refuse quantized weights, which both libraries would take for plain numbers."""
-    if dtype not in _DTYPES and not name.endswith(_NO_WEIGHT):
+    if dtype not in _DTYPES and not name.endswith(_NO_WEIGHTS):
         raise CheckpointError(
             f"{path}: {name} is stored as {dtype}; allowed are {', '.join(sorted(_DTYPES))}"
         )

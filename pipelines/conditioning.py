@@ -4,14 +4,15 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from pipelines.settings import Array
+from pipelines.fields import Array
+from pipelines.settings import Settings
 from pipelines.spec import Component, Pipeline, ensemble_name
 
 # What one slot of the batch feeds the denoiser beside latents and timestep, without batch dim.
 Conditioning = dict[str, Array]
 
 
-def sd3(embeddings: Mapping[str, Array], role: str) -> Conditioning:
+def sd3(embeddings: Mapping[str, Array], role: str, settings: Settings) -> Conditioning:
     """Put SD3's embeddings together as StableDiffusion3Pipeline.encode_prompt does.
 
     CLIP-L and CLIP-G stand side by side, padded with zeros to T5's width, T5's tokens after
@@ -30,33 +31,56 @@ def sd3(embeddings: Mapping[str, Array], role: str) -> Conditioning:
     }
 
 
-CONDITIONING: dict[str, Callable[[Mapping[str, Array], str], Conditioning]] = {"sd3": sd3}
+def sdxl(embeddings: Mapping[str, Array], role: str, settings: Settings) -> Conditioning:
+    """Put SDXL's embeddings together as StableDiffusionXLPipeline does.
+
+    CLIP-L and CLIP-G stand side by side; only CLIP-G is pooled. An absent negative prompt is zeros
+    if the checkpoint says so. Returns ``encoder_hidden_states`` (tokens, width), ``text_embeds``
+    (pooled,) and ``time_ids`` (6,), which both prompts share.
+    """
+    clips = [embeddings[f"{role}{encoder}_hidden_states"][0] for encoder in ("clip_l", "clip_g")]
+    hidden, pooled = np.concatenate(clips, axis=-1), embeddings[f"{role}clip_g_pooled"][0]
+    if role and settings.zero_negative:
+        hidden, pooled = np.zeros_like(hidden), np.zeros_like(pooled)
+    return {
+        "encoder_hidden_states": hidden,
+        "text_embeds": pooled,
+        "time_ids": np.asarray(settings.time_ids, np.float32),
+    }
+
+
+CONDITIONING: dict[str, Callable[[Mapping[str, Array], str, Settings], Conditioning]] = {
+    "sd3": sd3,
+    "sdxl": sdxl,
+    "sdxl_turbo": sdxl,
+}
 
 
 def slots(
-    pipeline: Pipeline, embeddings: Mapping[str, Array], guidance_scale: float
+    pipeline: Pipeline, embeddings: Mapping[str, Array], settings: Settings
 ) -> tuple[Conditioning, ...]:
     """Each row that a picture takes in a denoiser call.
 
     Negative and positive with guidance above 1, the positive alone without.
     """
-    roles = ("negative_", "") if guidance_scale > 1 else ("",)
-    return tuple(CONDITIONING[pipeline.family](embeddings, role) for role in roles)
+    roles = ("negative_", "") if settings.guidance_scale > 1 else ("",)
+    return tuple(CONDITIONING[pipeline.family](embeddings, role, settings) for role in roles)
 
 
 def encode(
     pipeline: Pipeline,
-    ids: Mapping[str, Array],
+    inputs: Mapping[str, Array],
     run: Callable[[Component, dict[str, Array]], list[Array]],
 ) -> dict[str, Array]:
     """Embeddings by the name that they have between the models: what the ensemble's steps do.
 
-    ``ids`` are those of ``prepare``; ``run`` gives a component's outputs in the spec's order.
+    ``inputs`` are those that ``prepare`` gives; ``run`` gives a component's outputs in the spec's
+    order.
     """
     embeddings = {}
     for role, encoder in pipeline.encodings():
-        tokens = ids[ensemble_name(role, encoder, encoder.inputs[0])]
-        outputs = run(encoder, {encoder.inputs[0].name: tokens})
+        feed = {t.name: inputs[ensemble_name(role, encoder, t)] for t in encoder.inputs}
+        outputs = run(encoder, feed)
         for tensor, value in zip(encoder.outputs, outputs, strict=True):
             embeddings[ensemble_name(role, encoder, tensor)] = value
     return embeddings

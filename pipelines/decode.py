@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.events import Event
-from pipelines.settings import Array
+from pipelines.fields import Array
 from pipelines.spec import Pipeline
 
 Float32 = npt.NDArray[np.float32]
@@ -12,6 +12,17 @@ _EMPTY = np.zeros((0, 0, 3), np.uint8)
 _PREVIEW_FACTORS = (4, 2, 1)
 # Decoders have seen no fewer latents than this on a side; from 2 x 2 they make nothing to look at.
 _LEAST_PREVIEW_SIDE = 8
+LARGEST_SHRINKING = max(_PREVIEW_FACTORS)
+
+
+def shrinking(height: int, width: int) -> int:
+    """By how much the sides of a preview's latents are divided."""
+    return next(
+        n
+        for n in _PREVIEW_FACTORS
+        if n == 1
+        or (height % n == 0 and width % n == 0 and min(height, width) >= n * _LEAST_PREVIEW_SIDE)
+    )
 
 
 def shrink(latents: Float32) -> Float32:
@@ -21,12 +32,7 @@ def shrink(latents: Float32) -> Float32:
     of the work.
     """
     channels, height, width = latents.shape
-    factor = next(
-        n
-        for n in _PREVIEW_FACTORS
-        if n == 1
-        or (height % n == 0 and width % n == 0 and min(height, width) >= n * _LEAST_PREVIEW_SIDE)
-    )
+    factor = shrinking(height, width)
     squares = latents.reshape(channels, height // factor, factor, width // factor, factor)
     means: Float32 = squares.mean(axis=(2, 4), dtype=np.float32)
     return means

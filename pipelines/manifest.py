@@ -23,10 +23,16 @@ class Sides:
 class Manifest:
     """An exported checkpoint.
 
+    ``checkpoint`` is the folder or file that it was made from, ``loras`` what was fused into it, as
+    ``file:scale``.
+
     ``vae_scale`` is pixels per latent along a side. ``schedule`` is the diffusers scheduler's
     config. ``tokens`` maps each text encoder to its sequence length, ``missing`` names the
     optional encoders that the checkpoint lacks, ``graphs`` maps each component to the SHA-256 of
-    its graph and weights, and ``source`` is the SHA-256 of the checkpoint and its exporter.
+    its graph and weights. ``buckets`` are the only heights and widths in pixels that are served;
+    without any, every size within ``sides`` is. ``largest_clip_skip`` is how many layers of CLIP a
+    request may leave out, ``zero_negative`` whether an absent negative prompt becomes embeddings of
+    zeros, and ``source`` the SHA-256 of the checkpoint and its exporter.
     """
 
     family: str
@@ -40,7 +46,11 @@ class Manifest:
     tokens: dict[str, int]
     missing: tuple[str, ...]
     graphs: dict[str, str]
+    buckets: tuple[tuple[int, int], ...] = ()
+    largest_clip_skip: int = 0
+    zero_negative: bool = False
     source: str = ""
+    loras: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` into the folder of ``<name>_prepare``."""
@@ -52,4 +62,6 @@ class Manifest:
         fields = json.loads((folder / FILE).read_text())
         fields["sides"] = Sides(**fields["sides"])
         fields["missing"] = tuple(fields["missing"])
+        fields["loras"] = tuple(fields.get("loras", ()))
+        fields["buckets"] = tuple((height, width) for height, width in fields["buckets"])
         return Manifest(**fields)

@@ -1,4 +1,4 @@
-"""Request in, token ids out."""
+"""Request in, what the text encoders are given out."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,13 +8,14 @@ import numpy as np
 
 from pipelines import caps
 from pipelines.errors import InvalidRequest
+from pipelines.fields import Array, text
 from pipelines.manifest import TOKENIZERS, Manifest
-from pipelines.settings import Array, Settings, resolve, text
+from pipelines.settings import Settings, resolve
 from pipelines.spec import Component, Pipeline, ensemble_name
 
 
 class Preparer:
-    """Turns request tensors into token ids and settings for one exported checkpoint."""
+    """Turns request tensors into encoder inputs and settings for one exported checkpoint."""
 
     def __init__(self, pipeline: Pipeline, folder: Path) -> None:
         """Read the manifest and tokenizers in ``folder``, the folder of ``<name>_prepare``."""
@@ -32,7 +33,7 @@ class Preparer:
     def __call__(
         self, inputs: Mapping[str, Array], arrived: float
     ) -> tuple[dict[str, Array], Settings]:
-        """Token ids by tensor name, int64 of shape (1, tokens), and the settings.
+        """The encoders' inputs by name, int64 with a batch dim of 1, and the settings.
 
         ``arrived`` is seconds on the monotonic clock. Raises InvalidRequest.
         """
@@ -42,27 +43,33 @@ class Preparer:
         if not prompt.strip():
             got = repr(prompt) if "prompt" in inputs else "none"
             raise InvalidRequest(f"prompt: got {got}; say what the picture should show")
-        negative = text(inputs, "negative_prompt", self.pipeline.defaults.negative_prompt, longest)
-        notes = [_missing_note(name) for name in self.manifest.missing]
-        ids: dict[str, Array] = {}
+        absent = self.pipeline.defaults.negative_prompt or ""
+        negative = text(inputs, "negative_prompt", absent, longest)
+        notes = [*settings.notes, *map(_missing_note, self.manifest.missing)]
+        fed: dict[str, Array] = {}
         for role, words in (("", prompt), ("negative_", negative)):
             cut = [
                 encoder.name
                 for encoder in self.pipeline.encoders
-                if self._tokenize(role, encoder, words, ids)
+                if self._tokenize(role, encoder, words, fed)
             ]
             if cut:
                 notes.append(self._cut_note(f"{role}prompt", cut))
-        return ids, replace(settings, notes=tuple(notes))
+        for role, encoder in self.pipeline.encodings():
+            for tensor in encoder.inputs[1:]:
+                # diffusers leaves out layers for the prompt alone.
+                value = 0 if role else getattr(settings, tensor.name)
+                fed[ensemble_name(role, encoder, tensor)] = np.full((1, 1), value, np.int64)
+        return fed, replace(settings, notes=tuple(notes))
 
-    def _tokenize(self, role: str, encoder: Component, words: str, ids: dict[str, Array]) -> bool:
-        """Add an encoder's ids to ``ids``; true if some of the words did not fit."""
+    def _tokenize(self, role: str, encoder: Component, words: str, fed: dict[str, Array]) -> bool:
+        """Add an encoder's ids to ``fed``; true if some of the words did not fit."""
         name = ensemble_name(role, encoder, encoder.inputs[0])
         if encoder.name in self.manifest.missing:
-            ids[name] = np.zeros((1, self.manifest.tokens[encoder.name]), np.int64)
+            fed[name] = np.zeros((1, self.manifest.tokens[encoder.name]), np.int64)
             return False
         encoding = self._tokenizers[encoder.name].encode(words)
-        ids[name] = np.asarray([encoding.ids], np.int64)
+        fed[name] = np.asarray([encoding.ids], np.int64)
         return bool(encoding.overflowing)
 
     def _cut_note(self, field: str, encoders: list[str]) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.settings import Array
+from pipelines.fields import Array
 
 _LONGEST_TEXT = 1000
+_MOST_VALUES = 4
 _PROMPTS = ("prompt", "negative_prompt")
 
 Record = dict[str, Any]
@@ -45,11 +46,15 @@ def _path() -> str | None:
     return os.environ.get("STEPWISE_REQUEST_LOG") or None
 
 
-def _plain(value: Array) -> str | int | float | None:
-    """A request tensor's one value as JSON has it."""
-    if value.size != 1:
+def _plain(value: Array) -> Any:
+    """A request tensor as JSON has it: its one value, or a list of a few."""
+    if not 1 <= value.size <= _MOST_VALUES:
         return f"{value.dtype} of shape {list(value.shape)}"
-    item = value.reshape(-1)[0]
+    items = [_plain_item(item) for item in value.reshape(-1)]
+    return items[0] if len(items) == 1 else items
+
+
+def _plain_item(item: Any) -> str | int | float:
     if isinstance(item, bytes):
         return item.decode(errors="backslashreplace")[:_LONGEST_TEXT]
     number: int | float = item.item()

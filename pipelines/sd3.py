@@ -10,35 +10,19 @@ from pipelines.spec import (
     Tensor,
     pictures,
 )
-
-_TOKENS = (Tensor("ids", "INT64", ("batch", "tokens")),)
-
-
-def _clip(name: str, suffix: str) -> Component:
-    return Component(
-        name=name,
-        subfolder=f"text_encoder{suffix}",
-        tokenizer=f"tokenizer{suffix}",
-        inputs=_TOKENS,
-        outputs=(
-            Tensor("hidden_states", "FP32", ("batch", "tokens", -1)),
-            Tensor("pooled", "FP32", ("batch", -1)),
-        ),
-        max_batch=8,
-    )
-
+from pipelines.stable_diffusion import REQUEST, TOKENS, VAE_DECODER, clip
 
 SD3 = Pipeline(
     family="sd3",
     diffusers_class="StableDiffusion3Pipeline",
     encoders=(
-        _clip("clip_l", ""),
-        _clip("clip_g", "_2"),
+        clip("clip_l", ""),
+        clip("clip_g", "_2"),
         Component(
             name="t5",
             subfolder="text_encoder_3",
             tokenizer="tokenizer_3",
-            inputs=_TOKENS,
+            inputs=(TOKENS,),
             outputs=(Tensor("hidden_states", "FP32", ("batch", "tokens", -1)),),
             max_batch=8,
             optional=True,
@@ -55,26 +39,8 @@ SD3 = Pipeline(
         ),
         outputs=(Tensor("prediction", "FP32", ("batch", -1, "height", "width")),),
     ),
-    decoder=Component(
-        name="vae_decoder",
-        subfolder="vae",
-        inputs=(Tensor("latents", "FP32", ("batch", -1, "height", "width")),),
-        outputs=(Tensor("image", "UINT8", ("batch", "image_height", "image_width", 3)),),
-        max_batch=4,
-    ),
-    request=(
-        # An ensemble that lacks a required input answers nothing; prepare says what is missing.
-        Tensor("prompt", "BYTES", (1,), optional=True),
-        Tensor("negative_prompt", "BYTES", (1,), optional=True),
-        Tensor("steps", "INT32", (1,), optional=True),
-        Tensor("guidance_scale", "FP32", (1,), optional=True),
-        Tensor("sampler", "BYTES", (1,), optional=True),
-        Tensor("seed", "INT64", (1,), optional=True),
-        Tensor("num_images", "INT32", (1,), optional=True),
-        Tensor("height", "INT32", (1,), optional=True),
-        Tensor("width", "INT32", (1,), optional=True),
-        *SERVING,
-    ),
+    decoder=VAE_DECODER,
+    request=(*REQUEST, *SERVING),
     response=pictures(Tensor("image", "UINT8", (-1, -1, 3))),
     defaults=Defaults(steps=28, guidance_scale=7.0, sampler="euler"),
     limits=Limits(

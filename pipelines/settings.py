@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy.typing as npt
-
 from pipelines.errors import InvalidRequest
-from pipelines.manifest import Manifest, Sides
+from pipelines.fields import Array, integer, integers, text
+from pipelines.manifest import Manifest
 from pipelines.samplers import SAMPLERS, table
 from pipelines.schedules import SamplerError
-from pipelines.spec import Pipeline
+from pipelines.sizes import Size, picture_size
+from pipelines.spec import Limits, Pipeline
 
-Array = npt.NDArray[Any]
 # A drawn seed is short enough to be read out and typed again.
 _SEED_BITS = 32
 _LARGEST_SEED = 2**63 - 1
@@ -28,9 +27,12 @@ class Settings:
 
     ``height`` and ``width`` are pixels, ``latent_shape`` is (channels, height, width) of the
     latents; ``batch_cap`` is how many rows a denoiser call of this size may have; ``schedule`` is
-    the checkpoint's scheduler config. ``arrived`` and ``deadline`` are seconds on the machine's
-    monotonic clock. ``priority`` is 0 for the highest. ``asked`` is the request as it came, for
-    the log.
+    the checkpoint's scheduler config. ``time_ids`` are what SDXL is told of a picture beside its
+    prompt: original size, crop and target size, vertical before horizontal. ``clip_skip`` counts
+    the layers of CLIP that the prompt goes without beside the last. With ``zero_negative`` there
+    is no negative prompt, and its embeddings are zeros. ``arrived`` and ``deadline`` are seconds on
+    the machine's monotonic clock. ``priority`` is 0 for the highest. ``asked`` is the request as it
+    came, for the log.
     """
 
     steps: int
@@ -41,6 +43,9 @@ class Settings:
     height: int
     width: int
     latent_shape: tuple[int, int, int]
+    time_ids: tuple[int, ...]
+    clip_skip: int
+    zero_negative: bool
     batch_cap: int
     schedule: dict[str, Any]
     arrived: float
@@ -66,6 +71,7 @@ class Settings:
         try:
             fields = json.loads(text)
             fields["latent_shape"] = tuple(fields["latent_shape"])
+            fields["time_ids"] = tuple(fields["time_ids"])
             fields["notes"] = tuple(fields["notes"])
             return Settings(**fields)
         except (ValueError, TypeError, KeyError) as error:
@@ -84,17 +90,16 @@ def resolve(
 ) -> Settings:
     """Check every setting of a request and fill in those that are absent.
 
-    ``inputs`` holds the request tensors that were sent, each of shape (1,); ``caps`` gives the
+    ``inputs`` holds the request tensors that were sent, in the spec's shapes; ``caps`` gives the
     batch cap of sizes such as "64x64" that have one of their own. Raises InvalidRequest naming
     the field, what was got and what is allowed.
     """
     defaults, limits = pipeline.defaults, pipeline.limits
-    num_images = _integer(inputs, "num_images", defaults.num_images, limits.num_images)
-    height = _side(inputs, "height", manifest.sides)
-    width = _side(inputs, "width", manifest.sides)
+    num_images = integer(inputs, "num_images", defaults.num_images, limits.num_images)
+    (height, width), notes = picture_size(inputs, manifest)
     scale = manifest.vae_scale
     longest = limits.deadline_ms[1]
-    steps = _integer(inputs, "steps", defaults.steps, limits.steps)
+    steps = integer(inputs, "steps", defaults.steps, limits.steps)
     return Settings(
         steps=steps,
         guidance_scale=_guidance(inputs, defaults.guidance_scale, limits.guidance_scale),
@@ -104,39 +109,27 @@ def resolve(
         height=height,
         width=width,
         latent_shape=(manifest.latent_channels, height // scale, width // scale),
+        time_ids=_time_ids(inputs, (height, width), limits),
+        clip_skip=integer(inputs, "clip_skip", 0, (0, manifest.largest_clip_skip)),
+        zero_negative=manifest.zero_negative and "negative_prompt" not in inputs,
         batch_cap=caps.get(f"{height}x{width}", pipeline.slots),
         schedule=manifest.schedule,
         arrived=arrived,
-        deadline=arrived + _integer(inputs, "deadline_ms", longest, limits.deadline_ms) / 1000,
-        preview_every=_integer(inputs, "preview_every", 0, limits.preview_every),
-        priority=_integer(inputs, "priority", DEFAULT_PRIORITY, limits.priority),
+        deadline=arrived + integer(inputs, "deadline_ms", longest, limits.deadline_ms) / 1000,
+        preview_every=integer(inputs, "preview_every", 0, limits.preview_every),
+        priority=integer(inputs, "priority", DEFAULT_PRIORITY, limits.priority),
         client=text(inputs, "client", "", limits.client_bytes),
+        notes=notes,
     )
 
 
-def text(inputs: Mapping[str, Array], name: str, default: str, longest: int) -> str:
-    """A text field as UTF-8, at most ``longest`` bytes; ``default`` if it is absent."""
-    if name not in inputs:
-        return default
-    data = inputs[name][0]
-    if len(data) > longest:
-        raise InvalidRequest(f"{name}: got {len(data)} bytes; at most {longest} are allowed")
-    try:
-        return str(bytes(data), "utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidRequest(
-            f"{name}: got bytes that are not UTF-8 (0x{data[error.start]:02x} at position "
-            f"{error.start}); send UTF-8 text"
-        ) from error
-
-
-def _integer(inputs: Mapping[str, Array], name: str, default: int, allowed: tuple[int, int]) -> int:
-    if name not in inputs:
-        return default
-    value, (low, high) = int(inputs[name][0]), allowed
-    if not low <= value <= high:
-        raise InvalidRequest(f"{name}: got {value}; allowed are {low} to {high}")
-    return value
+def _time_ids(inputs: Mapping[str, Array], size: Size, limits: Limits) -> tuple[int, ...]:
+    """SDXL's micro-conditioning (arXiv 2307.01952, section 2.2), with diffusers' defaults."""
+    return (
+        *integers(inputs, "original_size", size, limits.pixels),
+        *integers(inputs, "crop", (0, 0), limits.pixels),
+        *integers(inputs, "target_size", size, limits.pixels),
+    )
 
 
 def _guidance(inputs: Mapping[str, Array], default: float, allowed: tuple[float, float]) -> float:
@@ -173,18 +166,3 @@ def _seed(inputs: Mapping[str, Array], num_images: int) -> int:
             f"allowed are seeds up to {_LARGEST_SEED - num_images + 1}"
         )
     return seed
-
-
-def _side(inputs: Mapping[str, Array], name: str, sides: Sides) -> int:
-    """A picture's height or width in pixels."""
-    if name not in inputs:
-        return sides.native
-    value = int(inputs[name][0])
-    if value % sides.multiple or not sides.minimum <= value <= sides.maximum:
-        nearest = round(value / sides.multiple) * sides.multiple
-        nearest = min(max(nearest, sides.minimum), sides.maximum)
-        raise InvalidRequest(
-            f"{name}: got {value}; allowed are multiples of {sides.multiple} from "
-            f"{sides.minimum} to {sides.maximum}; the nearest is {nearest}"
-        )
-    return value

@@ -40,7 +40,8 @@ class Component:
     """One graph of a checkpoint, served as ``<pipeline>_<name>``.
 
     ``subfolder`` is its place in a diffusers checkpoint, ``tokenizer`` that of its tokenizer if
-    it is a text encoder. ``max_batch`` is how many requests Triton may batch for it; 0 leaves
+    it is a text encoder; the first input of one is token ids, and further ones are named after
+    settings. ``max_batch`` is how many requests Triton may batch for it; 0 leaves
     batching to the caller, who then passes any batch. An ``optional`` one may be missing.
     """
 
@@ -55,12 +56,15 @@ class Component:
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a request gets for the settings that it leaves out."""
+    """What a request gets for the settings that it leaves out.
+
+    ``negative_prompt`` is None where an absent one is not the same as an empty one.
+    """
 
     steps: int
     guidance_scale: float
     sampler: str
-    negative_prompt: str = ""
+    negative_prompt: str | None = ""
     num_images: int = 1
 
 
@@ -69,7 +73,7 @@ class Limits:
     """The settings that a request may ask for; both ends included.
 
     Sides are given by the checkpoint's own native side: ``side_factors`` multiplies it. The
-    longest deadline is that of requests that name none.
+    longest deadline is that of requests that name none. ``pixels`` are those of micro-conditioning.
     """
 
     steps: tuple[int, int]
@@ -81,6 +85,7 @@ class Limits:
     deadline_ms: tuple[int, int] = (1, 600_000)
     priority: tuple[int, int] = (0, 2)
     client_bytes: int = 64
+    pixels: tuple[int, int] = (0, 16384)
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,11 @@ class Pipeline:
     ``ranges`` gives each dynamic axis its sizes; latent sides are in units of the native side
     and therefore not among them. ``slots`` is how many rows one denoiser call may have;
     ``capacity`` is how many pictures may run or wait on one server.
+
+    Sides in pixels are multiples of ``side_multiple``; 0 is for those that the denoiser's patches
+    have. ``buckets`` are the heights and widths that are served, for a native side of 1024 pixels;
+    without any, every side within the limits is. ``zero_negative`` is whether an absent negative
+    prompt becomes embeddings of zeros in a checkpoint that does not say.
     """
 
     family: str
@@ -104,6 +114,9 @@ class Pipeline:
     ranges: Mapping[str, Range]
     slots: int
     capacity: int = 256
+    side_multiple: int = 0
+    buckets: tuple[tuple[int, int], ...] = ()
+    zero_negative: bool = False
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -111,11 +124,12 @@ class Pipeline:
         return (*self.encoders, self.denoiser, self.decoder)
 
     @property
-    def ids(self) -> tuple[Tensor, ...]:
-        """Token ids as they leave ``prepare``: one per encoder for either prompt."""
+    def encoder_inputs(self) -> tuple[Tensor, ...]:
+        """What leaves ``prepare`` for the encoders, for either prompt: token ids first."""
         return tuple(
-            Tensor(ensemble_name(role, encoder, encoder.inputs[0]), "INT64", (1, "tokens"))
+            Tensor(ensemble_name(role, encoder, tensor), tensor.dtype, (1, *tensor.dims[1:]))
             for role, encoder in self.encodings()
+            for tensor in encoder.inputs
         )
 
     @property

@@ -20,13 +20,14 @@ from pipelines.conditioning import Conditioning, slots
 from pipelines.decode import response
 from pipelines.errors import InvalidRequest, ModelFailed, RequestError, Unavailable
 from pipelines.events import Event
+from pipelines.fields import Array, text
 from pipelines.inflight.batcher import Batcher
 from pipelines.inflight.hangups import HangUps
 from pipelines.inflight.loop import Loop
 from pipelines.inflight.request import Float32, Request, Summary, table
 from pipelines.metrics import Metrics
 from pipelines.prepare import Preparer
-from pipelines.settings import Array, Settings, text
+from pipelines.settings import Settings
 from pipelines.spec import CANCEL, EVENT, LATENTS, SETTINGS, Tensor
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ _FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
 class Prepare:
-    """``<name>_prepare``: request tensors in, token ids and settings out."""
+    """``<name>_prepare``: request tensors in, encoder inputs and settings out."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the manifest, the batch caps and the tokenizers beside this model."""
@@ -54,14 +55,14 @@ class Prepare:
         inputs = _unpack(request)
         asked = request_log.asked(inputs)
         try:
-            ids, settings = self._prepare(inputs, time.monotonic())
+            fed, settings = self._prepare(inputs, time.monotonic())
         except Exception as error:
             refused = _as_request_error(error)
             described = {"id": request.request_id(), "pipeline": self._name, "asked": asked}
             request_log.write({**described, "outcome": refused.code, "error": str(refused)})
             return _failure(refused)
         line = np.asarray([replace(settings, asked=asked).to_json().encode()], np.object_)
-        return _pack({**ids, SETTINGS.name: line})
+        return _pack({**fed, SETTINGS.name: line})
 
 
 class Denoise:
@@ -143,7 +144,7 @@ class Denoise:
             # An empty id cannot be cancelled; it still must not be another request's.
             id=request_id or uuid.uuid4().hex,
             settings=settings,
-            slots=slots(self._pipeline, inputs, settings.guidance_scale),
+            slots=slots(self._pipeline, inputs, settings),
             table=table(settings),
             send=send,
             fail=fail,

@@ -49,6 +49,7 @@ SAMPLERS = {
     "euler_exponential": Sampler(euler, Spacing("euler", ramp="exponential")),
     "euler_trailing": Sampler(euler, Spacing("euler", grid="trailing")),
     "euler_ancestral": Sampler(euler_ancestral, Spacing("euler")),
+    "euler_ancestral_trailing": Sampler(euler_ancestral, Spacing("euler", grid="trailing")),
     "heun": Sampler(heun, Spacing("euler")),
     "heun_karras": Sampler(heun, Spacing("euler", ramp="karras")),
     "ddim": Sampler(euler, Spacing("ddim")),

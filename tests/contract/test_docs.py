@@ -59,7 +59,8 @@ def check_module(module: str, words: list[str]) -> None:
     text = help_of(sys.executable, "-m", module, *words[:page])
     allowed = known(text)
     if module == "client" and not page:
-        settings = {tensor.name for tensor in PIPELINES["sd3"].request} - {"prompt"}
+        pipeline = PIPELINES.get(words[0], PIPELINES["sd3"])
+        settings = {tensor.name for tensor in pipeline.request} - {"prompt"}
         own = known(text.partition("\noptions:")[2])
         allowed = own | {f"--{name.replace('_', '-')}" for name in settings}
     for option in options(words):

@@ -31,6 +31,6 @@ def client(server):
 
 @pytest.fixture(scope="session")
 def diffusers(repository):
-    """StableDiffusion3Pipeline on the same checkpoint."""
+    """diffusers on the SD3 checkpoint."""
     manifest = Manifest.read(repository / "sd3_prepare")
     return Diffusers(CHECKPOINT, manifest.tokens["t5"])

@@ -38,7 +38,14 @@ CASES = [
     ),
     (
         "a large yellow triangle in the top right on a gray background, " * 20,
-        {"seed": 10, "steps": 5, "height": 48, "width": 80, "negative_prompt": "gray " * 100},
+        {
+            "seed": 10,
+            "steps": 5,
+            "clip_skip": 1,
+            "height": 48,
+            "width": 80,
+            "negative_prompt": "gray " * 100,
+        },
     ),
 ]
 

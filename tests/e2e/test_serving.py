@@ -117,7 +117,7 @@ def test_a_caller_of_the_denoiser_itself_cancels_by_hanging_up(server, request_l
         return [answer.as_numpy(output.name) for output in component.outputs]
 
     prepared = plain.infer("sd3_prepare", raw.tensors(**LONG))
-    ids = {tensor.name: prepared.as_numpy(tensor.name) for tensor in SD3.ids}
+    ids = {tensor.name: prepared.as_numpy(tensor.name) for tensor in SD3.encoder_inputs}
     embeddings = encode(SD3, ids, run)
     plain.close()
     name = str(uuid.uuid4())

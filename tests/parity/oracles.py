@@ -72,7 +72,11 @@ DIFFUSIONS: tuple[tuple[str, str, Arguments, tuple[str, ...], tuple[int, ...]], 
     ("lcm", LCM, {}, ("leading",), STEPS),
 )
 # The words that bring their grid along, whatever the checkpoint has.
-TRAILING = (("euler_trailing", EULER), ("ddim_trailing", DDIM))
+TRAILING = (
+    ("euler_trailing", EULER),
+    ("euler_ancestral_trailing", ANCESTRAL),
+    ("ddim_trailing", DDIM),
+)
 # v prediction down to a signal of zero (arXiv 2305.08891): sampler, class, arguments, steps.
 ZERO_SNR: tuple[tuple[str, str, Arguments, tuple[int, ...]], ...] = (
     ("euler", EULER, {}, FEW_ARE_INEXACT),

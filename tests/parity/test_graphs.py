@@ -121,10 +121,14 @@ def test_clip_graphs_and_tokenizers_give_diffusers_embeddings(
     repository, diffusers_pipeline, name, index
 ):
     ids = tokenize(repository, name)
-    hidden, pooled = run(repository, name, ids=ids)
-    expected = diffusers_pipeline._get_clip_prompt_embeds(PROMPTS, clip_model_index=index)
-    near(hidden, expected[0])
-    near(pooled, expected[1])
+    for skip in (0, 1):
+        fed = {"ids": ids, "clip_skip": np.full((len(ids), 1), skip)}
+        hidden, pooled = run(repository, name, **fed)
+        expected = diffusers_pipeline._get_clip_prompt_embeds(
+            PROMPTS, clip_skip=skip, clip_model_index=index
+        )
+        near(hidden, expected[0])
+        near(pooled, expected[1])
 
 
 def test_the_t5_graph_and_tokenizer_give_diffusers_embeddings(repository, diffusers_pipeline):
@@ -191,7 +195,7 @@ def test_weights_too_large_for_a_graph_lie_beside_it(checkpoint, tmp_path, monke
 
 
 def test_a_graph_with_other_tensors_than_the_spec_is_refused(repository):
-    with pytest.raises(GraphError, match="pooled"):
+    with pytest.raises(GraphError, match="clip_skip"):
         check_graph(graph(repository, "clip_l"), SD3.encoders[2])
     with pytest.raises(GraphError, match="image is UINT8"):
         check_graph(graph(repository, "vae_decoder"), other_picture())

@@ -14,7 +14,7 @@ def config():
     types = {"prompt": "TYPE_STRING", "steps": "TYPE_INT32", "guidance_scale": "TYPE_FP32"}
     made = model_config_pb2.ModelConfig()
     for name, kind in types.items():
-        made.input.add(name=name, data_type=model_config_pb2.DataType.Value(kind))
+        made.input.add(name=name, data_type=model_config_pb2.DataType.Value(kind), dims=[1])
     made.parameters["request"].string_value = json.dumps(
         {"defaults": {"steps": 28}, "ranges": {"steps": [1, 100]}, "samplers": ["euler"]}
     )
@@ -39,6 +39,17 @@ def test_settings_become_tensors_of_the_type_that_the_server_asks_for(config):
     assert deserialize_bytes_tensor(prompt)[0].decode() == "é"
     assert np.frombuffer(steps, np.int32).tolist() == [20]
     assert np.frombuffer(scale, np.float32).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("crop", [(8, 0), [8, 0], "8,0"])
+def test_a_setting_of_two_numbers_is_written_in_three_ways(config, crop):
+    config.input.add(name="crop", data_type=model_config_pb2.DataType.Value("TYPE_INT32"), dims=[2])
+    message = Request("sdxl", {"crop": crop}).message(config)
+    assert list(message.inputs[0].shape) == [2]
+    assert np.frombuffer(message.raw_input_contents[0], np.int32).tolist() == [8, 0]
+    for wrong in (8, (8,), "8,0,1", "8,left"):
+        with pytest.raises(InvalidRequest, match=r"crop: got .*; 2 numbers separated by a comma"):
+            Request("sdxl", {"crop": wrong}).message(config)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pipelines import PIPELINES
 from pipelines.manifest import Sides
 from tests.unit.export.conftest import MINIATURE
 
-SD3 = PIPELINES["sd3"]
+SD3, SDXL = PIPELINES["sd3"], PIPELINES["sdxl"]
 CLIP, T5 = SD3.encoders[0], SD3.encoders[2]
 WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
 
@@ -211,7 +211,7 @@ def test_weights_that_do_not_fit_the_config_are_never_replaced_by_random_ones(fo
 
 def test_a_class_that_is_not_known(folder):
     edit(folder / "model_index.json", lambda f: f.update(text_encoder=["x", "Gpt"]))
-    refused_load(folder, CLIP, "text_encoder", "Gpt", "allowed are CLIPTextModelWithProjection")
+    refused_load(folder, CLIP, "text_encoder", "Gpt", "allowed are CLIPTextModel, ")
 
 
 def test_components_come_in_float32_and_ready_for_inference(folder):
@@ -261,3 +261,46 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
     assert done.stderr.count("\n") == 1
     assert "model_index.json" in done.stderr
     assert not (tmp_path / "repository").exists()
+
+
+@pytest.fixture
+def sdxl(checkpoints, tmp_path):
+    """A copy of the SDXL checkpoint, to be changed."""
+    return Path(shutil.copytree(checkpoints["sdxl"], tmp_path / "sdxl"))
+
+
+def test_a_checkpoint_of_1024_pixels_has_the_buckets_as_they_are_written(sdxl):
+    edit(sdxl / "unet" / "config.json", lambda fields: fields.update(sample_size=256))
+    checkpoint = open_checkpoint(sdxl, SDXL)
+    assert checkpoint.sides == Sides(native=1024, minimum=640, maximum=1632, multiple=8)
+    assert checkpoint.buckets == SDXL.buckets
+    assert len(set(SDXL.buckets)) == 15
+
+
+def test_a_smaller_checkpoint_has_smaller_buckets_each_of_them_once(sdxl):
+    checkpoint = open_checkpoint(sdxl, SDXL)
+    sides = checkpoint.sides
+    assert sides == Sides(native=64, minimum=40, maximum=96, multiple=8)
+    assert checkpoint.buckets[0] == (80, 48)
+    assert (64, 64) in checkpoint.buckets
+    assert len(set(checkpoint.buckets)) == len(checkpoint.buckets)
+    for side in (side for bucket in checkpoint.buckets for side in bucket):
+        assert side % 8 == 0
+        assert sides.minimum <= side <= sides.maximum
+    assert open_checkpoint(MINIATURE, SD3).buckets == ()
+
+
+@pytest.mark.parametrize(("said", "zero"), [(True, True), (False, False), (None, True)])
+def test_the_index_says_what_an_absent_negative_prompt_is(sdxl, said, zero):
+    def change(fields):
+        fields.update(force_zeros_for_empty_prompt=said)
+        if said is None:
+            del fields["force_zeros_for_empty_prompt"]
+
+    edit(sdxl / "model_index.json", change)
+    assert open_checkpoint(sdxl, SDXL).zero_negative is zero
+
+
+def test_the_encoder_with_the_fewest_layers_limits_what_may_be_left_out(sdxl):
+    edit(sdxl / "text_encoder" / "config.json", lambda fields: fields.update(num_hidden_layers=2))
+    assert open_checkpoint(sdxl, SDXL).largest_clip_skip == 1

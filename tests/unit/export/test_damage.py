@@ -54,8 +54,8 @@ def sentence(folder):
 
 def arguments(folder, repository):
     return Namespace(
-        pipeline="sd3", checkpoint=folder, repository=repository, name=None, precision="fp32",
-        target="onnx", compute_capability=None,
+        pipeline="sd3", checkpoint=str(folder), config=None, lora=[], repository=repository,
+        name=None, precision="fp32", target="onnx", compute_capability=None,
     )  # fmt: skip
 
 

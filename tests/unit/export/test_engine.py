@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -20,11 +21,12 @@ from export.libraries import compute_capability, load
 from export.profiles import Profile, profiles
 from export.target import GRAPH, Target
 from pipelines import PIPELINES
+from pipelines.decode import shrink
 from pipelines.manifest import Manifest
 
 ROOT = Path(__file__).parents[3]
 MINIATURE = ROOT / "miniatures" / "sd3"
-SD3 = PIPELINES["sd3"]
+SD3, SDXL = PIPELINES["sd3"], PIPELINES["sdxl"]
 RTX = "tensorrt-rtx"
 
 
@@ -63,21 +65,73 @@ def test_every_component_builds(exported, capability):
     assert stamps == [(exported.repository / e.file).stat().st_mtime_ns for e in engines]
 
 
+@pytest.fixture(scope="module", params=["fp32", "fp16"])
+def sdxl(request, families, checkpoints, tmp_path_factory):
+    """An export of the SDXL checkpoint in either precision."""
+    folder = shutil.copytree(families, tmp_path_factory.mktemp("sdxl") / "repository")
+    where = Target(open_checkpoint(checkpoints["sdxl"], SDXL), folder, "sdxl")
+    if request.param == "fp16":
+        halve(where)
+    return replace(where, precision=request.param)
+
+
+@pytest.mark.parametrize("capability", ["8.0", "8.9"])
+def test_every_component_of_sdxl_builds_for_every_bucket(sdxl, capability):
+    engines = build_engines(sdxl, RTX, capability)
+    print(table(engines))
+    buckets = Manifest.read(sdxl.prepare).buckets
+    assert [engine.component for engine in engines] == [c.name for c in SDXL.components]
+    # The decoder has one more, for previews.
+    counts = [1, 1, len(buckets), len(buckets) + 1]
+    assert [len(engine.profiles) for engine in engines] == counts
+    for engine in engines:
+        assert (engine.half_layers > 5) == (sdxl.precision == "fp16"), engine.layers
+
+
+def test_each_bucket_has_a_profile_of_fixed_sides_and_previews_one_together(families, checkpoints):
+    where = Target(open_checkpoint(checkpoints["sdxl"], SDXL), families, "sdxl")
+    manifest = Manifest.read(where.prepare)
+    found = profiles(where, manifest, SDXL.denoiser)
+    sides = [(height // 4, width // 4) for height, width in manifest.buckets]
+    assert [profile["latents"] for profile in found] == [
+        Profile((1, 4, *side), (2, 4, *side), (16, 4, *side)) for side in sides
+    ]
+    assert {profile["encoder_hidden_states"] for profile in found} == {
+        Profile((1, 20, 160), (2, 20, 160), (16, 20, 160))
+    }
+    *pictures, previews = profiles(where, manifest, SDXL.decoder)
+    assert [profile["latents"].maximum for profile in pictures] == [(4, 4, *side) for side in sides]
+    for height, width in sides:
+        small = shrink(np.zeros((4, height, width), np.float32)).shape[1:]
+        ends = zip(
+            previews["latents"].minimum[2:], small, previews["latents"].maximum[2:], strict=True
+        )
+        assert all(least <= side <= greatest for least, side, greatest in ends)
+
+
+def test_triton_is_told_of_all_profiles_of_an_engine():
+    shapes = {"latents": (-1, 4, -1, -1), "image": (-1, -1, -1, 3)}
+    several = engine_config(SDXL.decoder, "sdxl", shapes, profiles=3)
+    assert list(several.instance_group[0].profile) == ["0", "1", "2"]
+    assert not engine_config(SDXL.decoder, "sdxl", shapes, profiles=1).instance_group[0].profile
+
+
 def test_profiles_cover_what_the_pipeline_may_ask_for(repository):
     where = target(repository)
     manifest = Manifest.read(where.prepare)
     found = {c.name: profiles(where, manifest, c) for c in SD3.components}
-    assert found["t5"] == {"ids": Profile((1, 20), (2, 20), (8, 20))}
+    assert found["t5"] == ({"ids": Profile((1, 20), (2, 20), (8, 20))},)
     # CLIP's 20 tokens, then T5's 20.
-    assert found["transformer"] == {
+    transformer = {
         "latents": Profile((1, 16, 4, 4), (2, 16, 8, 8), (16, 16, 12, 12)),
         "timestep": Profile((1,), (2,), (16,)),
         "encoder_hidden_states": Profile((1, 40, 160), (2, 40, 160), (16, 40, 160)),
         "pooled_projections": Profile((1, 144), (2, 144), (16, 144)),
     }
+    assert found["transformer"] == (transformer,)
     # A quarter of the least side, which is what previews of it are decoded from.
     latents = Profile((1, 16, 1, 1), (2, 16, 8, 8), (4, 16, 12, 12))
-    assert found["vae_decoder"] == {"latents": latents}
+    assert found["vae_decoder"] == ({"latents": latents},)
 
 
 def test_the_triton_config_has_the_dims_of_the_engine(repository):
@@ -87,14 +141,14 @@ def test_the_triton_config_has_the_dims_of_the_engine(repository):
         c.name: build(RTX, where.version(c) / GRAPH, profiles(where, manifest, c), "8.9").shapes
         for c in (decoder, clip)
     }
-    config = engine_config(decoder, "sd3", shapes["vae_decoder"])
+    config = engine_config(decoder, "sd3", shapes["vae_decoder"], profiles=1)
     assert (config.name, config.backend, config.max_batch_size) == (
         "sd3_vae_decoder", "tensorrt", 4,
     )  # fmt: skip
     assert [list(tensor.dims) for tensor in config.input] == [[16, -1, -1]]
     assert [list(tensor.dims) for tensor in config.output] == [[-1, -1, 3]]
-    config = engine_config(clip, "sd3", shapes["clip_l"])
-    assert [list(tensor.dims) for tensor in config.input] == [[20]]
+    config = engine_config(clip, "sd3", shapes["clip_l"], profiles=1)
+    assert [list(tensor.dims) for tensor in config.input] == [[20], [1]]
     assert [list(tensor.dims) for tensor in config.output] == [[20, 64], [64]]
     served = where.model(clip) / "config.pbtxt"
     onnxruntime = text_format.Parse(served.read_text(), ModelConfig())
@@ -112,7 +166,7 @@ def test_a_gpu_that_the_library_does_not_know_is_named(repository):
 def test_a_graph_that_cannot_be_parsed_is_named(tmp_path):
     (tmp_path / GRAPH).write_bytes(b"no graph")
     with pytest.raises(EngineError, match=f"{GRAPH} cannot be read by tensorrt-rtx"):
-        build(RTX, tmp_path / GRAPH, {}, "8.9")
+        build(RTX, tmp_path / GRAPH, [], "8.9")
 
 
 def test_without_a_gpu_only_tensorrt_for_rtx_builds(tmp_path, monkeypatch):
@@ -158,5 +212,5 @@ def test_what_cannot_be_built_is_said_before_anything_is_exported(tmp_path, argu
 
 def test_records_are_json_that_people_can_read(exported):
     fields = json.loads((exported.prepare / FILE).read_text())
-    assert fields[0]["profiles"]["ids"]["minimum"] == [1, 20]
+    assert fields[0]["profiles"][0]["ids"]["minimum"] == [1, 20]
     assert sum(sum(kinds.values()) for kinds in fields[0]["layers"].values()) > 10

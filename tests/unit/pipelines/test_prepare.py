@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipelines import SD3
+from pipelines import SD3, SDXL
 from pipelines.errors import InvalidRequest
 from pipelines.prepare import Preparer
 
@@ -19,8 +19,9 @@ def words(**fields):
 
 def test_both_prompts_get_ids_for_every_encoder(prepare):
     ids, settings = prepare(words(prompt=PROMPT), 12.5)
-    assert sorted(ids) == sorted(tensor.name for tensor in SD3.ids)
-    assert {value.shape for value in ids.values()} == {(1, 20)}
+    assert sorted(ids) == sorted(tensor.name for tensor in SD3.encoder_inputs)
+    shapes = {name.rpartition("_ids")[1]: value.shape for name, value in ids.items()}
+    assert shapes == {"_ids": (1, 20), "": (1, 1)}
     assert {value.dtype for value in ids.values()} == {np.dtype(np.int64)}
     assert not np.array_equal(ids["clip_l_ids"], ids["negative_clip_l_ids"])
     assert settings.arrived == 12.5
@@ -43,3 +44,24 @@ def test_a_long_prompt_is_cut_and_the_note_says_which_one_and_where(prepare):
 def test_a_prompt_without_words_is_refused(prepare, fields):
     with pytest.raises(InvalidRequest, match=r"prompt: got .*; say what the picture should show"):
         prepare(words(**fields), 0.0)
+
+
+def test_layers_are_left_out_for_the_prompt_alone(families):
+    fields = {**words(prompt=PROMPT), "clip_skip": np.asarray([1], np.int32)}
+    fed, settings = Preparer(SDXL, families / "sdxl_prepare")(fields, 0.0)
+    skips = {name: value.item() for name, value in fed.items() if name.endswith("clip_skip")}
+    assert skips == {
+        "clip_l_clip_skip": 1,
+        "clip_g_clip_skip": 1,
+        "negative_clip_l_clip_skip": 0,
+        "negative_clip_g_clip_skip": 0,
+    }
+    assert settings.zero_negative
+
+
+def test_a_note_on_the_bucket_comes_with_the_others(families):
+    fields = words(prompt="star " * 30, bucket="3:2")
+    _, settings = Preparer(SDXL, families / "sdxl_prepare")(fields, 0.0)
+    bucket, cut = settings.notes
+    assert bucket.startswith("bucket: the nearest to 3:2")
+    assert cut.startswith("prompt: cut")

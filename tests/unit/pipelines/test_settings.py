@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from pipelines import SD3
+from pipelines import SD3, SDXL
 from pipelines.errors import InvalidRequest
+from pipelines.fields import text
 from pipelines.manifest import Manifest, Sides
-from pipelines.settings import Settings, resolve, text
+from pipelines.settings import Settings, resolve
 
 MANIFEST = Manifest(
     family="sd3",
@@ -18,6 +21,7 @@ MANIFEST = Manifest(
     tokens={"clip_l": 20, "clip_g": 20, "t5": 20},
     missing=(),
     graphs={},
+    largest_clip_skip=2,
 )
 
 
@@ -53,6 +57,25 @@ def test_how_a_request_is_served_travels_with_it():
     assert (got.preview_every, got.deadline, got.priority, got.client) == (5, 11.5, 0, "studio")
 
 
+def test_a_picture_was_always_as_large_as_it_is_unless_the_request_says_more():
+    assert settings(height=32, width=96).time_ids == (32, 96, 0, 0, 32, 96)
+    said = inputs(height=32, width=96)
+    said["original_size"] = np.asarray([100, 200], np.int32)
+    said["crop"] = np.asarray([7, 9], np.int32)
+    got = resolve(said, SDXL, MANIFEST, {}, arrived=0.0)
+    assert got.time_ids == (100, 200, 7, 9, 32, 96)
+
+
+def test_only_an_absent_negative_prompt_is_zeros_and_only_where_the_checkpoint_says_so():
+    says_so = replace(MANIFEST, zero_negative=True)
+    for manifest, fields, zero in (
+        (says_so, {}, True),
+        (says_so, {"negative_prompt": b""}, False),
+        (MANIFEST, {}, False),
+    ):
+        assert resolve(inputs(**fields), SDXL, manifest, {}, 0.0).zero_negative is zero
+
+
 def test_settings_survive_json():
     got = settings(steps=7, seed=-3, height=32, width=96, guidance_scale=2.5)
     assert got.latent_shape == (16, 4, 12)
@@ -69,6 +92,8 @@ def test_settings_survive_json():
         ("guidance_scale", float("inf"), "0 to 30"),
         ("guidance_scale", -0.5, "0 to 30"),
         ("num_images", 0, "1 to 16"),
+        ("clip_skip", -1, "0 to 2"),
+        ("clip_skip", 3, "0 to 2"),
         ("height", 60, "multiples of 16 from 32 to 96; the nearest is 64"),
         ("height", 0, "the nearest is 32"),
         ("width", 4096, "the nearest is 96"),

@@ -1,0 +1,92 @@
+"""Loads one component from a file in the original layout; diffusers translates the names.
+
+diffusers passes over what it does not know and leaves random what it does not find, so both are
+reported here. Weights are mapped into memory, not read, until they become float32.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+from diffusers.loaders import single_file_utils as layouts
+from safetensors import safe_open
+from torch import Tensor
+
+from export.checkpoint import Checkpoint
+from export.components import Architecture
+from export.original import PREFIXES, SPARE
+from export.weights import read_json
+from pipelines.spec import Component
+
+State = dict[str, Tensor]
+Report = dict[str, set[str]]
+
+
+def _open_clip(state: State, config: Mapping[str, Any]) -> State:
+    sizes = SimpleNamespace(config=SimpleNamespace(hidden_size=config["hidden_size"]))
+    prefix = PREFIXES["text_encoder_2"]
+    return dict(layouts.convert_open_clip_checkpoint(sizes, state, prefix=prefix))
+
+
+_CONVERT: dict[str, Callable[[State, Mapping[str, Any]], State]] = {
+    "text_encoder": lambda state, _: layouts.convert_ldm_clip_checkpoint(state),
+    "text_encoder_2": _open_clip,
+    "unet": layouts.convert_ldm_unet_checkpoint,
+    "vae": layouts.convert_ldm_vae_checkpoint,
+}
+# Of these OpenCLIP's conversion makes copies; all other weights it hands on.
+_COPIED = ("attn.in_proj_weight", "attn.in_proj_bias", "text_projection")
+
+
+def load_original(
+    checkpoint: Checkpoint, component: Component, architecture: Architecture
+) -> tuple[Any, Report]:
+    """The model of ``component``, and names under ``missing_keys``, ``unexpected_keys`` and
+    ``mismatched_keys``. It is whole only if there are none.
+    """
+    folder = checkpoint.folder / component.subfolder
+    state, unread = _read(checkpoint, component)
+    if issubclass(architecture.model, ModelMixin):
+        model, report = _fill(architecture.model, folder, state)
+    else:
+        config = architecture.model.config_class.from_pretrained(folder, local_files_only=True)
+        model, report = architecture.model.from_pretrained(
+            None, config=config, state_dict=state, output_loading_info=True, **architecture.options
+        )
+    return model, {**report, "unexpected_keys": {*report["unexpected_keys"], *unread}}
+
+
+def _read(checkpoint: Checkpoint, component: Component) -> tuple[State, set[str]]:
+    """A component's weights by their names in diffusers, and the names that nothing became of."""
+    prefix = PREFIXES[component.subfolder]
+    with safe_open(checkpoint.file, framework="pt") as file:
+        names = [n for n in file.keys() if n.startswith(prefix) and not SPARE.fullmatch(n)]  # noqa: SIM118
+        source: State = {name: file.get_tensor(name) for name in names}
+    config = read_json(checkpoint.folder / component.subfolder / "config.json")
+    converted = _CONVERT[component.subfolder](source, config)
+    state = {name: value for name, value in converted.items() if value is not None}
+    read = {value.data_ptr() for value in state.values()}
+    return state, {
+        name
+        for name, value in source.items()
+        if value.data_ptr() not in read and not name.endswith(_COPIED)
+    }
+
+
+def _fill(kind: Any, folder: Path, state: State) -> tuple[Any, Report]:
+    """A diffusers model that has ``state`` for its weights, without ever having others."""
+    with torch.device("meta"):
+        model = kind.from_config(kind.load_config(folder, local_files_only=True))
+    due = model.state_dict()
+    shared = due.keys() & state.keys()
+    report = {
+        "missing_keys": due.keys() - shared,
+        "unexpected_keys": state.keys() - shared,
+        "mismatched_keys": {name for name in shared if due[name].shape != state[name].shape},
+    }
+    if not any(report.values()):
+        model.load_state_dict({name: state[name].float() for name in state}, assign=True)
+    return model, report

@@ -1,0 +1,46 @@
+"""What the families of Stable Diffusion have in common."""
+
+from pipelines.spec import Component, Tensor
+
+TOKENS = Tensor("ids", "INT64", ("batch", "tokens"))
+# Filled with the setting of the same name.
+CLIP_SKIP = Tensor("clip_skip", "INT64", ("batch", 1))
+
+
+def clip(name: str, suffix: str, pooled: bool = True) -> Component:
+    """A CLIP text encoder; ``suffix`` is that of its folders, ``pooled`` whether it projects."""
+    outputs = (
+        Tensor("hidden_states", "FP32", ("batch", "tokens", -1)),
+        Tensor("pooled", "FP32", ("batch", -1)),
+    )
+    return Component(
+        name=name,
+        subfolder=f"text_encoder{suffix}",
+        tokenizer=f"tokenizer{suffix}",
+        inputs=(TOKENS, CLIP_SKIP),
+        outputs=outputs if pooled else outputs[:1],
+        max_batch=8,
+    )
+
+
+VAE_DECODER = Component(
+    name="vae_decoder",
+    subfolder="vae",
+    inputs=(Tensor("latents", "FP32", ("batch", -1, "height", "width")),),
+    outputs=(Tensor("image", "UINT8", ("batch", "image_height", "image_width", 3)),),
+    max_batch=4,
+)
+
+REQUEST = (
+    # An ensemble that lacks a required input answers nothing; prepare says what is missing.
+    Tensor("prompt", "BYTES", (1,), optional=True),
+    Tensor("negative_prompt", "BYTES", (1,), optional=True),
+    Tensor("steps", "INT32", (1,), optional=True),
+    Tensor("guidance_scale", "FP32", (1,), optional=True),
+    Tensor("sampler", "BYTES", (1,), optional=True),
+    Tensor("seed", "INT64", (1,), optional=True),
+    Tensor("num_images", "INT32", (1,), optional=True),
+    Tensor("height", "INT32", (1,), optional=True),
+    Tensor("width", "INT32", (1,), optional=True),
+    Tensor("clip_skip", "INT32", (1,), optional=True),
+)

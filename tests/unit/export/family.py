@@ -1,0 +1,16 @@
+"""SDXL as far as loading a checkpoint goes."""
+
+from torch import nn
+
+from export.checkpoint import Checkpoint
+from export.loading import load
+from pipelines import PIPELINES
+
+SD3, SDXL = PIPELINES["sd3"], PIPELINES["sdxl"]
+PARTS = {component.subfolder: component for component in SDXL.components}
+
+
+def load_model(checkpoint: Checkpoint, subfolder: str) -> nn.Module:
+    """A component as its library has it."""
+    model: nn.Module = load(checkpoint, PARTS[subfolder]).model
+    return model

@@ -1,0 +1,85 @@
+"""SDXL in float16: the family's islands, and the decoder that overflows without them."""
+
+import shutil
+from dataclasses import replace
+
+import onnx_ir as ir
+import pytest
+
+from benchmarks.inprocess import InProcess
+from benchmarks.peers import psnr
+from export.calibration import record
+from export.checkpoint import open_checkpoint
+from export.errors import PrecisionError
+from export.half import TOLERANCE, halve
+from export.islands import ISLANDS
+from export.precision import write_half
+from export.ranges import check_ranges
+from export.target import GRAPH, Target
+from pipelines import PIPELINES
+from tests.unit.export.test_precision import evaluate, relative, run, scale, small
+
+SDXL = PIPELINES["sdxl"]
+FLOOR_DB = 35.0
+PROMPT = "a large red star in the top left on a white background"
+SIZES = [{}, {"height": 80, "width": 48}]
+
+
+def target(repository, checkpoints, family="sdxl"):
+    checkpoint = open_checkpoint(checkpoints[family], PIPELINES[family])
+    return Target(checkpoint, repository, family)
+
+
+@pytest.fixture(scope="module")
+def single(families, checkpoints):
+    return target(families, checkpoints)
+
+
+@pytest.fixture(scope="module")
+def half(families, checkpoints, tmp_path_factory):
+    copied = shutil.copytree(families, tmp_path_factory.mktemp("half") / "repository")
+    for family in ("sdxl", "sdxl_turbo"):
+        halve(target(copied, checkpoints, family))
+    return replace(target(copied, checkpoints), precision="fp16")
+
+
+@pytest.fixture(scope="module")
+def feeds(single):
+    return record(single)
+
+
+@pytest.mark.parametrize(("family", "steps"), [("sdxl", 12), ("sdxl_turbo", 4)])
+def test_half_pictures_are_those_of_single_precision(single, half, family, steps):
+    for seed, size in enumerate(SIZES):
+        expected, got = (
+            InProcess(where.repository, family).picture(PROMPT, seed=seed, steps=steps, **size)
+            for where in (single, half)
+        )
+        print(f"{family} {size}: {psnr(got, expected):.1f} dB, {FLOOR_DB:g}")
+        assert psnr(got, expected) >= FLOOR_DB
+
+
+@pytest.mark.parametrize("component", SDXL.components, ids=lambda c: c.name)
+def test_half_graphs_are_near_in_true_float16(single, half, feeds, component):
+    paths = [where.version(component) / GRAPH for where in (single, half)]
+    kinds = {v.dtype for v in ir.load(paths[1]).graph.initializers.values()}
+    assert ir.DataType.FLOAT16 in kinds
+    feed = small(feeds[component.name][0])
+    for expected, got in zip(run(paths[0], feed), evaluate(paths[1], feed), strict=True):
+        print(f"{component.name}: {relative(got, expected):.1e}, {TOLERANCE:g}")
+        assert relative(got, expected) <= TOLERANCE
+
+
+def test_a_decoder_that_overflows_stays_in_single_precision(single, feeds, tmp_path, monkeypatch):
+    """Weights scaled as far as those of SDXL's own decoder, whose float16 pictures are black."""
+    graph = single.version(SDXL.decoder) / GRAPH
+    scaled = scale(graph, "*.up_blocks.1.upsamplers.*", 2e4, tmp_path / "scaled.onnx")
+    feed = small(feeds["vae_decoder"][0])
+    (expected,) = run(scaled, feed)
+    check_ranges(scaled, "vae_decoder", [feed])
+    (got,) = evaluate(write_half(scaled, "vae_decoder", tmp_path), feed)
+    print(f"{psnr(got, expected):.1f} dB, {FLOOR_DB:g}")
+    assert psnr(got, expected) >= FLOOR_DB
+    monkeypatch.setitem(ISLANDS, "vae_decoder", ())
+    with pytest.raises(PrecisionError, match=r"vae_decoder: .* reaches .*65504"):
+        check_ranges(scaled, "vae_decoder", [feed])
