@@ -103,7 +103,9 @@ def test_each_bucket_has_a_profile_of_fixed_sides_and_previews_one_together(fami
     assert [profile["latents"].maximum for profile in pictures] == [(4, 4, *side) for side in sides]
     for height, width in sides:
         small = shrink(np.zeros((4, height, width), np.float32)).shape[1:]
-        ends = zip(previews["latents"].minimum[2:], small, previews["latents"].maximum[2:], strict=True)
+        ends = zip(
+            previews["latents"].minimum[2:], small, previews["latents"].maximum[2:], strict=True
+        )
         assert all(least <= side <= greatest for least, side, greatest in ends)
 
 
