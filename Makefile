@@ -9,7 +9,10 @@ help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
 
 demo: $(STAMP) ## Set up, export the miniatures, start Triton, make pictures
-	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3 --repository out/demo
+	$(PYTHON) -m export sdxl --checkpoint miniatures/sdxl --repository out/demo
+	$(PYTHON) -m export sdxl --checkpoint miniatures/sdxl --repository out/demo --name sdxl_outline --lora miniatures/sdxl_outline/pytorch_lora_weights.safetensors
+	$(PYTHON) -m export sdxl_turbo --checkpoint miniatures/sdxl_turbo --repository out/demo
 	$(PYTHON) demo.py
 
 test: $(STAMP) $(PERF) browser ## Set up, run the whole suite

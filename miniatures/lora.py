@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from miniatures import sdxl
 from miniatures.training import Recipe, fit
 
-RECIPE = Recipe("sdxl_outline", steps=600, rate=2e-3)
+RECIPE = Recipe("sdxl_outline", steps=600, rate=2e-3, mixed=True)
 RANK = 8
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 

@@ -23,7 +23,7 @@ VAE_STEPS = 3000
 LATENT_CHANNELS, LATENT_SIDE = 4, 16
 # The real one halves the sides three times; at 8 x 8 x 4, small stars would lose their points.
 AUTOENCODER = {"block_out_channels": (16, 32, 64), "latent_channels": LATENT_CHANNELS}
-RECIPE = Recipe("sdxl", steps=4000, rate=1e-3)
+RECIPE = Recipe("sdxl", steps=4000, rate=1e-3, mixed=True)
 BATCH = 64
 # Of each scene: pictures as they are, off centre, and enlarged from half their size.
 PLAIN, CROPPED, ENLARGED = 12, 2, 1

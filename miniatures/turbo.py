@@ -21,7 +21,7 @@ from miniatures import checkpoints, sdxl
 from miniatures.captions import TRAINING
 from miniatures.training import Recipe, fit, keep
 
-RECIPE = Recipe("sdxl_turbo", steps=3000, rate=3e-4)
+RECIPE = Recipe("sdxl_turbo", steps=3000, rate=3e-4, mixed=True)
 CHUNKS, CHUNK = 20, len(TRAINING)
 TEACHER_STEPS, GUIDANCE_SCALE = 16, 1.5
 TIMESTEPS = (999, 749, 499, 249)
@@ -69,16 +69,17 @@ def _solve(
     pooled: torch.Tensor,
 ) -> torch.Tensor:
     """The end of the teacher's ODE."""
-    return teacher(
-        prompt_embeds=hidden,
-        pooled_prompt_embeds=pooled,
-        negative_prompt_embeds=torch.zeros_like(hidden),
-        negative_pooled_prompt_embeds=torch.zeros_like(pooled),
-        latents=noise,
-        num_inference_steps=TEACHER_STEPS,
-        guidance_scale=GUIDANCE_SCALE,
-        output_type="latent",
-    ).images
+    with torch.autocast("cpu", torch.bfloat16):
+        return teacher(
+            prompt_embeds=hidden,
+            pooled_prompt_embeds=pooled,
+            negative_prompt_embeds=torch.zeros_like(hidden),
+            negative_pooled_prompt_embeds=torch.zeros_like(pooled),
+            latents=noise,
+            num_inference_steps=TEACHER_STEPS,
+            guidance_scale=GUIDANCE_SCALE,
+            output_type="latent",
+        ).images
 
 
 class _Lesson:
