@@ -1,7 +1,7 @@
-"""Measures an exported pipeline on a server of its own; writes benchmarks/results/<name>.json.
+"""Measures an exported pipeline on a server of its own.
 
-Run it on an otherwise idle machine. Results of another precision than fp32 go to
-<name>_<precision>.json.
+Writes benchmarks/results/<benchmark>_<pipeline>.json, and of another precision than fp32
+<benchmark>_<pipeline>_<precision>.json. Run it on an otherwise idle machine.
 """
 
 import argparse
@@ -32,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     name, repository = options.pipeline, options.repository
     precision = Manifest.read(repository / f"{name}_prepare").precision
-    result = options.benchmark + ("" if precision == "fp32" else f"_{precision}")
+    suffix = "" if precision == "fp32" else f"_{precision}"
+    result = f"{options.benchmark}_{name}{suffix}"
     measures = {
         "latency": lambda: latency.measure(repository, CHECKPOINTS / name, name),
         "inflight": lambda: inflight.measure(repository, name),
