@@ -8,7 +8,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import cancels, caps, inflight, latency, load, perf, quality, report, soak
+from benchmarks import (
+    cancels,
+    caps,
+    inflight,
+    latency,
+    load,
+    perf,
+    quality,
+    report,
+    soak,
+)
+from miniatures import prompts
 from pipelines.manifest import Manifest
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     measures = {
         "latency": lambda: latency.measure(repository, CHECKPOINTS / name, name),
         "inflight": lambda: inflight.measure(repository, name),
-        "quality": lambda: quality.measure(repository, CHECKPOINTS / name, name),
+        "quality": lambda: quality.measure(repository, CHECKPOINTS / name, name, prompts.load()),
         "load": lambda: load.measure(repository, name, report.RESULTS / f"{result}.png"),
         "caps": lambda: caps.measure(repository, name, write=options.write),
         "perf": lambda: perf.measure(repository, name),
