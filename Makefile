@@ -34,10 +34,11 @@ quality: exported ## Score 300 served pictures of each pipeline, and diffusers';
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3 --repository out/fp16 --precision fp16
 	$(PYTHON) -m benchmarks quality --repository out/fp16
 
-bench: exported ## Measure each pipeline's speed, and in-flight batching
+bench: exported ## Measure each pipeline's speed, two of them at once, and in-flight batching
 	$(PYTHON) -m benchmarks latency
 	$(PYTHON) -m benchmarks latency --pipeline sdxl
 	$(PYTHON) -m benchmarks latency --pipeline sdxl_turbo
+	$(PYTHON) -m benchmarks together
 	$(PYTHON) -m benchmarks inflight
 
 load: $(STAMP) ## Measure the server under load, batched and one at a time (about 12 minutes)

@@ -18,6 +18,7 @@ from benchmarks import (
     quality,
     report,
     soak,
+    together,
 )
 from miniatures import prompts
 from pipelines.manifest import Manifest
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "inflight": inflight,
     "quality": quality,
     "load": load,
+    "together": together,
     "caps": caps,
     "perf": perf,
     "soak": soak,
@@ -50,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         "inflight": lambda: inflight.measure(repository, name),
         "quality": lambda: quality.measure(repository, CHECKPOINTS / name, name, prompts.load()),
         "load": lambda: load.measure(repository, name, report.RESULTS / f"{result}.png"),
+        "together": lambda: together.measure(repository, name),
         "caps": lambda: caps.measure(repository, name, write=options.write),
         "perf": lambda: perf.measure(repository, name),
         "soak": lambda: soak.measure(repository, name, 60 * options.minutes),

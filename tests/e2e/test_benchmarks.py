@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks import cancels, caps, latency, load, perf, quality, soak
+from benchmarks import cancels, caps, latency, load, perf, quality, soak, together
 from miniatures import prompts
 
 FLOOR_DB = 40.0
@@ -28,6 +28,18 @@ def test_load_is_answered_and_only_the_server_in_flight_batches(repository, tmp_
     assert opened["cap_1"]["mean_batch"] == 1
     assert figures["joining"]["tick_ms"] > 0
     assert (tmp_path / "load.png").stat().st_size > 10_000
+
+
+def test_pipelines_beside_each_other_are_both_answered(families):
+    figures = together.measure(families, "sd3", together.Plan(lanes=2, turns=1, seconds=4))
+    for way in ("alone", "together"):
+        for name in ("sd3", "sdxl_turbo"):
+            found = figures[way][name]
+            print(f"{name} {way}: {found['requests']} requests, {found['pictures_per_second']}/s")
+            assert found["errors"] == {}
+            assert found["requests"] >= 2
+            assert found["pictures_per_second"] > 0
+    assert figures["failures"] == together.starved(figures["share_kept"])
 
 
 @pytest.mark.parametrize(
