@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 
-from benchmarks.generator import closed_loop, open_loop, poisson
+from benchmarks.generator import closed_loop, lasting, open_loop, poisson
 from benchmarks.workload import Ask
 from tests.unit.benchmarks.build import ASK, SIZE, Server
 
@@ -40,3 +40,12 @@ def test_an_error_is_an_outcome():
     outcomes = asyncio.run(closed_loop(Server().send, [bad, ASK], lanes=1))
     assert [outcome.error for outcome in outcomes] == ["RequestFailed", ""]
     assert [mark.step for mark in outcomes[1].marks] == [1, 2]
+
+
+def test_lasting_requests_come_round_again_until_their_time_is_up():
+    asks = [Ask(name, SIZE, {"steps": 4}) for name in ("a star", "a circle")]
+    outcomes = asyncio.run(closed_loop(Server(0.01).send, lasting(asks, 0.2), lanes=2))
+    print(f"{len(outcomes)} requests of 0.01 s in 0.2 s: 3 to 22")
+    assert 3 <= len(outcomes) <= 22
+    prompts = [outcome.ask.prompt for outcome in outcomes]
+    assert prompts == (["a star", "a circle"] * 11)[: len(prompts)]
