@@ -98,8 +98,9 @@ def _choosing(page: Page, fields: dict[str, Any]) -> None:
 
     outputs = list(fields.values())
     pipeline.change(choose_pipeline, pipeline, outputs, **_QUIET)
-    preset.input(choose_preset, [pipeline, preset], outputs, **_QUIET)
-    words.input(choose_word, [prompt, words], [prompt, words], **_QUIET)
+    # Not input, which comes when a field is left as it is, too.
+    preset.select(choose_preset, [pipeline, preset], outputs, **_QUIET)
+    words.select(choose_word, [prompt, words], [prompt, words], **_QUIET)
 
 
 def _gallery() -> Any:

@@ -9,13 +9,15 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterator
-from textwrap import wrap
+from textwrap import TextWrapper
 
 from client import presets
 from client.errors import ClientError
 from client.presets import Preset
 
-_WIDTH = 100
+_PARAGRAPH = TextWrapper(
+    width=100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -61,4 +63,4 @@ def _show(preset: Preset) -> Iterator[str]:
 def _section(title: str, *paragraphs: str) -> Iterator[str]:
     yield f"\n{title}"
     for text in paragraphs:
-        yield from wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="    ")
+        yield from _PARAGRAPH.wrap(text)
