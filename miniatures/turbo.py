@@ -21,8 +21,8 @@ from miniatures import checkpoints, sdxl
 from miniatures.captions import TRAINING
 from miniatures.training import Recipe, fit, keep
 
-RECIPE = Recipe("sdxl_turbo", steps=3000, rate=3e-4, mixed=True)
-CHUNKS, CHUNK = 20, len(TRAINING)
+RECIPE = Recipe("sdxl_turbo", steps=2000, rate=3e-4, mixed=True)
+CHUNKS, CHUNK = 10, len(TRAINING)
 TEACHER_STEPS, GUIDANCE_SCALE = 16, 1.5
 TIMESTEPS = (999, 749, 499, 249)
 # The others have it easier: they see the picture through the noise.

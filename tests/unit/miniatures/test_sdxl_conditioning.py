@@ -22,7 +22,6 @@ def pipeline():
     [
         ({"crops_coords_top_left": (0, 0)}, {"crops_coords_top_left": (8, 8)}),
         ({"original_size": (64, 64)}, {"original_size": (32, 32)}),
-        ({"negative_prompt": None}, {"negative_prompt": ""}),
     ],
 )
 def test_conditioning_matters(pipeline, one, other):
