@@ -36,6 +36,6 @@ FEW_STEPS = (Task(4, 0.0), Task(1, 0.0))
 # for, its colours run over. Speed is that of the family's own default.
 FAMILIES = {
     "sd3": Family(quality=(Task(20, 1.5),), speed=(Task(20, 7.0),), workload="steps"),
-    "sdxl": Family(quality=(Task(20, 5.0),), speed=(Task(20, 5.0),), workload="steps"),
+    "sdxl": Family(quality=(Task(20, 1.5),), speed=(Task(20, 5.0),), workload="steps"),
     "sdxl_turbo": Family(quality=FEW_STEPS, speed=FEW_STEPS, workload="few"),
 }
