@@ -21,11 +21,8 @@ from miniatures import checkpoints, sdxl
 from miniatures.captions import TRAINING
 from miniatures.training import Recipe, fit, keep
 
-# One cycle of the learning rate, and one more from its average.
-RECIPES = (
-    Recipe("sdxl_turbo", steps=2000, rate=3e-4, mixed=True),
-    Recipe("sdxl_turbo-again", steps=2000, rate=4e-4, mixed=True),
-)
+# Cycles of the learning rate, one after the other.
+RECIPES = tuple(Recipe(f"sdxl_turbo-{n}", steps=2000, rate=3e-4, mixed=True) for n in range(3))
 CHUNKS, CHUNK = 14, len(TRAINING)
 TEACHER_STEPS, GUIDANCE_SCALE = 16, 1.5
 TIMESTEPS = (999, 749, 499, 249)
@@ -49,7 +46,7 @@ def _pairs(teacher: StableDiffusionXLPipeline, state: Path) -> tuple[torch.Tenso
     state.mkdir(parents=True, exist_ok=True)
     chunks = []
     for number in range(CHUNKS):
-        path = state / f"{RECIPES[0].name}-pairs-{number:02}.pt"
+        path = state / f"sdxl_turbo-pairs-{number:02}.pt"
         if not path.exists():
             keep(_chunk(teacher, number), path)
         chunks.append(torch.load(path))
@@ -127,17 +124,9 @@ def train(output: Path, state: Path, seed: int = 0) -> None:
     teacher.scheduler = EulerDiscreteScheduler(**sdxl.SCHEDULE, timestep_spacing="trailing")
     lesson, student = _Lesson(teacher, state), teacher.unet
     for recipe in RECIPES:
-        student = _study(recipe, lesson, student, state)
+        # So short a run leaves too much of its beginning in the moving average.
+        fit(recipe, student.train(), lambda _: lesson.loss(student), state)
     save(student, output)
-
-
-def _study(
-    recipe: Recipe, lesson: _Lesson, student: UNet2DConditionModel, state: Path
-) -> UNet2DConditionModel:
-    """The moving average of a student's weights over one run."""
-    average = fit(recipe, student.train(), lambda _: lesson.loss(student), state)
-    assert isinstance(average, UNet2DConditionModel)
-    return average
 
 
 def save(student: UNet2DConditionModel, output: Path) -> None:
