@@ -6,6 +6,7 @@ ValueError
     ├── GraphError         a graph does not have the inputs, outputs or axes that it should have
     ├── ParityError        a graph computes something else than its torch module
     ├── PrecisionError     a graph's values do not fit the precision that was asked for
+    ├── QuantizationError  a model, plan or budget is not fit to quantize
     └── EngineError        no engine can be built: library, GPU or graph do not allow it
 """
 
@@ -28,6 +29,10 @@ class ParityError(ExportError):
 
 class PrecisionError(ExportError):
     """A graph's values do not fit the precision that was asked for."""
+
+
+class QuantizationError(ExportError):
+    """A model, plan or budget is not fit to quantize."""
 
 
 class EngineError(ExportError):

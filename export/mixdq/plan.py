@@ -1,0 +1,94 @@
+"""A plan: what each layer is quantized to, as a file that people can read, edit and compare.
+
+One line of JSON for each layer, in the order of the UNet's modules.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from export.errors import QuantizationError, reason
+from export.mixdq.layers import Layer
+
+# What a layer that is left as it is has for bits.
+FLOAT_BITS = 16
+WEIGHT_BITS = (4, 8, FLOAT_BITS)
+ACTIVATION_BITS = (8, FLOAT_BITS)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Bits of a layer's weights and activations, and the scores that decided."""
+
+    weight_bits: int
+    activation_bits: int
+    weight_score: float | None = None
+    activation_score: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Entries by the names of layers; ``checkpoint`` is whose scores they are, ``budget`` bytes."""
+
+    checkpoint: str
+    budget: int
+    layers: Mapping[str, Entry]
+
+    def write(self, path: Path) -> None:
+        """Write the file; layers keep their order."""
+        head = {"checkpoint": self.checkpoint, "budget": self.budget}
+        lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
+        rows = [
+            f"    {json.dumps(name)}: {json.dumps(asdict(entry))}"
+            for name, entry in self.layers.items()
+        ]
+        body = ",\n".join(rows)
+        lines.append('  "layers": {\n' + body + "\n  }")
+        path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "Plan":
+        """Read what ``write`` wrote or somebody edited; QuantizationError names what is wrong."""
+        try:
+            given = json.loads(path.read_text())
+            checkpoint, budget, layers = (given[field.name] for field in fields(cls))
+            entries = {name: _entry(path, name, entry) for name, entry in layers.items()}
+        except QuantizationError:
+            raise
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise QuantizationError(
+                f"{path} is no plan ({type(error).__name__}: {reason(error)}); make a new one"
+            ) from error
+        return cls(str(checkpoint), int(budget), entries)
+
+
+def check(plan: Plan, layers: Iterable[Layer]) -> None:
+    """Raise QuantizationError unless a plan has an entry for each of ``layers`` and no other."""
+    names = [layer.name for layer in layers]
+    unknown = sorted(plan.layers.keys() - set(names))
+    missing = [name for name in names if name not in plan.layers]
+    for problem, found in (("does not have", unknown), ("has beside them", missing)):
+        if found:
+            raise QuantizationError(
+                f"the plan was made for another model: of its {len(plan.layers)} layers and the "
+                f"{len(names)} of this model, this one {problem} {len(found)}: "
+                f"{', '.join(found[:3])}{', …' if len(found) > 3 else ''}; make a plan for it"
+            )
+
+
+def _entry(path: Path, name: str, given: Mapping[str, Any]) -> Entry:
+    known = [field.name for field in fields(Entry)]
+    if unknown := sorted(given.keys() - set(known)):
+        raise QuantizationError(f"{path}: {name} has {unknown[0]!r}; allowed are {known}")
+    entry = Entry(**given)
+    for what, got, allowed in (
+        ("weight_bits", entry.weight_bits, WEIGHT_BITS),
+        ("activation_bits", entry.activation_bits, ACTIVATION_BITS),
+    ):
+        if isinstance(got, bool) or got not in allowed:
+            raise QuantizationError(
+                f"{path}: {name} has {what}={got!r}; allowed are {', '.join(map(str, allowed))}"
+            )
+    return entry

@@ -1,0 +1,64 @@
+"""Plans as files: what is written is read again, and what is wrong is named."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from export.errors import QuantizationError
+from export.mixdq.layers import Group, Layer
+from export.mixdq.plan import Entry, Plan, check
+
+PLAN = Plan("miniatures/sdxl_turbo", 7_000_000, {"conv_in": Entry(16, 16), "b": Entry(4, 8, 0.5)})
+LAYERS = (Layer("conv_in", (8, 4, 3, 3), Group.QUALITY), Layer("b", (8, 8), Group.CONTENT))
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path):
+    PLAN.write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == PLAN
+
+
+def test_each_layer_has_one_line(tmp_path):
+    PLAN.write(tmp_path / "plan.json")
+    lines = (tmp_path / "plan.json").read_text().splitlines()
+    for name in PLAN.layers:
+        (line,) = [line for line in lines if f'"{name}"' in line]
+        assert "weight_bits" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("weight_bits", 3, "b has weight_bits=3; allowed are 4, 8, 16"),
+        ("weight_bits", True, "b has weight_bits=True; allowed are 4, 8, 16"),
+        ("weight_bits", "8", "b has weight_bits='8'; allowed are 4, 8, 16"),
+        ("activation_bits", 4, "b has activation_bits=4; allowed are 8, 16"),
+        ("bits", 8, "b has 'bits'; allowed are"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path, key, value, told):
+    PLAN.write(tmp_path / "plan.json")
+    edited = json.loads((tmp_path / "plan.json").read_text())
+    edited["layers"]["b"][key] = value
+    (tmp_path / "plan.json").write_text(json.dumps(edited))
+    with pytest.raises(QuantizationError) as caught:
+        Plan.read(tmp_path / "plan.json")
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"checkpoint": "", "budget": 1, "layers": [1]}'])
+def test_what_is_no_plan_is_said_to_be_none(tmp_path, text):
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(QuantizationError, match="is no plan .*; make a new one"):
+        Plan.read(tmp_path / "plan.json")
+
+
+def test_a_plan_for_the_model_is_accepted():
+    check(PLAN, LAYERS)
+
+
+def test_a_plan_for_another_model_names_the_layers_that_differ():
+    with pytest.raises(QuantizationError, match="this one has beside them 1: b; make a plan"):
+        check(replace(PLAN, layers={"conv_in": Entry(16, 16)}), LAYERS)
+    with pytest.raises(QuantizationError, match="this one does not have 1: b; make a plan"):
+        check(PLAN, LAYERS[:1])
