@@ -3,7 +3,8 @@ PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 PERF := .venv/perf_analyzer/.installed
 
-.PHONY: help demo test miniatures quality bench load caps perf soak fuzz screenshot browser clean
+.PHONY: help demo test miniatures exported quality bench load caps perf soak fuzz screenshot browser \
+	clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -24,15 +25,23 @@ test: $(STAMP) $(PERF) browser ## Set up, run the whole suite
 miniatures: $(STAMP) ## Retrain the miniatures from nothing (hours on two cores)
 	$(PYTHON) -m miniatures
 
-quality: $(STAMP) ## Score 300 served pictures in fp32 and in fp16, and diffusers' (about 8 minutes)
+exported: $(STAMP) ## Export the miniatures that are not exported yet
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(PYTHON) -m export sdxl --checkpoint miniatures/sdxl
+	$(PYTHON) -m export sdxl_turbo --checkpoint miniatures/sdxl_turbo
+
+quality: exported ## Score 300 served pictures of each pipeline, and diffusers'; SD3's in fp16 too
 	$(PYTHON) -m benchmarks quality
+	$(PYTHON) -m benchmarks quality --pipeline sdxl
+	$(PYTHON) -m benchmarks quality --pipeline sdxl_turbo
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3 --repository out/fp16 --precision fp16
 	$(PYTHON) -m benchmarks quality --repository out/fp16
 
-bench: $(STAMP) ## Measure latency, overhead and in-flight batching
-	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+bench: exported ## Measure each pipeline's speed, two of them at once, and in-flight batching
 	$(PYTHON) -m benchmarks latency
+	$(PYTHON) -m benchmarks latency --pipeline sdxl
+	$(PYTHON) -m benchmarks latency --pipeline sdxl_turbo
+	$(PYTHON) -m benchmarks together
 	$(PYTHON) -m benchmarks inflight
 
 load: $(STAMP) ## Measure the server under load, batched and one at a time (about 12 minutes)

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parent
 # By the name that Triton has for it: a caption, and what is asked for beside prompt and seed.
 PIPELINES: dict[str, tuple[str, dict[str, int | float]]] = {
     "sd3": ("Stable Diffusion 3", {"steps": 20, "guidance_scale": 1.5}),
-    "sdxl": ("SDXL", {"steps": 20, "guidance_scale": 2.0}),
-    "sdxl_outline": ("SDXL with a LoRA", {"steps": 20, "guidance_scale": 2.0}),
+    "sdxl": ("SDXL", {"steps": 20}),
+    "sdxl_outline": ("SDXL with a LoRA", {"steps": 20}),
     "sdxl_turbo": ("SDXL-Turbo", {"steps": 4}),
 }
 PROMPTS = (

@@ -1,14 +1,26 @@
-"""Measures an exported pipeline on a server of its own; writes benchmarks/results/<name>.json.
+"""Measures an exported pipeline on a server of its own.
 
-Run it on an otherwise idle machine. Results of another precision than fp32 go to
-<name>_<precision>.json.
+Writes benchmarks/results/<benchmark>_<pipeline>.json, and of another precision than fp32
+<benchmark>_<pipeline>_<precision>.json. Run it on an otherwise idle machine.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import cancels, caps, inflight, latency, load, perf, quality, report, soak
+from benchmarks import (
+    cancels,
+    caps,
+    inflight,
+    latency,
+    load,
+    perf,
+    quality,
+    report,
+    soak,
+    together,
+)
+from miniatures import prompts
 from pipelines.manifest import Manifest
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +32,7 @@ BENCHMARKS = {
     "inflight": inflight,
     "quality": quality,
     "load": load,
+    "together": together,
     "caps": caps,
     "perf": perf,
     "soak": soak,
@@ -32,12 +45,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     name, repository = options.pipeline, options.repository
     precision = Manifest.read(repository / f"{name}_prepare").precision
-    result = options.benchmark + ("" if precision == "fp32" else f"_{precision}")
+    suffix = "" if precision == "fp32" else f"_{precision}"
+    result = f"{options.benchmark}_{name}{suffix}"
     measures = {
         "latency": lambda: latency.measure(repository, CHECKPOINTS / name, name),
         "inflight": lambda: inflight.measure(repository, name),
-        "quality": lambda: quality.measure(repository, CHECKPOINTS / name, name),
+        "quality": lambda: quality.measure(repository, CHECKPOINTS / name, name, prompts.load()),
         "load": lambda: load.measure(repository, name, report.RESULTS / f"{result}.png"),
+        "together": lambda: together.measure(repository, name),
         "caps": lambda: caps.measure(repository, name, write=options.write),
         "perf": lambda: perf.measure(repository, name),
         "soak": lambda: soak.measure(repository, name, 60 * options.minutes),

@@ -55,13 +55,12 @@ def mean_batch(calls: Batches) -> float:
     return sum(size * count for (_, size), count in calls.items()) / max(calls.total(), 1)
 
 
-def throughput(outcomes: Sequence[Outcome]) -> float:
-    """Pictures per second while every lane was busy.
+def throughput(outcomes: Sequence[Outcome], window: Window) -> float:
+    """Pictures per second in a window of the run in which every lane was busy.
 
     Counted in steps, of which each picture of this run has so many on average, so that it does
     not matter which requests ended within the window and which did not.
     """
-    window = busy(outcomes)
     steps = sum(n for outcome in outcomes for n, _ in spans(outcome.marks, window))
     per_picture = np.mean([outcome.marks[-1].step for outcome in outcomes if not outcome.error])
     return float(steps / (window.end - window.start) / per_picture)

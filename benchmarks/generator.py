@@ -7,7 +7,7 @@ figures are made after the last answer.
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +75,16 @@ def poisson(rate: float, count: int, seed: int) -> list[float]:
     return times
 
 
-async def closed_loop(send: Send, asks: Sequence[Ask], lanes: int) -> list[Outcome]:
+def lasting(asks: Sequence[Ask], seconds: float) -> Iterator[Ask]:
+    """The same requests over and over, until so many seconds after the first one."""
+    end = time.perf_counter() + seconds
+    for ask in itertools.cycle(asks):
+        if time.perf_counter() >= end:
+            return
+        yield ask
+
+
+async def closed_loop(send: Send, asks: Iterable[Ask], lanes: int) -> list[Outcome]:
     """Send all, ``lanes`` at a time: a lane's next request goes out when its last is answered."""
     origin, waiting = time.perf_counter(), iter(asks)
 

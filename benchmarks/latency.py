@@ -1,4 +1,4 @@
-"""Seconds per picture: served, in one process without Triton, and diffusers in eager torch.
+"""Pictures per second: served, in one process without Triton, and diffusers in eager torch.
 
 All are measured in turn in one run on the same cores, round after round; the median counts. One
 picture at a time, then eight at once: the server gets eight concurrent requests, diffusers makes
@@ -7,19 +7,24 @@ them one after another and as one batch.
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
+from benchmarks.families import FAMILIES, Task
 from benchmarks.inprocess import InProcess
 from benchmarks.peers import Diffusers
 from client import Client
 from pipelines.manifest import Manifest
 from server.process import serving
 
-STEPS = 20
 ROUNDS = 7
+# What is quick is done again until it has taken so many steps, and all of it is timed at once.
+STEPS_A_ROUND = 20
 AT_ONCE = 8
 PROMPTS = [
     f"a large {colour} {shape} in the {place} on a white background"
@@ -36,55 +41,86 @@ PROMPTS = [
 ]
 SEEDS = list(range(AT_ONCE))
 
+Ways = Mapping[str, Callable[[], object]]
 
-def measure(repository: Path, checkpoint: Path, name: str) -> dict[str, Any]:
-    """Medians in seconds and milliseconds, and the ratios between them."""
+
+@dataclass(frozen=True)
+class Bench:
+    """What is measured: a server by its client, its graphs without Triton, and diffusers."""
+
+    name: str
+    manifest: Manifest
+    client: Client
+    bare: InProcess
+    diffusers: Diffusers
+    threads: ThreadPoolExecutor
+
+    def ways(self, task: Task) -> Ways:
+        """The same work done in each way, once or ``AT_ONCE`` times."""
+        settings = task.settings(self.manifest)
+
+        def served(index: int) -> object:
+            asked = {"steps": task.steps, "seed": SEEDS[index], **settings}
+            return self.client.pictures(self.name, PROMPTS[index], **asked)
+
+        def in_process() -> object:
+            return self.bare.picture(PROMPTS[0], steps=task.steps, seed=SEEDS[0], **settings)
+
+        def diffusers(*indices: int) -> object:
+            prompts, seeds = [PROMPTS[i] for i in indices], [SEEDS[i] for i in indices]
+            return self.diffusers.pictures(prompts, seeds, task.steps, **settings)
+
+        everyone = range(AT_ONCE)
+        return {
+            "served_1": lambda: served(0),
+            "in_process_1": in_process,
+            "diffusers_1": lambda: diffusers(0),
+            "served_8": lambda: list(self.threads.map(served, everyone)),
+            "diffusers_8_serial": lambda: [diffusers(index) for index in everyone],
+            "diffusers_8_batch": lambda: diffusers(*everyone),
+        }
+
+
+def measure(repository: Path, checkpoint: Path, name: str, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Medians, and the ratios between them, by the family's numbers of steps."""
     manifest = Manifest.read(repository / f"{name}_prepare")
     diffusers = Diffusers(checkpoint, manifest.tokens.get("t5"))
     bare = InProcess(repository, name)
     with serving(repository) as server, ThreadPoolExecutor(AT_ONCE) as threads:
-        client = Client(server.grpc_url)
-
-        def served(index: int) -> object:
-            settings = {"steps": STEPS, "seed": SEEDS[index]}
-            return client.pictures(name, PROMPTS[index], **settings)
-
-        ways: dict[str, Callable[[], object]] = {
-            "served_1": lambda: served(0),
-            "in_process_1": lambda: bare.picture(PROMPTS[0], steps=STEPS, seed=SEEDS[0]),
-            "diffusers_1": lambda: diffusers.pictures(PROMPTS[:1], SEEDS[:1], STEPS),
-            "served_8": lambda: list(threads.map(served, range(AT_ONCE))),
-            "diffusers_8_serial": lambda: [
-                diffusers.pictures([prompt], [seed], STEPS)
-                for prompt, seed in zip(PROMPTS, SEEDS, strict=True)
-            ],
-            "diffusers_8_batch": lambda: diffusers.pictures(PROMPTS, SEEDS, STEPS),
+        bench = Bench(name, manifest, Client(server.grpc_url), bare, diffusers, threads)
+        return {
+            "rounds": rounds,
+            "by_steps": {
+                str(task.steps): _figures(task, _medians(bench.ways(task), task.steps, rounds))
+                for task in FAMILIES[manifest.family].speed
+            },
         }
-        return _figures(_medians(ways))
 
 
-def _medians(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+def _medians(ways: Ways, steps: int, rounds: int) -> dict[str, float]:
     """Seconds of each way, in turn, one warm-up round first."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for turn in range(ROUNDS + 1):
+    repeats = max(1, STEPS_A_ROUND // steps)
+    for turn in tqdm(range(rounds + 1), f"{steps} steps"):
         for way, run in ways.items():
             started = time.perf_counter()
-            run()
+            for _ in range(repeats):
+                run()
             if turn:
-                seconds[way].append(time.perf_counter() - started)
+                seconds[way].append((time.perf_counter() - started) / repeats)
     return {way: statistics.median(values) for way, values in seconds.items()}
 
 
-def _figures(median: dict[str, float]) -> dict[str, Any]:
+def _figures(task: Task, median: Mapping[str, float]) -> dict[str, Any]:
     per_picture = {
-        way: round(seconds / (AT_ONCE if "_8" in way else 1), 4) for way, seconds in median.items()
+        way: seconds / (AT_ONCE if "_8" in way else 1) for way, seconds in median.items()
     }
     return {
-        "steps": STEPS,
-        "rounds": ROUNDS,
-        "seconds_per_picture": per_picture,
-        "milliseconds_per_step_served": round(1000 * median["served_1"] / STEPS, 2),
-        "milliseconds_per_step_in_process": round(1000 * median["in_process_1"] / STEPS, 2),
+        "guidance_scale": task.guidance_scale,
+        "pictures_per_second": {way: round(1 / each, 3) for way, each in per_picture.items()},
+        "seconds_per_picture": {way: round(each, 4) for way, each in per_picture.items()},
+        "milliseconds_per_step_served": round(1000 * median["served_1"] / task.steps, 2),
+        "milliseconds_per_step_in_process": round(1000 * median["in_process_1"] / task.steps, 2),
         "overhead_of_triton": round(median["served_1"] / median["in_process_1"], 3),
         "speedup_over_diffusers_at_1": round(median["diffusers_1"] / median["served_1"], 2),
         "speedup_over_diffusers_serial_at_8": round(

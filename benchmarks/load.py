@@ -101,7 +101,7 @@ class Turn:
     @property
     def rates(self) -> dict[str, float]:
         """Pictures per second."""
-        return {way: figures.throughput(run) for way, run in self.runs.items()}
+        return {way: figures.throughput(run, figures.busy(run)) for way, run in self.runs.items()}
 
     @property
     def gain(self) -> float:

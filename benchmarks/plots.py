@@ -42,7 +42,7 @@ def _bars(axes: Any, closed: Mapping[str, Mapping[str, Any]]) -> None:
         bars = axes.bar(
             places + width * (side - 0.5), rates, width, color=_COLOURS[way], label=_NAMES[way]
         )
-        axes.bar_label(bars, fmt="%.2f")
+        axes.bar_label(bars, fmt="%.2f", label_type="center")
     bare = [
         run["pictures_per_second"]["cap_1"] * run["gain_of_bare_graph"] for run in closed.values()
     ]

@@ -11,31 +11,73 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.families import FAMILIES, Task
 from benchmarks.peers import Diffusers, Picture, decibels, psnr
 from client import Client
-from miniatures.prompts import Prompt, load
+from miniatures.prompts import Prompt
 from miniatures.score import score
 from pipelines.manifest import Manifest
 from server.process import serving
 
-STEPS = 20
-# The miniature is best here; at the 7 that SD3 is made for, its colours run over.
-GUIDANCE_SCALE = 1.5
 AT_ONCE = 8
 
 
-def measure(repository: Path, checkpoint: Path, name: str) -> dict[str, Any]:
-    """The share of pictures with every attribute right, and how close the two sides are."""
-    prompts = load()
+def measure(
+    repository: Path, checkpoint: Path, name: str, prompts: Sequence[Prompt]
+) -> dict[str, Any]:
+    """The share of pictures with every attribute right, and how close the two sides are.
+
+    By the family's numbers of steps.
+    """
     manifest = Manifest.read(repository / f"{name}_prepare")
+    tasks = FAMILIES[manifest.family].quality
     with serving(repository) as server:
-        served = _served(Client(server.grpc_url), name, prompts)
-    reference = _diffusers(Diffusers(checkpoint, manifest.tokens.get("t5")), prompts)
-    closeness = [psnr(ours, theirs) for ours, theirs in zip(served, reference, strict=True)]
+        client = Client(server.grpc_url)
+        served = [_served(client, name, prompts, task, manifest) for task in tasks]
+    diffusers = Diffusers(checkpoint, manifest.tokens.get("t5"))
+    reference = [_diffusers(diffusers, prompts, task, manifest) for task in tasks]
     return {
         "precision": manifest.precision,
-        "steps": STEPS,
-        "guidance_scale": GUIDANCE_SCALE,
+        "by_steps": {
+            str(task.steps): {
+                "guidance_scale": task.guidance_scale,
+                **_figures(prompts, ours, theirs),
+            }
+            for task, ours, theirs in zip(tasks, served, reference, strict=True)
+        },
+    }
+
+
+def _served(
+    client: Client, name: str, prompts: Sequence[Prompt], task: Task, manifest: Manifest
+) -> list[Picture]:
+    settings = {"steps": task.steps, **task.settings(manifest)}
+
+    def one(prompt: Prompt) -> Picture:
+        event = client.pictures(name, prompt.scene.caption, seed=prompt.seed, **settings)[0]
+        assert event.image is not None
+        return event.image
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(tqdm(threads.map(one, prompts), f"served, {task.steps} steps", len(prompts)))
+
+
+def _diffusers(
+    diffusers: Diffusers, prompts: Sequence[Prompt], task: Task, manifest: Manifest
+) -> list[Picture]:
+    pictures: list[Picture] = []
+    for start in tqdm(range(0, len(prompts), AT_ONCE), f"diffusers, {task.steps} steps"):
+        rows = prompts[start : start + AT_ONCE]
+        captions, seeds = [row.scene.caption for row in rows], [row.seed for row in rows]
+        pictures += diffusers.pictures(captions, seeds, task.steps, **task.settings(manifest))
+    return pictures
+
+
+def _figures(
+    prompts: Sequence[Prompt], served: Sequence[Picture], reference: Sequence[Picture]
+) -> dict[str, Any]:
+    closeness = [psnr(ours, theirs) for ours, theirs in zip(served, reference, strict=True)]
+    return {
         "served": _shares(prompts, served),
         "diffusers": _shares(prompts, reference),
         "psnr_to_diffusers_worst": decibels(min(closeness)),
@@ -46,26 +88,6 @@ def measure(repository: Path, checkpoint: Path, name: str) -> dict[str, Any]:
             if not _right(prompt, picture)
         ],
     }
-
-
-def _served(client: Client, name: str, prompts: Sequence[Prompt]) -> list[Picture]:
-    def one(prompt: Prompt) -> Picture:
-        settings = {"steps": STEPS, "seed": prompt.seed, "guidance_scale": GUIDANCE_SCALE}
-        picture = client.pictures(name, prompt.scene.caption, **settings)[0].image
-        assert picture is not None
-        return picture
-
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        return list(tqdm(threads.map(one, prompts), "served", len(prompts)))
-
-
-def _diffusers(diffusers: Diffusers, prompts: Sequence[Prompt]) -> list[Picture]:
-    pictures: list[Picture] = []
-    for start in tqdm(range(0, len(prompts), AT_ONCE), "diffusers"):
-        rows = prompts[start : start + AT_ONCE]
-        captions, seeds = [row.scene.caption for row in rows], [row.seed for row in rows]
-        pictures += diffusers.pictures(captions, seeds, STEPS, guidance_scale=GUIDANCE_SCALE)
-    return pictures
 
 
 def _right(prompt: Prompt, picture: Picture) -> bool:

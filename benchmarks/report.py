@@ -15,9 +15,19 @@ def write(name: str, command: str, figures: dict[str, Any]) -> None:
     path = RESULTS / f"{name}.json"
     content = {"command": command, "machine": _machine(), **figures}
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    for key, value in figures.items():
-        print(f"{key.replace('_', ' '):44} {value}")
+    _print(figures)
     print(f"written to {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+
+
+def _print(figures: dict[str, Any], indent: str = "") -> None:
+    """One figure a line; those that consist of tables further in."""
+    for key, value in figures.items():
+        name = f"{indent}{key.replace('_', ' ')}"
+        if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
+            print(name)
+            _print(value, f"{indent}  ")
+        else:
+            print(f"{name:44} {value}")
 
 
 def _machine() -> dict[str, Any]:

@@ -50,6 +50,7 @@ WORKLOADS = {
         ("native", "smallest", "oblong"),
     ),
     "fixed": Workload((20, 20), ("euler",), ("native",)),
+    "few": Workload((1, 4), ("euler_ancestral_trailing",), ("native",)),
 }
 
 

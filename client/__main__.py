@@ -1,14 +1,17 @@
 """python -m client sd3 "a large red star in the top left on a white background" --steps 20
 python -m client repeat picture.png
+python -m client presets
 python -m client page
 
 Makes pictures with a pipeline of a running server, or repeats one from what its PNG file says.
-The last line serves a page to do so in a browser: python -m client page --help.
+The third line tells what there is for --preset, the last serves a page for a browser; both have
+a --help of their own.
 Beside the options below, every setting of the pipeline is an option of the same name: --steps,
 --seed, --guidance-scale, --negative-prompt, --sampler, --num-images, --height, --width,
---preview-every and so on. They follow the prompt; one that is left out gets the server's default,
-or the file's value. Two numbers are separated by a comma: --original-size 768,512. A setting that
-the pipeline lacks is answered with the list of those it has.
+--preview-every and so on. They follow the prompt; one that is left out gets the preset's value,
+or else the file's, or else the server's default. Two numbers are separated by a comma:
+--original-size 768,512. A setting that the pipeline lacks is answered with the list of those it
+has.
 
 Ctrl-C stops the request on the server too. The exit status is 0 with pictures, 1 with an error in
 one sentence, 130 after Ctrl-C.
@@ -23,14 +26,15 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from client import png
+from client import png, presets
 from client.client import Client
 from client.errors import ClientError, InvalidRequest
 from client.events import Event
 from client.page import command as page
+from client.presets import command as presets_command
 
 _REPEAT = "repeat"
-_PAGE = "page"
+_COMMANDS = {"page": page.main, "presets": presets_command.main}
 _PREVIEW_EVERY = 5
 _INTERRUPTED = 130
 # Always steps per second, where tqdm would turn a slow rate around.
@@ -40,8 +44,8 @@ _BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} steps [{elapsed}<{remaining}, {rate_no
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line, make the pictures; the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == [_PAGE]:
-        return page.main(arguments[1:])
+    if arguments and arguments[0] in _COMMANDS:
+        return _COMMANDS[arguments[0]](arguments[1:])
     parser = argparse.ArgumentParser(
         prog="python -m client",
         description=__doc__,
@@ -69,12 +73,17 @@ def main(arguments: list[str] | None = None) -> int:
         help="folder to write previews to, one every --preview-every\n"
         f"steps (default: every {_PREVIEW_EVERY})",
     )
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="what a checkpoint's makers advise, for settings that you\n"
+        "leave out; python -m client presets lists them",
+    )
     parser.add_argument("--timeout", type=float, help="seconds to wait for all pictures")
     options, rest = parser.parse_known_args(arguments)
     try:
-        settings = _settings(rest)
-        request = _request(options.pipeline, options.prompt, _with_previews(settings, options))
-        _generate(Client(options.url, options.timeout), request, options)
+        settings = _with_previews(_settings(rest), options)
+        _generate(Client(options.url, options.timeout), settings, options)
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -84,11 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _request(pipeline: str, prompt: str, settings: dict[str, str]) -> dict[str, Any]:
-    """What to ask for: pipeline, prompt and settings in one."""
+def _request(pipeline: str, prompt: str) -> dict[str, Any]:
+    """What is asked for before any option: pipeline and prompt, or all that a file says."""
     if pipeline == _REPEAT:
-        return {**png.load(Path(prompt)), **settings}
-    return {png.PIPELINE: pipeline, "prompt": prompt, **settings}
+        return png.load(Path(prompt))
+    return {png.PIPELINE: pipeline, "prompt": prompt}
 
 
 def _settings(rest: list[str]) -> dict[str, str]:
@@ -115,11 +124,15 @@ def _with_previews(settings: dict[str, str], options: argparse.Namespace) -> dic
     return settings
 
 
-def _generate(client: Client, request: dict[str, Any], options: argparse.Namespace) -> None:
-    """Make the pictures and write each as it comes."""
-    settings = dict(request)
-    pipeline = settings.pop(png.PIPELINE)
-    used = {**client.about(pipeline).defaults, **request}
+def _generate(client: Client, given: dict[str, str], options: argparse.Namespace) -> None:
+    """Make the pictures and write each as it comes; ``given`` are the settings of the options."""
+    asked = _request(options.pipeline, options.prompt)
+    pipeline = {**asked, **given}[png.PIPELINE]
+    about = client.about(pipeline)
+    advised = presets.load(options.preset, about.family).settings if options.preset else {}
+    settings = {**asked, **advised, **given}
+    used = {**about.defaults, **settings}
+    del settings[png.PIPELINE]
     for folder in {options.output.parent, options.previews or options.output.parent}:
         folder.mkdir(parents=True, exist_ok=True)
     with (

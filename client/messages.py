@@ -22,12 +22,15 @@ class About:
 
     ``defaults`` is what it takes for settings that a request leaves out; ``ranges`` gives numbers
     their least and greatest value, for example ``{"steps": [1, 100]}``; ``samplers`` are the words
-    that the setting of this name may be.
+    that the setting of this name may be. ``settings`` are the names of all that a request may say,
+    ``family`` is what the pipeline is one of, whatever name it is served under, for example sdxl.
     """
 
     defaults: Mapping[str, Any]
     ranges: Mapping[str, Any]
     samplers: tuple[str, ...]
+    settings: tuple[str, ...]
+    family: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,13 @@ def input_types(model_config: Any) -> dict[str, str]:
 def about(model_config: Any) -> About:
     """What the config of ``<pipeline>_prepare`` says."""
     request = json.loads(model_config.parameters["request"].string_value)
-    return About(request["defaults"], request["ranges"], tuple(request["samplers"]))
+    return About(
+        defaults=request["defaults"],
+        ranges=request["ranges"],
+        samplers=tuple(request["samplers"]),
+        settings=tuple(input_types(model_config)),
+        family=model_config.parameters["pipeline"].string_value,
+    )
 
 
 def _inference(

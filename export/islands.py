@@ -25,8 +25,12 @@ _EVERYWHERE = (
     Island("*", ("InstanceNormalization", "LayerNormalization", "ReduceMean", "Softmax")),
     Island("*norm"),
 )
-# Masked scores are the least float32.
-_CAUSAL_MASK = (Island("*.text_model", ("Where",)), Island("*.self_attn", ("Add",)))
+# Masked scores are the least float32. CLIP without a projection has no text_model inside.
+_CAUSAL_MASK = (
+    Island("model", ("Where",)),
+    Island("model.text_model", ("Where",)),
+    Island("*.self_attn", ("Add",)),
+)
 
 ISLANDS: dict[str, tuple[Island, ...]] = {
     "clip_l": (*_EVERYWHERE, *_CAUSAL_MASK),

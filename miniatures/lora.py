@@ -52,7 +52,10 @@ def save(unet: nn.Module, output: Path) -> None:
 
 
 def train(output: Path, state: Path, seed: int = 0) -> None:
-    """Train on the checkpoint ``sdxl`` beside ``output``; save the moving average."""
+    """Train on the checkpoint ``sdxl`` beside ``output``; save the last weights.
+
+    So short a run leaves too much of its beginning in the moving average.
+    """
     torch.manual_seed(seed)
     base = output.with_name("sdxl")
     pipeline = StableDiffusionXLPipeline.from_pretrained(base, local_files_only=True)
@@ -63,7 +66,5 @@ def train(output: Path, state: Path, seed: int = 0) -> None:
     adapt(model.unet)
     scenes = sdxl.dataset(model, base / "vae", seed, outlined=True)
     alphas = EulerDiscreteScheduler(**sdxl.SCHEDULE).alphas_cumprod
-    average = fit(
-        RECIPE, model, lambda _: sdxl.loss(model, alphas, scenes.batch(sdxl.BATCH)), state
-    )
-    save(average.unet, output)
+    fit(RECIPE, model, lambda _: sdxl.loss(model, alphas, scenes.batch(sdxl.BATCH)), state)
+    save(model.unet, output)

@@ -19,7 +19,7 @@ from miniatures.scenes import SIDE
 from miniatures.training import Recipe, fit
 from miniatures.vocabularies import clip_tokenizer
 
-VAE_STEPS = 3000
+VAE_STEPS, DECODER_STEPS = 3000, 1500
 LATENT_CHANNELS, LATENT_SIDE = 4, 16
 # The real one halves the sides three times; at 8 x 8 x 4, small stars would lose their points.
 AUTOENCODER = {"block_out_channels": (16, 32, 64), "latent_channels": LATENT_CHANNELS}
@@ -212,6 +212,7 @@ def train(output: Path, state: Path, seed: int = 0) -> None:
     torch.manual_seed(seed)
     images = torch.cat([vae.pictures(10, seed), vae.pictures(2, seed + 1, outlined=True)])
     vae.train(output / "vae", vae.autoencoder(**AUTOENCODER), VAE_STEPS, images, state)
+    vae.sharpen(output / "vae", DECODER_STEPS, images, state)
     model = Sdxl()
     scenes = dataset(model, output / "vae", seed)
     alphas = EulerDiscreteScheduler(**SCHEDULE).alphas_cumprod

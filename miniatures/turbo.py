@@ -21,8 +21,9 @@ from miniatures import checkpoints, sdxl
 from miniatures.captions import TRAINING
 from miniatures.training import Recipe, fit, keep
 
-RECIPE = Recipe("sdxl_turbo", steps=3000, rate=3e-4, mixed=True)
-CHUNKS, CHUNK = 20, len(TRAINING)
+# Cycles of the learning rate, one after the other.
+RECIPES = tuple(Recipe(f"sdxl_turbo-{n}", steps=2000, rate=3e-4, mixed=True) for n in range(3))
+CHUNKS, CHUNK = 14, len(TRAINING)
 TEACHER_STEPS, GUIDANCE_SCALE = 16, 1.5
 TIMESTEPS = (999, 749, 499, 249)
 # The others have it easier: they see the picture through the noise.
@@ -45,7 +46,7 @@ def _pairs(teacher: StableDiffusionXLPipeline, state: Path) -> tuple[torch.Tenso
     state.mkdir(parents=True, exist_ok=True)
     chunks = []
     for number in range(CHUNKS):
-        path = state / f"{RECIPE.name}-pairs-{number:02}.pt"
+        path = state / f"sdxl_turbo-pairs-{number:02}.pt"
         if not path.exists():
             keep(_chunk(teacher, number), path)
         chunks.append(torch.load(path))
@@ -122,8 +123,10 @@ def train(output: Path, state: Path, seed: int = 0) -> None:
     teacher.set_progress_bar_config(disable=True)
     teacher.scheduler = EulerDiscreteScheduler(**sdxl.SCHEDULE, timestep_spacing="trailing")
     lesson, student = _Lesson(teacher, state), teacher.unet
-    average = fit(RECIPE, student.train(), lambda _: lesson.loss(student), state)
-    save(average, output)
+    for recipe in RECIPES:
+        # So short a run leaves too much of its beginning in the moving average.
+        fit(recipe, student.train(), lambda _: lesson.loss(student), state)
+    save(student, output)
 
 
 def save(student: UNet2DConditionModel, output: Path) -> None:

@@ -90,6 +90,39 @@ def encode(model: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     return (_means(model, images) - (model.config.shift_factor or 0)) * model.config.scaling_factor
 
 
+def _contrast(images: torch.Tensor) -> torch.Tensor:
+    """How far the shape's colour is from the background's, (batch, 1, 1, 1)."""
+    distances = (images - images[..., :1, :1]).norm(dim=1, keepdim=True)
+    return distances.amax(dim=(1, 2, 3), keepdim=True)
+
+
+def _relative_loss(
+    model: AutoencoderKL, posterior: Any, batch: torch.Tensor
+) -> tuple[torch.Tensor, float]:
+    """The decoder's loss, with pictures in units of their contrast: purple on gray counts too."""
+    decoded, contrast = model.decode(posterior.sample()).sample, _contrast(batch)
+    squared = mse_loss(decoded / contrast, batch / contrast)
+    sharpness = l1_loss(_edges(decoded / contrast), _edges(batch / contrast))
+    return squared + EDGE_WEIGHT * sharpness, squared.item()
+
+
+def sharpen(folder: Path, steps: int, images: torch.Tensor, state: Path) -> None:
+    """Train the decoder of the autoencoder in ``folder`` on; its latents stay what they are."""
+    model = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
+
+    def loss(_: float) -> tuple[torch.Tensor, float]:
+        batch = images[torch.randint(len(images), (BATCH,))]
+        with torch.no_grad():
+            posterior = model.encode(batch).latent_dist
+        return _relative_loss(model, posterior, batch)
+
+    recipe = Recipe(f"{folder.parent.name}-vae-decoder", steps, LEARNING_RATE, 1e-4)
+    fit(recipe, model, loss, state)
+    model.half().save_pretrained(folder)
+
+
 def train(
     output: Path, model: AutoencoderKL, steps: int, images: torch.Tensor, state: Path
 ) -> None:

@@ -18,7 +18,7 @@ from pipelines.spec import (
 )
 from pipelines.stable_diffusion import REQUEST, VAE_DECODER, clip
 
-# Height and width of HelloWorld XL 7.0's training pictures, the most frequent first.
+# Height and width of HelloWorld XL 7.0's training pictures, in its author's order.
 BUCKETS = (
     (1248, 832),
     (1152, 896),

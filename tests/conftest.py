@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checkpoints import write_sdxl
+from pipelines import PIPELINES
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,14 +26,9 @@ def repository() -> Path:
 
 
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small checkpoint of each family."""
-    folder = tmp_path_factory.mktemp("checkpoints")
-    return {
-        "sd3": ROOT / "miniatures" / "sd3",
-        "sdxl": write_sdxl(folder / "sdxl"),
-        "sdxl_turbo": write_sdxl(folder / "sdxl_turbo", turbo=True),
-    }
+def checkpoints() -> dict[str, Path]:
+    """The miniature of each family."""
+    return {family: ROOT / "miniatures" / family for family in PIPELINES}
 
 
 @pytest.fixture(scope="session")

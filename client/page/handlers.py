@@ -14,7 +14,7 @@ from client import png
 from client.aio import AsyncClient
 from client.client import CANCEL_SECONDS
 from client.messages import About
-from client.page import html
+from client.page import form, html
 from client.page.session import Session
 
 _PREVIEW_EVERY = 2
@@ -60,7 +60,7 @@ class Page:
         self, values: Mapping[str, Any], caller: str
     ) -> tuple[dict[str, Any], Mapping[str, Any]]:
         """The request that the form stands for, and what the server adds to it."""
-        given = {name: value for name, value in values.items() if value not in (None, "")}
+        given = form.request(values)
         # The caller's name makes the server share its time fairly between browsers.
         own = {"prompt": "", "preview_every": _PREVIEW_EVERY, "client": caller}
         return {**own, **given}, self.abouts[given[png.PIPELINE]].defaults

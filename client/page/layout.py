@@ -6,11 +6,12 @@ import gradio as gr
 
 from client import png
 from client.messages import About
-from client.page import html
+from client.page import form, html
 from client.page.handlers import Page
 from client.page.session import HEADS
 
 _BLANK_SIDE = "the model's own"
+_SIZE = "width x height or a ratio; blank is the model's own"
 
 
 def blocks(page: Page) -> Any:
@@ -28,11 +29,11 @@ def blocks(page: Page) -> Any:
         log = _log()
         # The server decides how many run at once, and each browser may ask for more meanwhile.
         made.queue(default_concurrency_limit=None)
-        _choosing_a_pipeline(page, fields)
+        _choosing(page, fields)
         gr.on(
             [generate.click, fields["prompt"].submit],
             page.generate,
-            inputs_kwargs=fields,
+            inputs_kwargs={name: made for name, made in fields.items() if name != form.WORDS},
             outputs=[under_way, pictures, log],
             trigger_mode="multiple",
             **_QUIET,
@@ -48,47 +49,58 @@ _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"
 
 def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
     """The form: a component for each setting, by the name that a request has for it."""
-    fields = {
-        png.PIPELINE: gr.Dropdown(pipelines, label="Pipeline", visible=len(pipelines) > 1),
-        "prompt": gr.Textbox(label="Prompt", lines=2, max_lines=6, autofocus=True),
-        "negative_prompt": gr.Textbox(label="Negative prompt"),
-    }
+    shown = form.shown(about)
+
+    def field(kind: Any, name: str, label: str, **more: Any) -> None:
+        fields[name] = kind(label=label, **shown.get(name, {}), **more)
+
+    fields: dict[str, Any] = {}
     with gr.Row():
-        fields["sampler"] = gr.Dropdown(label="Sampler", **_samplers(about))
-        fields["num_images"] = gr.Slider(label="Pictures", step=1, **_range(about, "num_images"))
+        several = len(pipelines) > 1
+        field(gr.Dropdown, png.PIPELINE, "Pipeline", choices=pipelines, visible=several)
+        field(gr.Dropdown, form.PRESET, "Preset")
+    field(gr.Textbox, "prompt", "Prompt", lines=2, max_lines=6, autofocus=True)
+    field(gr.Dropdown, form.WORDS, "Words", info="a choice is added to the prompt")
+    field(gr.Textbox, "negative_prompt", "Negative prompt", placeholder="none")
     with gr.Row():
-        fields["steps"] = gr.Slider(label="Steps", step=1, **_range(about, "steps"))
-        fields["guidance_scale"] = gr.Slider(
-            label="Guidance", step=0.1, **_range(about, "guidance_scale")
-        )
+        field(gr.Dropdown, "sampler", "Sampler")
+        field(gr.Slider, "num_images", "Pictures", step=1)
+    with gr.Row():
+        field(gr.Slider, "steps", "Steps", step=1)
+        field(gr.Slider, "guidance_scale", "Guidance", step=0.1)
     with gr.Row():
         # Not gr.Number, whose blank is 0.
-        fields["height"] = gr.Textbox(label="Height", placeholder=_BLANK_SIDE, min_width=100)
-        fields["width"] = gr.Textbox(label="Width", placeholder=_BLANK_SIDE, min_width=100)
-        fields["seed"] = gr.Textbox(label="Seed", placeholder="random", min_width=100)
+        for side in ("height", "width"):
+            field(gr.Textbox, side, side.title(), placeholder=_BLANK_SIDE, min_width=100)
+        field(gr.Dropdown, "bucket", "Size", info=_SIZE, allow_custom_value=True, min_width=160)
+        field(gr.Textbox, "seed", "Seed", placeholder="random", min_width=100)
     return fields
 
 
-def _range(about: About, name: str) -> dict[str, Any]:
-    minimum, maximum = about.ranges[name]
-    return {"minimum": minimum, "maximum": maximum, "value": about.defaults[name]}
+def _choosing(page: Page, fields: dict[str, Any]) -> None:
+    """Fill the form with what is chosen: a pipeline, a preset, or a word for the prompt."""
+    pipeline, preset, prompt, words = (
+        fields[name] for name in (png.PIPELINE, form.PRESET, "prompt", form.WORDS)
+    )
 
+    def fill(shown: form.Shown) -> dict[Any, Any]:
+        return {fields[name]: gr.update(**properties) for name, properties in shown.items()}
 
-def _samplers(about: About) -> dict[str, Any]:
-    return {"choices": list(about.samplers), "value": about.defaults["sampler"]}
+    def choose_pipeline(name: str) -> dict[Any, Any]:
+        return fill(form.shown(page.abouts[name]))
 
+    def choose_preset(name: str, chosen: str) -> dict[Any, Any]:
+        shown = form.shown(page.abouts[name], chosen)
+        return fill({field: shown[field] for field in form.OF_PRESETS})
 
-def _choosing_a_pipeline(page: Page, fields: dict[str, Any]) -> None:
-    """Give the form the ranges and defaults of the pipeline that is chosen."""
-    ranged = ("num_images", "steps", "guidance_scale")
+    def choose_word(text: str, word: str) -> tuple[str, None]:
+        return form.with_word(text, word), None
 
-    def chosen(pipeline: str) -> list[Any]:
-        about = page.abouts[pipeline]
-        ranges = (_range(about, name) for name in ranged)
-        return [gr.update(**settings) for settings in (_samplers(about), *ranges)]
-
-    outputs = [fields[name] for name in ("sampler", *ranged)]
-    fields[png.PIPELINE].change(chosen, fields[png.PIPELINE], outputs, **_QUIET)
+    outputs = list(fields.values())
+    pipeline.change(choose_pipeline, pipeline, outputs, **_QUIET)
+    # Not input, which comes when a field is left as it is, too.
+    preset.select(choose_preset, [pipeline, preset], outputs, **_QUIET)
+    words.select(choose_word, [prompt, words], [prompt, words], **_QUIET)
 
 
 def _gallery() -> Any:

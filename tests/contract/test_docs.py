@@ -6,16 +6,19 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from client import presets
 from pipelines import PIPELINES
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What a reader's own commands make; everything else that looks like a path must be there.
 MADE = ("out/", "checkpoints/")
+HUB = ("stabilityai/", "SPO-Diffusion-Models/", "madebyollin/")
 IMAGES = {"stepwise-export": "export", "stepwise": "server"}
 DOCKER_VALUES = {
     *("--file", "--gpus", "--publish", "--shm-size", "--stop-timeout", "--tag", "--target"),
@@ -55,10 +58,12 @@ def known(text: str) -> set[str]:
 
 
 def check_module(module: str, words: list[str]) -> None:
-    page = module == "client" and words[0] == "page"
-    text = help_of(sys.executable, "-m", module, *words[:page])
+    own_help = module == "client" and words[0] in ("page", "presets")
+    text = help_of(sys.executable, "-m", module, *words[:own_help])
     allowed = known(text)
-    if module == "client" and not page:
+    if module == "client":
+        check_presets(words)
+    if module == "client" and not own_help:
         pipeline = PIPELINES.get(words[0], PIPELINES["sd3"])
         settings = {tensor.name for tensor in pipeline.request} - {"prompt"}
         own = known(text.partition("\noptions:")[2])
@@ -70,6 +75,12 @@ def check_module(module: str, words: list[str]) -> None:
             assert words[words.index(option) + 1] in choices[1].split(",")
     if module == "export":
         assert words[0] in PIPELINES, words[0]
+
+
+def check_presets(words: list[str]) -> None:
+    named = words[1:] if words[0] == "presets" else []
+    named += [value for option, value in pairwise(words) if option == "--preset"]
+    assert set(named) <= set(presets.names())
 
 
 def check_make(target: str) -> None:
@@ -101,12 +112,14 @@ def check_docker(words: list[str]) -> None:
 def check_files(words: list[str]) -> None:
     for word in words:
         if re.fullmatch(r"[\w.-]+(/[\w.-]+)+", word) and not word.startswith(MADE):
-            repository = word.count("/") == 1 and word.startswith("stabilityai/")
+            repository = word.count("/") == 1 and word.startswith(HUB)
             assert repository or (ROOT / word).exists(), f"{word} is not there"
 
 
 def test_pages_have_commands():
-    assert {page for page, _ in CASES} >= {"README.md", "docs/sd3_medium.md"}
+    pages = {page.relative_to(ROOT).as_posix() for page in PAGES}
+    assert len(pages) >= 5
+    assert {page for page, _ in CASES} == pages
 
 
 @pytest.mark.parametrize(("page", "line"), CASES, ids=[line for _, line in CASES])

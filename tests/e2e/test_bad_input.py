@@ -12,7 +12,7 @@ from client import Client, InvalidRequest, ServerUnavailable
 PROMPT = "a large red star in the top left on a white background"
 
 
-def send(server, **tensors):
+def send(server, pipeline="sd3", **tensors):
     """Raw request tensors past our client; the error's message, or None for a picture."""
     messages = []
     done = threading.Event()
@@ -34,7 +34,7 @@ def send(server, **tensors):
     with grpc.InferenceServerClient(server.grpc_url) as raw:
         raw.start_stream(answer)
         try:
-            raw.async_stream_infer("sd3", inputs, enable_empty_final_response=True)
+            raw.async_stream_infer(pipeline, inputs, enable_empty_final_response=True)
             assert done.wait(60), "no answer within a minute"
         except InferenceServerException as error:
             messages.append(error.message())

@@ -2,8 +2,12 @@
 
 import json
 
-from benchmarks import cancels, caps, load, perf, soak
+import pytest
 
+from benchmarks import cancels, caps, latency, load, perf, quality, soak, together
+from miniatures import prompts
+
+FLOOR_DB = 40.0
 SMALL = load.Plan(lanes=4, turns=1, requests=8, blocks=1, arrivals=6, joins=1, calls=1)
 
 
@@ -24,6 +28,46 @@ def test_load_is_answered_and_only_the_server_in_flight_batches(repository, tmp_
     assert opened["cap_1"]["mean_batch"] == 1
     assert figures["joining"]["tick_ms"] > 0
     assert (tmp_path / "load.png").stat().st_size > 10_000
+
+
+def test_pipelines_beside_each_other_are_both_answered(families):
+    figures = together.measure(families, "sd3", together.Plan(lanes=2, turns=1, seconds=4))
+    for way in ("alone", "together"):
+        for name in ("sd3", "sdxl_turbo"):
+            found = figures[way][name]
+            print(f"{name} {way}: {found['requests']} requests, {found['pictures_per_second']}/s")
+            assert found["errors"] == {}
+            assert found["requests"] >= 2
+            assert found["pictures_per_second"] > 0
+    assert figures["failures"] == together.starved(figures["share_kept"])
+
+
+@pytest.mark.parametrize(
+    ("family", "steps"), [("sd3", {"20"}), ("sdxl", {"20"}), ("sdxl_turbo", {"4", "1"})]
+)
+def test_quality_holds_served_pictures_to_those_of_diffusers(families, checkpoints, family, steps):
+    few = prompts.load()[198:202]
+    found = quality.measure(families, checkpoints[family], family, few)
+    assert set(found["by_steps"]) == steps
+    for count, figures in found["by_steps"].items():
+        worst = figures["psnr_to_diffusers_worst"]
+        print(f"{family}, {count} steps: {worst} dB at worst, floor {FLOOR_DB} dB")
+        assert worst == "identical" or worst >= FLOOR_DB
+        assert set(figures["served"]) == set(figures["diffusers"]) == {"seen", "held_out"}
+
+
+@pytest.mark.parametrize(("family", "steps"), [("sdxl", {"20"}), ("sdxl_turbo", {"4", "1"})])
+def test_latency_is_measured_at_the_steps_of_the_family(families, checkpoints, family, steps):
+    found = latency.measure(families, checkpoints[family], family, rounds=1)
+    assert set(found["by_steps"]) == steps
+    for count, figures in found["by_steps"].items():
+        rates = figures["pictures_per_second"]
+        print(f"{family}, {count} steps: {rates}")
+        assert set(rates) == {
+            *("served_1", "in_process_1", "diffusers_1"),
+            *("served_8", "diffusers_8_serial", "diffusers_8_batch"),
+        }
+        assert all(rate > 0 for rate in rates.values())
 
 
 def test_suggested_caps_are_written_where_the_server_reads_them(repository):

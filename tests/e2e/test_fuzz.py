@@ -10,18 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient import grpc
 
-from pipelines import SD3
+from client import Client
+from pipelines import PIPELINES
+from server.process import serving
 from tests.e2e.test_bad_input import PROMPT, send
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 WARM_UP = 50
 SPARE_THREADS = 8
 SPARE_SHARED_MB = 8.0
-FIELDS = [tensor.name for tensor in SD3.request]
 NUMPY = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "BYTES": np.object_}
 
 shapes = st.sampled_from([*[(1,)] * 16, (0,), (2,), (1, 1), (3, 2)])
@@ -44,6 +46,9 @@ usual = {
     "deadline_ms": st.integers(60_000, 2**31 - 1),
     "priority": st.integers(0, 2),
     "client": st.text(max_size=20).map(str.encode),
+    "bucket": st.sampled_from([b"48x80", b"64x64", b"3:2", b"1:0"]),
+    "clip_skip": st.integers(0, 2),
+    **dict.fromkeys(("original_size", "crop", "target_size"), st.integers(0, 16384)),
 }
 odd = {
     np.int32: st.integers(-(2**31), 2**31 - 1),
@@ -55,15 +60,17 @@ odd = {
 
 
 @st.composite
-def tensors(draw):
+def tensors(draw, family):
     """Request tensors by name: mostly right, some of them wrong in value, type or shape."""
+    known = {tensor.name: tensor for tensor in PIPELINES[family].request}
     chosen = {"prompt": np.full((1,), PROMPT.encode(), np.object_), "steps": _one(2, np.int32)}
-    for field in draw(st.lists(st.sampled_from([*FIELDS, "colour"]), max_size=4, unique=True)):
-        right = next((t.dtype for t in SD3.request if t.name == field), "FP32")
+    for field in draw(st.lists(st.sampled_from([*known, "colour"]), max_size=4, unique=True)):
+        right, dims = (known[field].dtype, known[field].dims) if field in known else ("FP32", (1,))
         dtype = NUMPY[right] if draw(st.integers(0, 4)) else draw(dtypes)
         values = usual[field] if field in usual and draw(st.integers(0, 3)) else odd[dtype]
+        shape = draw(shapes)
         try:
-            value = np.full(draw(shapes), draw(values), dtype)
+            value = np.full(dims if shape == (1,) else shape, draw(values), dtype)
         except (OverflowError, ValueError, TypeError):
             value = np.full((1,), draw(odd[dtype]), dtype)
         chosen[field] = value
@@ -95,9 +102,22 @@ def footprint(server):
     }
 
 
-def test_every_generated_request_is_answered_and_leaves_nothing(server, client):
+@pytest.fixture(scope="module", params=["sd3", "sdxl"])
+def fuzzed(request):
+    """A family and a server that has it."""
+    if request.param == "sd3":
+        yield "sd3", request.getfixturevalue("server")
+    else:
+        with serving(request.getfixturevalue("families")) as running:
+            yield request.param, running
+
+
+def test_every_generated_request_is_answered_and_leaves_nothing(fuzzed):
+    family, server = fuzzed
+    client = Client(server.grpc_url)
+
     def control():
-        return client.pictures("sd3", PROMPT, steps=6, seed=99)[0].image
+        return client.pictures(family, PROMPT, steps=6, seed=99)[0].image
 
     answers = {"pictures": 0, "errors": 0}
 
@@ -108,11 +128,11 @@ def test_every_generated_request_is_answered_and_leaves_nothing(server, client):
             suppress_health_check=list(HealthCheck),
             database=None,
         )
-        @given(tensors())
+        @given(tensors(family))
         def ask(asked):
             if asked["steps"].dtype == np.int32 and 4 < asked["steps"].max(initial=0) <= 100:
                 asked["steps"] = _one(3, np.int32)
-            message = send(server, **asked)
+            message = send(server, family, **asked)
             answers["pictures" if message is None else "errors"] += 1
             assert message is None or any(field in message for field in [*asked, "prompt"]), message
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from client import About, AsyncClient, png
+from client import About, AsyncClient, png, presets
 from tests.e2e.test_serving import until
 
 PROMPT = "a large red star in the top left on a white background"
@@ -90,7 +90,7 @@ def open_page(chromium, page):
 def fill(tab, **values):
     """Fill in the form by label; what is not among ``values`` stays."""
     for label, value in values.items():
-        if label in ("Sampler", "Pipeline"):
+        if label in ("Pipeline", "Preset", "Words", "Sampler", "Size"):
             tab.get_by_label(label).click()
             tab.get_by_role("option", name=value, exact=True).click()
         elif label in ("Steps", "Guidance", "Pictures"):
@@ -237,13 +237,19 @@ def two_pipelines(tmp_path, monkeypatch):
     from client.page import layout
     from client.page.handlers import Page
 
+    karras = "dpmpp_2m_karras"
     abouts = {
         name: About(
             {"num_images": 1, "steps": steps, "guidance_scale": 1.0, "sampler": samplers[0]},
-            {"num_images": [1, 4], "steps": [1, 2 * steps], "guidance_scale": [0, 30]},
+            {"num_images": [1, 4], "steps": [1, 10 * steps], "guidance_scale": [0, 30]},
             samplers,
+            sizes,
+            family,
         )
-        for name, steps, samplers in (("sd3", 28, ("euler", "heun")), ("fast", 4, ("lcm", "ddim")))
+        for name, family, steps, samplers, sizes in (
+            ("sd3", "sd3", 28, ("euler", "heun"), ("height", "width")),
+            ("fast", "sdxl", 4, ("lcm", "ddim", karras), ("height", "width", "bucket")),
+        )
     }
     blocks = layout.blocks(Page(AsyncClient("127.0.0.1:9"), abouts, tmp_path))
     yield blocks.launch(prevent_thread_lock=True, quiet=True)[1]
@@ -258,7 +264,57 @@ def test_a_chosen_pipeline_brings_its_samplers_and_ranges(open_page, two_pipelin
     fill(tab, Sampler="ddim", Steps=50)
     generate(tab, Prompt=PROMPT)
     expect(tab.get_by_role("alert")).to_contain_text("is the server running (python -m server)?")
-    expect(cell(tab, 0, 2)).to_contain_text("sampler ddim, num_images 1, steps 8")
+    expect(cell(tab, 0, 2)).to_contain_text("sampler ddim, num_images 1, steps 40")
+
+
+def test_a_preset_fills_the_form_and_none_empties_it(open_page, two_pipelines):
+    advice = presets.load("helloworld-xl")
+    tab = open_page(two_pipelines)
+    expect(tab.get_by_label("Words")).to_have_count(0)
+    fill(tab, Pipeline="fast")
+    expect(tab.get_by_label("number input for Steps")).to_have_value("4")
+    fill(tab, Pictures=2, Preset="helloworld-xl")
+    for label, name in (("Sampler", "sampler"), ("Negative prompt", "negative_prompt")):
+        expect(tab.get_by_label(label)).to_have_value(advice.settings[name])
+    expect(tab.get_by_label("number input for Steps")).to_have_value("30")
+    expect(tab.get_by_label("number input for Guidance")).to_have_value("5")
+    expect(tab.get_by_label("number input for Pictures")).to_have_value("2")
+    expect(tab.get_by_text(advice.structure)).to_be_visible()
+    prompt = tab.get_by_label("Prompt", exact=True)
+    fill(tab, Steps=20, Prompt="a lighthouse,", Words="colour: earthy tones")
+    expect(prompt).to_have_value("a lighthouse, earthy tones")
+    for label in ("Preset", "Words"):  # which are left as they are
+        tab.get_by_label(label).click()
+        tab.get_by_label(label).press("Tab")
+    fill(tab, Size=advice.sizes[0], Words="quality: masterpiece")
+    expect(prompt).to_have_value("a lighthouse, earthy tones, masterpiece")
+    generate(tab)
+    expect(cell(tab, 0, 1)).to_have_text("a lighthouse, earthy tones, masterpiece")
+    expect(cell(tab, 0, 2)).to_contain_text(f"negative_prompt {advice.settings['negative_prompt']}")
+    expect(cell(tab, 0, 2)).to_contain_text("steps 20, guidance_scale 5, bucket 832x1248")
+    fill(tab, Preset="none")
+    expect(tab.get_by_label("Negative prompt")).to_have_value("")
+    expect(tab.get_by_label("number input for Steps")).to_have_value("4")
+    expect(tab.get_by_label("Words")).to_have_count(0)
+    generate(tab)
+    expect(cell(tab, 0, 2)).not_to_contain_text("negative_prompt")
+    expect(cell(tab, 0, 2)).not_to_contain_text("bucket")
+
+
+def test_a_pipeline_with_buckets_is_asked_for_a_size_and_others_for_sides(open_page, two_pipelines):
+    tab = open_page(two_pipelines)
+    expect(tab.get_by_label("Size")).to_have_count(0)
+    fill(tab, Height="64")
+    fill(tab, Pipeline="fast")
+    expect(tab.get_by_label("Height")).to_have_count(0)
+    fill(tab, Size="16:9")
+    generate(tab, Prompt=PROMPT)
+    expect(cell(tab, 0, 2)).to_contain_text("bucket 16:9")
+    expect(cell(tab, 0, 2)).not_to_contain_text("height")
+    tab.get_by_label("Size").fill("700x700")
+    tab.get_by_label("Size").press("Enter")
+    tab.get_by_role("button", name="Generate").click()
+    expect(cell(tab, 0, 2)).to_contain_text("bucket 700x700")
 
 
 def test_the_page_as_the_readme_shows_it(open_page, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.peers import psnr
-from demo import GUIDANCE_SCALE, PROMPTS, STEPS
+from demo import PIPELINES, PROMPTS
 from miniatures.captions import BY_CAPTION
 from miniatures.score import score
 
@@ -64,9 +64,9 @@ def test_a_served_picture_is_the_one_that_diffusers_makes(client, diffusers, pro
 
 def test_a_picture_has_what_its_prompt_says(client):
     """One easy caption per shape; the full lists are scored by ``make quality``."""
+    _, settings = PIPELINES["sd3"]
     for seed, prompt in enumerate(PROMPTS, 1):
-        settings = {"steps": STEPS, "seed": seed, "guidance_scale": GUIDANCE_SCALE}
-        picture = client.pictures("sd3", prompt, **settings)[0].image
+        picture = client.pictures("sd3", prompt, seed=seed, **settings)[0].image
         assert all(score(picture, BY_CAPTION[prompt]).values()), prompt
 
 

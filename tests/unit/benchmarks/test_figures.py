@@ -28,7 +28,7 @@ def test_throughput_counts_steps_while_every_lane_is_busy():
         outcome([(3.0, 4, 1.0)], sent=2.0, done=3.0),
         outcome([(4.0, 4, 1.0)], sent=3.0, done=4.0),
     ]
-    assert figures.throughput(run) == pytest.approx(1.0)
+    assert figures.throughput(run, figures.busy(run)) == pytest.approx(1.0)
 
 
 def test_latency_counts_from_the_schedule_and_leaves_out_errors():

@@ -1,10 +1,11 @@
 """Load is sent as it was planned, and latency counts from the plan."""
 
 import asyncio
+import itertools
 
 import numpy as np
 
-from benchmarks.generator import closed_loop, open_loop, poisson
+from benchmarks.generator import closed_loop, lasting, open_loop, poisson
 from benchmarks.workload import Ask
 from tests.unit.benchmarks.build import ASK, SIZE, Server
 
@@ -40,3 +41,11 @@ def test_an_error_is_an_outcome():
     outcomes = asyncio.run(closed_loop(Server().send, [bad, ASK], lanes=1))
     assert [outcome.error for outcome in outcomes] == ["RequestFailed", ""]
     assert [mark.step for mark in outcomes[1].marks] == [1, 2]
+
+
+def test_lasting_requests_come_round_again_until_their_time_is_up():
+    asks = [Ask(name, SIZE, {"steps": 4}) for name in ("a star", "a circle")]
+    assert list(itertools.islice(lasting(asks, 3600), 5)) == [*asks, *asks, asks[0]]
+    assert list(lasting(asks, 0)) == []
+    # Were there no end to them, there would be none to this loop.
+    asyncio.run(closed_loop(Server().send, lasting(asks, 0.01), lanes=2))

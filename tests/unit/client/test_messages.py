@@ -18,12 +18,19 @@ def config():
     made.parameters["request"].string_value = json.dumps(
         {"defaults": {"steps": 28}, "ranges": {"steps": [1, 100]}, "samplers": ["euler"]}
     )
+    made.parameters["pipeline"].string_value = "sd3"
     return made
 
 
-def test_a_config_says_types_defaults_ranges_and_samplers(config):
+def test_a_config_says_types_defaults_ranges_samplers_and_family(config):
     assert input_types(config) == {"prompt": "BYTES", "steps": "INT32", "guidance_scale": "FP32"}
-    assert about(config) == About({"steps": 28}, {"steps": [1, 100]}, ("euler",))
+    assert about(config) == About(
+        defaults={"steps": 28},
+        ranges={"steps": [1, 100]},
+        samplers=("euler",),
+        settings=("prompt", "steps", "guidance_scale"),
+        family="sd3",
+    )
 
 
 def test_settings_become_tensors_of_the_type_that_the_server_asks_for(config):

@@ -1,4 +1,4 @@
-"""The SD3 miniature is a checkpoint like any other: real classes, real layout, half precision."""
+"""A miniature is a checkpoint like any other: real classes, real layout, half precision."""
 
 from pathlib import Path
 
@@ -6,68 +6,113 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
+    DiffusionPipeline,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
 from safetensors import safe_open
-from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5EncoderModel,
+    T5Tokenizer,
+)
 
 from miniatures.captions import SCENES
 
-CHECKPOINT = Path(__file__).parents[3] / "miniatures" / "sd3"
+MINIATURES = Path(__file__).parents[3] / "miniatures"
+SD3 = {
+    "transformer": SD3Transformer2DModel,
+    "scheduler": FlowMatchEulerDiscreteScheduler,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModelWithProjection,
+    "text_encoder_2": CLIPTextModelWithProjection,
+    "text_encoder_3": T5EncoderModel,
+    "tokenizer": CLIPTokenizer,
+    "tokenizer_2": CLIPTokenizer,
+    "tokenizer_3": T5Tokenizer,
+}
+SDXL = {
+    "unet": UNet2DConditionModel,
+    "scheduler": EulerDiscreteScheduler,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+    "tokenizer": CLIPTokenizer,
+    "tokenizer_2": CLIPTokenizer,
+}
+COMPONENTS = {
+    "sd3": (StableDiffusion3Pipeline, SD3),
+    "sdxl": (StableDiffusionXLPipeline, SDXL),
+    "sdxl_turbo": (
+        StableDiffusionXLPipeline,
+        SDXL | {"scheduler": EulerAncestralDiscreteScheduler},
+    ),
+}
 MAX_MEGABYTES = 20
 
 
+@pytest.fixture(scope="module", params=COMPONENTS)
+def name(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def pipeline():
-    return StableDiffusion3Pipeline.from_pretrained(CHECKPOINT, local_files_only=True)
+def pipeline(name):
+    return DiffusionPipeline.from_pretrained(MINIATURES / name, local_files_only=True)
 
 
-def test_all_components_are_of_the_real_classes(pipeline):
-    assert {name: type(part) for name, part in pipeline.components.items() if part is not None} == {
-        "transformer": SD3Transformer2DModel,
-        "scheduler": FlowMatchEulerDiscreteScheduler,
-        "vae": AutoencoderKL,
-        "text_encoder": CLIPTextModelWithProjection,
-        "text_encoder_2": CLIPTextModelWithProjection,
-        "text_encoder_3": T5EncoderModel,
-        "tokenizer": CLIPTokenizer,
-        "tokenizer_2": CLIPTokenizer,
-        "tokenizer_3": T5Tokenizer,
-    }
+@pytest.fixture(scope="module")
+def tokenizers(pipeline):
+    names = [part for part in pipeline.components if part.startswith("tokenizer")]
+    encoders = [getattr(pipeline, part.replace("tokenizer", "text_encoder")) for part in names]
+    return list(zip([getattr(pipeline, part) for part in names], encoders, strict=True))
 
 
-def test_the_weights_are_half_precision_finite_and_small():
-    files = list(CHECKPOINT.rglob("*.safetensors"))
-    assert len(files) == 5
+def test_all_components_are_of_the_real_classes(name, pipeline):
+    kinds = {part: type(value) for part, value in pipeline.components.items() if value is not None}
+    assert (type(pipeline), kinds) == COMPONENTS[name]
+
+
+def test_the_weights_are_half_precision_finite_and_small(name):
+    files = list((MINIATURES / name).rglob("*.safetensors"))
+    assert len(files) == sum(
+        issubclass(kind, torch.nn.Module) for kind in COMPONENTS[name][1].values()
+    )
     for path in files:
         with safe_open(path, "pt") as weights:
             for key in weights.keys():  # noqa: SIM118
                 tensor = weights.get_tensor(key)
                 assert tensor.dtype == torch.float16, f"{path}: {key}"
                 assert tensor.isfinite().all(), f"{path}: {key}"
-    size = sum(path.stat().st_size for path in CHECKPOINT.rglob("*") if path.is_file()) / 1e6
-    print(f"{size:.1f} MB, ceiling {MAX_MEGABYTES} MB")
-    assert size <= MAX_MEGABYTES
+    size = sum(path.stat().st_size for path in (MINIATURES / name).rglob("*") if path.is_file())
+    print(f"{size / 1e6:.1f} MB, ceiling {MAX_MEGABYTES} MB")
+    assert size / 1e6 <= MAX_MEGABYTES
 
 
-@pytest.mark.parametrize("suffix", ["", "_2", "_3"])
-def test_every_word_of_a_caption_is_one_known_token(pipeline, suffix):
-    tokenizer = getattr(pipeline, f"tokenizer{suffix}")
-    encoder = getattr(pipeline, f"text_encoder{suffix}")
-    special = 1 if suffix == "_3" else 2
-    for scene in SCENES:
-        ids = tokenizer(scene.caption).input_ids
-        assert len(ids) == len(scene.caption.split()) + special <= tokenizer.model_max_length
-        assert 0 <= min(ids) <= max(ids) < encoder.config.vocab_size
-        assert tokenizer.unk_token_id not in ids[:-1], scene.caption
-        assert tokenizer.decode(ids, skip_special_tokens=True).strip() == scene.caption
+def test_no_config_says_where_it_was_made(name):
+    for path in (MINIATURES / name).rglob("*.json"):
+        assert "_name_or_path" not in path.read_text(), path
 
 
-def test_the_empty_caption_is_tokenized(pipeline):
-    lengths = [
-        len(tokenizer("").input_ids)
-        for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2, pipeline.tokenizer_3)
-    ]
-    assert lengths == [2, 2, 1]
+def test_every_word_of_a_caption_is_one_known_token(tokenizers):
+    for tokenizer, encoder in tokenizers:
+        special = len(tokenizer("").input_ids)
+        for scene in SCENES:
+            ids = tokenizer(scene.caption).input_ids
+            assert len(ids) == len(scene.caption.split()) + special <= tokenizer.model_max_length
+            assert 0 <= min(ids) <= max(ids) < encoder.config.vocab_size
+            assert tokenizer.unk_token_id not in ids[:-1], scene.caption
+            assert tokenizer.decode(ids, skip_special_tokens=True).strip() == scene.caption
+
+
+def test_the_empty_caption_is_tokenized(tokenizers):
+    for tokenizer, encoder in tokenizers:
+        special = 1 if isinstance(encoder, T5EncoderModel) else 2
+        assert len(tokenizer("").input_ids) == special

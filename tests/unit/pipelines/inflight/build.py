@@ -7,8 +7,9 @@ from threading import Event as Flag
 
 import numpy as np
 
-from pipelines.errors import RequestError
+from pipelines.errors import ModelFailed, RequestError
 from pipelines.events import Event
+from pipelines.inflight.batcher import Batcher
 from pipelines.inflight.request import Request, Summary, table
 from pipelines.settings import Settings
 
@@ -102,3 +103,29 @@ def predict(latents, timesteps, conditioning):
     """A denoiser that depends on all its inputs, row by row."""
     text = conditioning["text"].mean(axis=1).reshape(-1, 1, 1, 1)
     return np.tanh(latents + 0.3 * text) * (0.5 + timesteps.reshape(-1, 1, 1, 1) / 1000)
+
+
+class Bench:
+    """A batcher with a clock, and the rows of every call."""
+
+    def __init__(self, capacity=64):
+        self.now, self.rows, self.sides, self.failing = 0.0, [], [], False
+        self.step_seconds = 0.0
+        self.batcher = Batcher(self.predict, capacity, clock=lambda: self.now)
+
+    def predict(self, latents, timesteps, conditioning):
+        self.now += self.step_seconds
+        self.rows.append(len(latents))
+        self.sides.append(latents.shape[-1])
+        if self.failing:
+            raise ModelFailed("sd3_transformer: out of memory")
+        return predict(latents, timesteps, conditioning)
+
+    def submit(self, **settings):
+        built, answers = request(arrived=self.now, **settings)
+        self.batcher.submit(built)
+        return answers
+
+    def run(self):
+        while len(self.batcher):
+            self.batcher.step()

@@ -1,0 +1,64 @@
+"""What the makers of checkpoints advise: one JSON file of this folder each, whose name is its own.
+
+client.generate("sdxl", "a lighthouse", **presets.load("helloworld-xl").settings)
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from client.errors import InvalidRequest
+from client.messages import Setting
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Advice for requests to a checkpoint.
+
+    ``pipeline`` is the family that it is for, ``source`` where the checkpoint is to be had.
+    ``settings`` are what a request is given for those that it leaves out. ``sizes`` are advice
+    alone, width x height in pixels, the best first. ``structure`` is how a prompt is put together
+    and ``vocabulary`` words for it by theme. ``notes`` say where all this is from.
+    """
+
+    name: str
+    title: str
+    pipeline: str
+    source: str
+    settings: Mapping[str, Setting]
+    sizes: tuple[str, ...]
+    structure: str
+    vocabulary: Mapping[str, tuple[str, ...]]
+    notes: str
+
+
+def names(family: str | None = None) -> tuple[str, ...]:
+    """The presets that there are, or those for pipelines of one family."""
+    return tuple(name for name, preset in _presets().items() if family in (None, preset.pipeline))
+
+
+def load(name: str, family: str | None = None) -> Preset:
+    """The preset of this name; InvalidRequest if there is none, or it is for another family."""
+    if name not in _presets():
+        raise InvalidRequest(f"preset: got {name!r}; there are {', '.join(names())}")
+    preset = _presets()[name]
+    if family not in (None, preset.pipeline):
+        raise InvalidRequest(
+            f"preset: got {name!r}, which is for {preset.pipeline}; for {family} there are "
+            f"{', '.join(names(family)) or 'none'}"
+        )
+    return preset
+
+
+@cache
+def _presets() -> Mapping[str, Preset]:
+    return {path.stem: _read(path) for path in sorted(Path(__file__).parent.glob("*.json"))}
+
+
+def _read(path: Path) -> Preset:
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    fields["sizes"] = tuple(fields["sizes"])
+    fields["vocabulary"] = {theme: tuple(words) for theme, words in fields["vocabulary"].items()}
+    return Preset(name=path.stem, **fields)

@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+
+from client import Client
+from server.process import serving
+from tests.e2e.clients import mock_events
+from tests.e2e.clients.servers import dying
+
+
+@pytest.fixture(scope="package")
+def repository(tmp_path_factory) -> Path:
+    return mock_events.build(tmp_path_factory.mktemp("repository"))
+
+
+@pytest.fixture(scope="package")
+def server(repository):
+    with serving(repository) as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def full(tmp_path_factory):
+    """A server whose queue has no place."""
+    with serving(mock_events.build(tmp_path_factory.mktemp("full"), full=True)) as running:
+        yield running
+
+
+@pytest.fixture
+def doomed(repository):
+    """A server to kill."""
+    with dying(repository) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    return Client(server.grpc_url)

@@ -1,0 +1,30 @@
+"""Servers that answer as Stepwise does: what they work on, and how they die."""
+
+import time
+from contextlib import contextmanager, suppress
+
+from client import Client
+from server.process import serving
+
+FREED_SECONDS = 5.0
+
+
+@contextmanager
+def dying(repository, grpc_port=0):
+    """A server that is dead after the context, without a drain."""
+    with suppress(OSError), serving(repository, grpc_port) as running:
+        yield running
+        running.process.kill()
+        running.process.wait()
+
+
+def running(server):
+    """The ids of the requests that the server works on."""
+    return Client(server.grpc_url).pictures("mock", "status")[0].notes
+
+
+def assert_freed(server):
+    deadline = time.monotonic() + FREED_SECONDS
+    while left := running(server):
+        assert time.monotonic() < deadline, f"the server still works on {left}"
+        time.sleep(0.02)

@@ -1,0 +1,169 @@
+"""Whoever leaves a request, in whatever way, stops it on the server."""
+
+import asyncio
+import gc
+import threading
+from contextlib import aclosing
+
+import pytest
+
+from client import AsyncClient, Cancelled, Client, ServerUnavailable, TimedOut
+from tests.e2e.clients.servers import assert_freed
+
+
+def started(client):
+    events = client.generate("mock", "a star", steps=10_000)
+    next(events)
+    assert events.request_id in running_at(client)
+    return events
+
+
+def running_at(client):
+    return client.pictures("mock", "status")[0].notes
+
+
+def closed(client):
+    started(client).close()
+
+
+def collected(client):
+    events = started(client)
+    del events
+
+
+def collected_with_its_client(client):
+    cycle = [Client(client._servers.all[0].url)]
+    cycle += [cycle, started(cycle[0])]
+    del cycle
+    gc.collect()
+
+
+def interrupted(client):
+    events = started(client)
+    with pytest.raises(KeyboardInterrupt):
+        events._events.throw(KeyboardInterrupt)
+
+
+def timed_out(client):
+    hasty = Client(client._servers.all[0].url, timeout=0.3)
+    with pytest.raises(TimedOut, match=r"no complete answer within 0\.3 s"):
+        hasty.pictures("mock", "a star", steps=10_000)
+
+
+@pytest.mark.parametrize(
+    "leave", [closed, collected, collected_with_its_client, interrupted, timed_out]
+)
+def test_a_request_that_is_left_is_stopped_on_the_server(server, client, leave):
+    leave(client)
+    assert_freed(server)
+
+
+async def async_started(client):
+    events = client.generate("mock", "a star", steps=10_000)
+    await anext(events)
+    assert events.request_id in (await client.pictures("mock", "status"))[0].notes
+    return events
+
+
+async def async_closed(client):
+    async with aclosing(await async_started(client)):
+        pass
+
+
+async def async_collected(client):
+    events = await async_started(client)
+    del events
+    await asyncio.sleep(0.1)
+
+
+async def async_collected_with_its_client(client):
+    cycle = [AsyncClient(client._servers.all[0].url)]
+    cycle += [cycle, await async_started(cycle[0])]
+    del cycle
+    gc.collect()
+    await asyncio.sleep(0.1)
+
+
+async def async_left_at_the_end(client):
+    async for _ in client.generate("mock", "a star", steps=10_000):
+        return
+
+
+async def async_cancelled(client):
+    async def consume():
+        async for _ in client.generate("mock", "a star", steps=10_000):
+            first.set()
+
+    first = asyncio.Event()
+    task = asyncio.create_task(consume())
+    await first.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def async_timed_out(client):
+    client.timeout = 0.3
+    with pytest.raises(TimedOut, match=r"no complete answer within 0\.3 s"):
+        await client.pictures("mock", "a star", steps=10_000)
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        async_closed,
+        async_collected,
+        async_collected_with_its_client,
+        async_left_at_the_end,
+        async_cancelled,
+        async_timed_out,
+    ],
+)
+def test_an_async_request_that_is_left_is_stopped_on_the_server(server, leave, caplog):
+    asyncio.run(leave(AsyncClient(server.grpc_url)))
+    assert_freed(server)
+    assert not caplog.messages
+
+
+def test_another_thread_may_cancel(server, client):
+    events = started(client)
+    timer = threading.Timer(0.1, events.cancel)
+    timer.start()
+    with pytest.raises(Cancelled, match=r"stopped at step \d+ of 10000"):
+        list(events)
+    timer.join()
+    assert_freed(server)
+
+
+def test_another_task_may_cancel(server):
+    async def run():
+        events = await async_started(AsyncClient(server.grpc_url))
+        task = asyncio.create_task(anext_until_error(events))
+        await asyncio.sleep(0.1)
+        await events.cancel()
+        await task
+
+    async def anext_until_error(events):
+        async for _ in events:
+            pass
+
+    with pytest.raises(Cancelled, match=r"stopped at step \d+ of 10000"):
+        asyncio.run(run())
+    assert_freed(server)
+
+
+def test_a_request_that_is_cancelled_before_it_starts_never_starts(client):
+    events = client.generate("mock", "a star")
+    events.cancel()
+    with pytest.raises(Cancelled, match="before it was started"):
+        next(events)
+
+
+def test_a_server_that_cannot_be_told_is_an_error_of_cancel_alone(doomed):
+    events = Client(doomed.grpc_url).generate("mock", "a star", steps=10_000)
+    next(events)
+    doomed.process.kill()
+    doomed.process.wait()
+    with pytest.raises(ServerUnavailable):
+        events.cancel()
+    events.close()

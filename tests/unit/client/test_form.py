@@ -1,0 +1,48 @@
+import pytest
+
+from client import About
+from client.page import form
+
+BOTH = {"num_images": [1, 16], "steps": [1, 100], "guidance_scale": [0.0, 30.0]}
+DEFAULTS = {"num_images": 1, "steps": 28, "guidance_scale": 7.0, "sampler": "heun"}
+SD3 = About(
+    {**DEFAULTS, "negative_prompt": ""}, BOTH, ("heun", "euler"), ("height", "width"), "sd3"
+)
+SDXL = About(DEFAULTS, BOTH, ("heun", "euler"), ("height", "width", "bucket"), "sdxl")
+NONE = {"preset": form.NO_PRESET}
+
+
+def test_without_a_preset_the_form_holds_the_pipelines_defaults():
+    for about in (SD3, SDXL):
+        shown = form.shown(about)
+        assert {name: shown[name]["value"] for name in DEFAULTS} == DEFAULTS
+        assert shown["negative_prompt"]["value"] == ""
+        assert not shown["words"]["visible"]
+    assert form.shown(SD3)["preset"]["choices"] == ["none", "sd3-medium"]
+    assert form.shown(SDXL)["preset"]["choices"] == ["none", "helloworld-xl", "spo-sdxl"]
+
+
+def test_sizes_are_asked_in_the_way_of_the_pipeline():
+    for about, bucketed in ((SD3, False), (SDXL, True)):
+        shown = form.shown(about)
+        visible = {name: shown[name]["visible"] for name in ("bucket", "height", "width")}
+        assert visible == {"bucket": bucketed, "height": not bucketed, "width": not bucketed}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wanted"),
+    [("", "red"), (" ", "red"), ("a star", "a star, red"), ("a star, ", "a star, red")],
+)
+def test_a_word_goes_to_the_end_of_the_prompt(prompt, wanted):
+    assert form.with_word(prompt, "red") == wanted
+
+
+def test_blank_fields_are_left_out_and_zeros_are_not():
+    values = {**NONE, "negative_prompt": "", "seed": "0", "bucket": None, "guidance_scale": 0}
+    assert form.request(values) == {"seed": "0", "guidance_scale": 0}
+
+
+def test_the_form_overrules_a_preset_also_where_it_is_blank():
+    values = {"preset": "helloworld-xl", "negative_prompt": "", "steps": 12}
+    request = form.request(values)
+    assert request == {"steps": 12, "guidance_scale": 5.0, "sampler": "dpmpp_2m_karras"}

@@ -1,0 +1,75 @@
+"""Requests that are cancelled, running, waiting or yet to come, and callers that hung up."""
+
+import threading
+import time
+
+import pytest
+
+from pipelines.errors import Cancelled
+from pipelines.inflight.hangups import ASK_SECONDS, HangUps
+from pipelines.inflight.roll import REMEMBER_SECONDS
+
+
+def test_a_cancelled_request_leaves_before_the_next_step(bench):
+    stays, goes = bench.submit(steps=4, name="a"), bench.submit(steps=4, name="b")
+    bench.batcher.step()
+    bench.batcher.cancel("b")
+    bench.run()
+    assert bench.rows == [4, 2, 2, 2]
+    assert stays.events[-1].kind == "result"
+    assert isinstance(goes.errors[0], Cancelled)
+    assert goes.summary.outcome == "CANCELLED"
+
+
+def test_a_cancelled_request_that_waits_never_starts(bench):
+    bench.submit(steps=3, cap=2)
+    waits = bench.submit(steps=3, cap=2, name="waits")
+    bench.batcher.step()
+    bench.batcher.cancel("waits")
+    bench.run()
+    assert bench.rows == [2, 2, 2]
+    assert isinstance(waits.errors[0], Cancelled)
+
+
+def test_a_cancellation_may_come_before_its_request(bench):
+    bench.batcher.cancel("early")
+    with pytest.raises(Cancelled):
+        bench.submit(name="early")
+    # It counts for one request only.
+    bench.submit(name="early")
+
+
+def test_an_early_cancellation_is_forgotten_after_a_while(bench):
+    bench.batcher.cancel("late")
+    bench.now = REMEMBER_SECONDS + 1
+    bench.batcher.cancel("another")
+    assert bench.submit(name="late").summary is None
+
+
+def test_callers_that_hung_up_are_found_in_turn(bench):
+    gone = set()
+    running = [bench.submit(steps=9, hung_up=lambda n=n: n in gone) for n in range(3)]
+    hang_ups = HangUps(bench.batcher)
+    gone.update({0, 2})
+    for _ in range(3):
+        hang_ups.ask()
+    bench.batcher.step()
+    assert [bool(answers.errors) for answers in running] == [True, False, True]
+    assert isinstance(running[0].errors[0], Cancelled)
+    bench.run()
+    hang_ups.ask()
+
+
+def test_hanging_up_is_noticed_while_steps_run(bench):
+    gone = threading.Event()
+    answers = bench.submit(steps=9, hung_up=gone.is_set)
+    hang_ups = HangUps(bench.batcher)
+    hang_ups.start()
+    gone.set()
+    until = time.monotonic() + 10
+    while not answers.errors and time.monotonic() < until:
+        time.sleep(ASK_SECONDS)
+        bench.batcher.step()
+        bench.submit(steps=1)
+    hang_ups.close()
+    assert isinstance(answers.errors[0], Cancelled)
