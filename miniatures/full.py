@@ -25,7 +25,8 @@ from transformers import (
 )
 
 HERE = Path(__file__).parent
-FAMILIES = HERE.parent / "export" / "families"
+CONFIGS = HERE.parent / "export" / "families"
+FAMILIES = ("sd3", "sdxl", "sdxl_turbo")
 SHARD_BYTES = 1 << 30
 CLASSES = {
     kind.__name__: kind
@@ -72,7 +73,7 @@ def write(family: str, output: Path) -> None:
 
     A component that is there whole is kept, so that a stopped run goes on.
     """
-    base = HERE / "sd3" if family == "sd3" else FAMILIES / family
+    base = HERE / "sd3" if family == "sd3" else CONFIGS / family
     index = json.loads((base / "model_index.json").read_text())
     output.mkdir(parents=True, exist_ok=True)
     for name, listed in index.items():
@@ -81,7 +82,7 @@ def write(family: str, output: Path) -> None:
         elif isinstance(listed, list):
             # Schedulers and tokenizers are files of configs; CLIP's vocabulary is the real one.
             clip = listed[1] == "CLIPTokenizer"
-            source = FAMILIES / "sdxl" / name if clip else base / name
+            source = CONFIGS / "sdxl" / name if clip else base / name
             shutil.copytree(source, output / name, dirs_exist_ok=True)
     shutil.copy(base / "model_index.json", output)
 
