@@ -5,6 +5,7 @@ ValueError
     ├── CheckpointError    the checkpoint cannot be read as the pipeline asked for
     ├── GraphError         a graph does not have the inputs, outputs or axes that it should have
     ├── ParityError        a graph computes something else than its torch module
+    ├── ResourceError      the machine has too little memory or disk for it
     ├── PrecisionError     a graph's values do not fit the precision that was asked for
     └── EngineError        no engine can be built: library, GPU or graph do not allow it
 """
@@ -28,6 +29,10 @@ class ParityError(ExportError):
 
 class PrecisionError(ExportError):
     """A graph's values do not fit the precision that was asked for."""
+
+
+class ResourceError(ExportError):
+    """The machine has too little memory or disk for it."""
 
 
 class EngineError(ExportError):

@@ -1,7 +1,8 @@
-"""Checkpoints of true dimensions with random weights: ``python -m miniatures full sd3 --output DIR``.
+"""Checkpoints of true dimensions with random weights.
 
-They draw nothing; they take the time, memory and disk of the real ones. Configs are the published
-ones, weights are fp16 in shards as diffusers writes them, and one tensor is in memory at a time.
+``python -m miniatures full sd3 --output DIR`` writes one. They draw nothing; they take the time,
+memory and disk of the real ones. Configs are the published ones, weights are fp16 in shards as
+diffusers writes them, and one tensor is in memory at a time.
 """
 
 import json
@@ -89,7 +90,9 @@ def write(family: str, output: Path) -> None:
 
 def build(family: str, folder: Path, kind: Any) -> nn.Module:
     """The model of ``kind`` with its true config and no weights: all of it is on torch's meta."""
-    given = SD3[folder.name] if family == "sd3" else json.loads((folder / "config.json").read_text())
+    given = (
+        SD3[folder.name] if family == "sd3" else json.loads((folder / "config.json").read_text())
+    )
     with torch.device("meta"):
         if kind in _CONFIGS:
             return kind(_CONFIGS[kind](**given))
