@@ -23,8 +23,9 @@ from benchmarks import report
 from export import parity
 from export.budget import costs
 from export.checkpoint import open_checkpoint
+from export.half import halve
 from export.loading import load
-from export.repository import checked_graph, half_graph
+from export.repository import checked_graph
 from export.session import open_session
 from export.target import GRAPH, Target
 from export.tokenizer import token_length
@@ -136,9 +137,10 @@ def _feed(job: Job) -> dict[str, Array]:
 
 
 def _export(job: Job) -> dict[str, Any]:
-    """The whole way of a component into its folder."""
-    folder = job.folder("fp16")
-    half_graph(job.target, job.component, job.tokens, [_feed(job)], folder)
+    """The way of a component into its folder; the float32 graph that it goes by is kept."""
+    reference, folder = job.folder("fp32"), job.folder("fp16")
+    checked_graph(job.target, job.component, job.tokens, reference, narrow=True)
+    halve(reference / GRAPH, job.name, [_feed(job)], folder)
     return {"weights": sum(path.stat().st_size for path in folder.glob(f"{GRAPH}*"))}
 
 
@@ -147,10 +149,7 @@ def _half(job: Job) -> dict[str, Any]:
 
 
 def _single(job: Job) -> dict[str, Any]:
-    """The float32 graph that an export in float16 goes by."""
-    folder = job.folder("fp32")
-    checked_graph(job.target, job.component, job.tokens, folder, narrow=True)
-    return {"relative": _distance(job, folder / GRAPH)}
+    return {"relative": _distance(job, job.scratch / "fp32" / GRAPH)}
 
 
 def _distance(job: Job, graph: Path) -> float:

@@ -46,6 +46,7 @@ def write_graph(
     if narrow:
         lazy.narrow(model.graph)
     path = save(model, folder)
+    lazy.release(model.graph)
     check_graph(path, component)
     return path
 

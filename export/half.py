@@ -1,5 +1,6 @@
 """A float32 graph to one that computes in float16."""
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,10 @@ def halve(graph: Path, component: str, feeds: Sequence[Feed], folder: Path) -> f
     range of float16 or outputs stray.
     """
     check_ranges(graph, component, feeds)
+    # Graphs are full of cycles, and each keeps its weights mapped until it is collected.
+    gc.collect()
     half = write_half(graph, component, folder)
+    gc.collect()
     compared = feeds[:: len(feeds) // _COMPARED + 1]
     # One after the other, so that the weights are not in memory twice.
     wanted, got = (_outputs(path, compared) for path in (graph, half))

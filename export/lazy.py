@@ -12,6 +12,8 @@ from export.stored import Stored
 
 _TYPES = {torch.float16: ir.DataType.FLOAT16, torch.bfloat16: ir.DataType.BFLOAT16}
 _SINGLE = ir.DataType.FLOAT
+# The exporter folds constants of up to so many values.
+_FOLDED = 8192
 
 
 class Weight(ir.LazyTensor):
@@ -51,16 +53,27 @@ def fill(graph: ir.Graph, weights: Mapping[str, Tensor]) -> None:
         if name in weights and weights[name].is_floating_point():
             for node in [node for node in value.consumers() if node.op_type == "Transpose"]:
                 _transpose(graph, node, weights[name])
-            value.const_value = Weight(weights[name], name)
-            if not value.uses():
+            if value.uses():
+                value.const_value = _lazy(weights[name], name)
+            else:
                 del graph.initializers[name]
+
+
+def _lazy(data: Tensor, name: str, axes: Sequence[int] | None = None) -> ir.TensorProtocol:
+    """A weight that is read when it is written; a small one or a vector is read now.
+
+    Those may be folded, or be one with others that are equal.
+    """
+    if data.numel() > _FOLDED and data.dim() > 1:
+        return Weight(data, name, axes)
+    return ir.Tensor(_tensor(data, axes, name).numpy().copy(), name=name)
 
 
 def _transpose(graph: ir.Graph, node: ir.Node, weight: Tensor) -> None:
     """Put a transposed initializer in the place of ``node``, under the name of its output."""
     (output,) = node.outputs
     axes = node.attributes["perm"].as_ints()
-    tensor = Weight(weight, str(output.name), axes)
+    tensor = _lazy(weight, str(output.name), axes)
     value = _initializer(tensor, _SINGLE)
     output.replace_all_uses_with(value)
     graph.remove(node, safe=True)
@@ -69,15 +82,18 @@ def _transpose(graph: ir.Graph, node: ir.Node, weight: Tensor) -> None:
 
 def narrow(graph: ir.Graph) -> None:
     """Store weights as the checkpoint does, and cast each to float32 before it is used."""
+    places = {node: place for place, node in enumerate(graph)}
     for name, value in list(graph.initializers.items()):
         weight = value.const_value
         stored = weight.stored(f"{name}_stored") if isinstance(weight, Weight) else None
         if stored is not None:
             del graph.initializers[name]
+            value.const_value = None
             kept = _initializer(stored, stored.dtype)
             graph.register_initializer(kept)
             cast = ir.node("Cast", [kept], {"to": _SINGLE})
-            graph.insert_before(graph[0], cast)
+            # Where it is needed: earlier, it would only take memory.
+            graph.insert_before(min(value.consumers(), key=places.__getitem__), cast)
             value.replace_all_uses_with(cast.outputs[0])
             cast.outputs[0].name = name
             cast.outputs[0].shape, cast.outputs[0].dtype = value.shape, _SINGLE
@@ -88,6 +104,12 @@ def _initializer(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.Value:
     value = ir.Value(name=tensor.name, shape=shape, type=ir.TensorType(dtype))
     value.const_value = tensor
     return value
+
+
+def release(graph: ir.Graph) -> None:
+    """Let go of all weights: the exporter's rewriting keeps parts of a graph after it is done."""
+    for value in graph.initializers.values():
+        value.const_value = None
 
 
 def casts_weight(node: ir.Node) -> bool:

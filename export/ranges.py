@@ -73,6 +73,9 @@ def _magnitude(graph: ir.Graph, value: ir.Value) -> str:
     greatest.outputs[0].name = name
     greatest.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     greatest.outputs[0].shape = ir.Shape([])
-    graph.extend([magnitude, greatest])
+    producer = value.producer()
+    assert producer is not None
+    # Here, so that a value need not be kept until all others are there.
+    graph.insert_after(producer, [magnitude, greatest])
     graph.outputs.append(greatest.outputs[0])
     return name

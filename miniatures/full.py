@@ -8,7 +8,8 @@ diffusers writes them, and one tensor is in memory at a time.
 import json
 import math
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def write(family: str, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name, listed in index.items():
         if isinstance(listed, list) and listed[1] in CLASSES:
-            _write_component(family, base / name, CLASSES[listed[1]], output / name)
+            config = SD3[name] if family == "sd3" else _config(base / name)
+            write_component(config, CLASSES[listed[1]], output / name)
         elif isinstance(listed, list):
             # Schedulers and tokenizers are files of configs; CLIP's vocabulary is the real one.
             clip = listed[1] == "CLIPTokenizer"
@@ -88,25 +90,26 @@ def write(family: str, output: Path) -> None:
     shutil.copy(base / "model_index.json", output)
 
 
-def build(family: str, folder: Path, kind: Any) -> nn.Module:
-    """The model of ``kind`` with its true config and no weights: all of it is on torch's meta."""
-    given = (
-        SD3[folder.name] if family == "sd3" else json.loads((folder / "config.json").read_text())
-    )
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return config
+
+
+def build(config: Mapping[str, Any], kind: Any) -> Any:
+    """The model of ``kind`` with a config and no weights: all of it is on torch's meta."""
     with torch.device("meta"):
-        if kind in _CONFIGS:
-            return kind(_CONFIGS[kind](**given))
-        return kind.from_config(given)
+        return kind(_CONFIGS[kind](**config)) if kind in _CONFIGS else kind.from_config(config)
 
 
-def _write_component(family: str, folder: Path, kind: Any, output: Path) -> None:
+def write_component(config: Mapping[str, Any], kind: Any, output: Path) -> None:
+    """Write the config and random weights of a model of ``kind`` unless they are there."""
     stem = "model" if kind in _CONFIGS else "diffusion_pytorch_model"
     index = output / f"{stem}.safetensors.index.json"
     if index.is_file():
         return
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
-    model = build(family, folder, kind)
+    model = build(config, kind)
     model.config.save_pretrained(output) if kind in _CONFIGS else model.save_config(output)
     shards = list(_shards(model))
     places: dict[str, str] = {}
@@ -143,7 +146,6 @@ def _random(model: nn.Module, name: str) -> Tensor:
         return torch.zeros(value.shape, dtype=torch.float16)
     if value.dim() == 1:
         return torch.ones(value.shape, dtype=torch.float16)
-    seed = int.from_bytes(name.encode()[-6:], "big")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     scale = 1 / math.sqrt(value[0].numel())
     return (scale * torch.randn(value.shape, generator=generator)).half()
