@@ -23,8 +23,8 @@ PIPELINES: dict[str, tuple[str, dict[str, int | float]]] = {
 PROMPTS = (
     "a large red star in the top left on a white background",
     "a small blue circle in the center on a black background",
-    "a large green triangle in the bottom right on a gray background",
     "a small yellow square in the top right on a black background",
+    "a large green triangle in the bottom right on a gray background",
     "a large purple circle in the bottom left on a white background",
     "a small orange star in the center on a gray background",
 )

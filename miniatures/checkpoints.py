@@ -46,17 +46,23 @@ def save(output: Path, pipeline: str, parts: Mapping[str, Any], **settings: obje
         kind = part if isinstance(part, type) else type(part)
         index[name] = [kind.__module__.partition(".")[0], kind.__name__]
         if part is not kind:
-            _save_part(part, output / name)
+            save_part(part, output / name)
     text = json.dumps(dict(sorted(index.items())), indent=2)
     (output / "model_index.json").write_text(text + "\n")
 
 
-def _save_part(part: Any, folder: Path) -> None:
-    """Save as fp16; transformers is told to load float32 unless asked, as diffusers does."""
-    if isinstance(part, nn.Module):
-        part.half()
-    part.save_pretrained(folder)
+def save_part(part: Any, folder: Path) -> None:
+    """Save as fp16, without the folder that a model was loaded from.
+
+    transformers is told to load float32 unless asked, as diffusers does.
+    """
+    if not isinstance(part, nn.Module):
+        part.save_pretrained(folder)
+        return
+    part.half().save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
     if isinstance(part, PreTrainedModel):
-        path = folder / "config.json"
-        config = json.loads(path.read_text())
-        path.write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
+        config["dtype"] = "float32"
+    path.write_text(json.dumps(config, indent=2) + "\n")

@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn.functional import l1_loss, mse_loss
 
+from miniatures import checkpoints
 from miniatures.captions import TRAINING
 from miniatures.scenes import SIDE, draw
 from miniatures.training import Recipe, fit
@@ -120,7 +121,7 @@ def sharpen(folder: Path, steps: int, images: torch.Tensor, state: Path) -> None
 
     recipe = Recipe(f"{folder.parent.name}-vae-decoder", steps, LEARNING_RATE, 1e-4)
     fit(recipe, model, loss, state)
-    model.half().save_pretrained(folder)
+    checkpoints.save_part(model, folder)
 
 
 def train(

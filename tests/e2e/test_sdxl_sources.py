@@ -11,8 +11,8 @@ from tests.conftest import ROOT, export
 from tests.unit.export.originals import write_original
 
 FLOOR_DB = 40.0
-# The LoRA's pictures must not be those without it.
-CEILING_DB = 30.0
+# The LoRA's pictures must not be those without it; at half its scale, shapes are half filled.
+CEILING_DB = {0.5: 35.0, 1.0: 30.0}
 REPOSITORY = ROOT / "out" / "sources"
 PROMPT = "a large green square in the center on a white background"
 SDXL, TURBO = (ROOT / "miniatures" / family for family in ("sdxl", "sdxl_turbo"))
@@ -90,5 +90,5 @@ def test_a_lora_at_its_scale(client, name, scale):
     oracle.fuse_lora(lora_scale=scale)
     near(served, draw(oracle, 5, STEPS, GUIDANCE_SCALE))
     effect = psnr(served.image, plain.image)
-    print(f"without it {effect:.1f} dB, ceiling {CEILING_DB} dB")
-    assert effect < CEILING_DB
+    print(f"without it {effect:.1f} dB, ceiling {CEILING_DB[scale]} dB")
+    assert effect < CEILING_DB[scale]
