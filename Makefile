@@ -3,11 +3,11 @@ PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 PERF := .venv/perf_analyzer/.installed
 
-.PHONY: help demo test miniatures exported quality bench load caps perf soak fuzz screenshot browser \
-	clean
+.PHONY: help demo test miniatures exported quality bench load caps perf soak fuzz full-size screenshot \
+	browser clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 demo: $(STAMP) ## Set up, export the miniatures, start Triton, make pictures
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3 --repository out/demo
@@ -64,6 +64,16 @@ soak: $(STAMP) ## Twenty minutes of good, cancelled, bad and late requests, and 
 fuzz: $(STAMP) ## Send 2,000 generated requests to a live server; damage 200 checkpoints
 	FUZZ_EXAMPLES=2000 $(PYTHON) -m pytest tests/e2e/test_fuzz.py -rP
 	DAMAGE_EXAMPLES=200 $(PYTHON) -m pytest tests/unit/export/test_damage.py -rP
+
+full-size: $(STAMP) ## Export and check components of true size, with random weights (hours, 60 GB of disk)
+	$(PYTHON) -m miniatures full sdxl --output out/full/sdxl
+	$(PYTHON) -m benchmarks.full sdxl unet --checkpoint out/full/sdxl --side 512
+	$(PYTHON) -m benchmarks.full sdxl vae_decoder --checkpoint out/full/sdxl
+	rm -rf out/full/sdxl
+	$(PYTHON) -m miniatures full sd3 --output out/full/sd3
+	$(PYTHON) -m benchmarks.full sd3 transformer --checkpoint out/full/sd3
+	$(PYTHON) -m benchmarks.full sd3 t5 --checkpoint out/full/sd3
+	rm -rf out/full/sd3
 
 screenshot: $(STAMP) browser ## Redraw docs/page.png
 	SCREENSHOT=docs/page.png $(PYTHON) -m pytest tests/e2e/test_page.py -k readme

@@ -5,10 +5,9 @@ import logging
 import re
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
-from export import report
+from export import budget, finished, report
 from export.checkpoint import digest
 from export.configs import REPOSITORY, write_committed
 from export.errors import CheckpointError, ExportError
@@ -73,6 +72,11 @@ def _arguments() -> argparse.Namespace:
         metavar="X.Y",
         help="the GPU to build tensorrt-rtx engines for (default: this machine's, or else 8.9)",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print what the graphs of each component need of memory and disk, and write nothing",
+    )
     arguments = parser.parse_args()
     if arguments.compute_capability and arguments.target == "onnx":
         parser.error("--compute-capability: graphs run on any GPU; leave it out or name a --target")
@@ -103,6 +107,11 @@ def run(arguments: argparse.Namespace) -> None:
         capability = compute_capability(arguments.target, arguments.compute_capability)
     checkpoint = open_source(arguments.checkpoint, pipeline, arguments.config, arguments.lora)
     target = Target(checkpoint, arguments.repository, name, arguments.precision)
+    if arguments.dry_run:
+        found = budget.costs(target, pipeline.components)
+        print(budget.table(found))
+        budget.check(target, found)
+        return
     log.info("reading %s", " with ".join(map(str, (checkpoint.origin, *checkpoint.loras))))
     _export_graphs(target, digest(checkpoint))
     print(report.table(report.read(target.prepare)))
@@ -113,29 +122,26 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _export_graphs(target: Target, source: str) -> None:
-    """Export in float32 unless that is there, then in the target's own precision."""
-    start = time.monotonic()
-    begun = is_finished(target, source) or is_finished(replace(target, precision="fp32"), source)
-    # Imports that take seconds, which an export that is already there need not wait for.
-    if not begun:
-        from export.rehearsal import rehearse
-
-        rehearse(target.checkpoint)
-    # Nothing before this touches the repository.
-    write_committed(target.checkpoint.pipeline, target.name, target.repository)
+    """Export what is not there from the same checkpoint."""
+    start, checkpoint = time.monotonic(), target.checkpoint
     if is_finished(target, source):
+        write_committed(checkpoint.pipeline, target.name, target.repository)
         log.info("%s: reused; it was made from the same checkpoint", target.prepare)
         return
-    for name in target.checkpoint.missing:
+    components = checkpoint.pipeline.components
+    due = [part for part in components if finished.read(target, source, part) is None]
+    if due:
+        budget.check(target, budget.costs(target, due))
+    # Imports that take seconds, which an export that is already there need not wait for.
+    from export.rehearsal import ONCE, VARIED, rehearse
+    from export.repository import export
+
+    feeds = rehearse(checkpoint, VARIED if target.precision == "fp16" else ONCE)
+    # Nothing before this touches the repository.
+    write_committed(checkpoint.pipeline, target.name, target.repository)
+    for name in checkpoint.missing:
         log.info("%s: missing from the checkpoint; zeros take its place", name)
-    if not begun:
-        from export.repository import export
-
-        export(target, source)
-    if target.precision == "fp16":
-        from export.half import halve
-
-        halve(target)
+    export(target, source, feeds)
     log.info("%s: exported in %.0f s", target.repository, time.monotonic() - start)
 
 

@@ -241,10 +241,14 @@ def _ids(vocabulary: int, sizes: Mapping[str, int]) -> Tensor:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model class of a checkpoint, how to load it, and what it is exported as."""
+    """A model class of a checkpoint, how to load it, and what it is exported as.
+
+    ``dtype`` is what its library calls the type of the weights.
+    """
 
     model: Any
     wrap: Callable[[Any], Exportable]
+    dtype: str
     options: Mapping[str, Any]
 
 
@@ -252,19 +256,17 @@ class Architecture:
 # Of fused attention the exporter cannot make T5's dynamic in its length, and guards CLIP's against
 # rows that are masked as a whole, which TensorRT for RTX cannot fuse in float16.
 _TRANSFORMERS = {
-    "dtype": torch.float32,
     "ignore_mismatched_sizes": True,
     "attn_implementation": "eager",
 }
-_DIFFUSERS = {"torch_dtype": torch.float32}
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "CLIPTextModel": Architecture(CLIPTextModel, ClipText, _TRANSFORMERS),
+    "CLIPTextModel": Architecture(CLIPTextModel, ClipText, "dtype", _TRANSFORMERS),
     "CLIPTextModelWithProjection": Architecture(
-        CLIPTextModelWithProjection, ClipText, _TRANSFORMERS
+        CLIPTextModelWithProjection, ClipText, "dtype", _TRANSFORMERS
     ),
-    "T5EncoderModel": Architecture(T5EncoderModel, T5Text, _TRANSFORMERS),
-    "SD3Transformer2DModel": Architecture(SD3Transformer2DModel, Sd3Transformer, _DIFFUSERS),
-    "UNet2DConditionModel": Architecture(UNet2DConditionModel, SdxlUnet, _DIFFUSERS),
-    "AutoencoderKL": Architecture(AutoencoderKL, VaeDecoder, _DIFFUSERS),
+    "T5EncoderModel": Architecture(T5EncoderModel, T5Text, "dtype", _TRANSFORMERS),
+    "SD3Transformer2DModel": Architecture(SD3Transformer2DModel, Sd3Transformer, "torch_dtype", {}),
+    "UNet2DConditionModel": Architecture(UNet2DConditionModel, SdxlUnet, "torch_dtype", {}),
+    "AutoencoderKL": Architecture(AutoencoderKL, VaeDecoder, "torch_dtype", {}),
 }

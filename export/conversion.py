@@ -1,7 +1,7 @@
 """Loads one component from a file in the original layout; diffusers translates the names.
 
 diffusers passes over what it does not know and leaves random what it does not find, so both are
-reported here. Weights are mapped into memory, not read, until they become float32.
+reported here. Weights are mapped into memory, not read.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,8 +53,9 @@ def load_original(
         model, report = _fill(architecture.model, folder, state)
     else:
         config = architecture.model.config_class.from_pretrained(folder, local_files_only=True)
+        options = {architecture.dtype: _common(state), **architecture.options}
         model, report = architecture.model.from_pretrained(
-            None, config=config, state_dict=state, output_loading_info=True, **architecture.options
+            None, config=config, state_dict=state, output_loading_info=True, **options
         )
     return model, {**report, "unexpected_keys": {*report["unexpected_keys"], *unread}}
 
@@ -76,6 +77,12 @@ def _read(checkpoint: Checkpoint, component: Component) -> tuple[State, set[str]
     }
 
 
+def _common(state: State) -> torch.dtype:
+    """The type of all float weights; float32 if they differ."""
+    kinds = {value.dtype for value in state.values() if value.is_floating_point()}
+    return kinds.pop() if len(kinds) == 1 else torch.float32
+
+
 def _fill(kind: Any, folder: Path, state: State) -> tuple[Any, Report]:
     """A diffusers model that has ``state`` for its weights, without ever having others."""
     with torch.device("meta"):
@@ -88,5 +95,5 @@ def _fill(kind: Any, folder: Path, state: State) -> tuple[Any, Report]:
         "mismatched_keys": {name for name in shared if due[name].shape != state[name].shape},
     }
     if not any(report.values()):
-        model.load_state_dict({name: state[name].float() for name in state}, assign=True)
+        model.load_state_dict(state, assign=True)
     return model, report

@@ -5,6 +5,7 @@ ValueError
     ├── CheckpointError    the checkpoint cannot be read as the pipeline asked for
     ├── GraphError         a graph does not have the inputs, outputs or axes that it should have
     ├── ParityError        a graph computes something else than its torch module
+    ├── ResourceError      the machine has too little memory or disk for it
     ├── PrecisionError     a graph's values do not fit the precision that was asked for
     ├── QuantizationError  a model, plan or budget is not fit to quantize
     └── EngineError        no engine can be built: library, GPU or graph do not allow it
@@ -33,6 +34,10 @@ class PrecisionError(ExportError):
 
 class QuantizationError(ExportError):
     """A model, plan or budget is not fit to quantize."""
+
+
+class ResourceError(ExportError):
+    """The machine has too little memory or disk for it."""
 
 
 class EngineError(ExportError):

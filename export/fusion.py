@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import torch
 from diffusers.loaders import StableDiffusionXLLoraLoaderMixin
 from diffusers.utils import state_dict_utils
 from safetensors import safe_open
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from export.checkpoint import Checkpoint
 from export.errors import CheckpointError, reason
 from export.lora import Lora, check_lora
+from export.stored import Addition, add
 from pipelines.spec import Component
 
 State = dict[str, Tensor]
@@ -65,7 +65,7 @@ def fuse(checkpoint: Checkpoint, component: Component, model: nn.Module) -> None
         ours = {name.removeprefix(flat): layer for name, layer in ours.items()}
         _refuse(lora, layout, component.subfolder, [n for n in ours if not _fits(modules.get(n))])
         for name, layer in ours.items():
-            _add(lora, prefix + name, layer, modules[name].get_parameter("weight"))
+            _add(lora, prefix + name, layer, modules[name])
 
 
 def _fits(module: nn.Module | None) -> bool:
@@ -89,15 +89,15 @@ def _refuse(lora: Lora, layout: str, place: str, strangers: list[str]) -> None:
         )
 
 
-def _add(lora: Lora, name: str, layer: _Layer, weight: nn.Parameter) -> None:
+def _add(lora: Lora, name: str, layer: _Layer, module: nn.Module) -> None:
+    weight = module.get_parameter("weight")
     outputs, inputs = len(layer.up), layer.down[0].numel()
     if (outputs, inputs) != (len(weight), weight[0].numel()):
         raise CheckpointError(
             f"{lora.file}: {name} is {list(layer.up.shape)} @ {list(layer.down.shape)} where the "
             f"checkpoint's weight is {list(weight.shape)}; {_ADVICE}"
         )
-    with torch.no_grad():
-        weight.add_((layer.up.flatten(1) @ layer.down.flatten(1)).view_as(weight), alpha=lora.scale)
+    add(module, Addition(layer.up, layer.down, lora.scale))
 
 
 def _layers(checkpoint: Checkpoint, lora: Lora) -> tuple[str, dict[str, _Layer]]:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import torch
 
+from export import lazy
 from export.components import Exportable
 from export.errors import GraphError
 from export.shapes import Sizes
+from export.stored import faked
 from export.target import GRAPH, LARGEST_INLINE_BYTES
 from pipelines.spec import Component, Dim, Tensor
 
@@ -25,15 +28,43 @@ _TYPES = {
 }
 
 
-def write_graph(module: Exportable, component: Component, sizes: Sizes, folder: Path) -> Path:
+def write_graph(
+    module: Exportable,
+    component: Component,
+    sizes: Sizes,
+    folder: Path,
+    *,
+    narrow: bool = False,
+) -> Path:
     """Trace ``module`` at ``sizes`` and write ``model.onnx`` into ``folder``; return its path.
 
-    The axes that the spec names are dynamic in the graph. Raises GraphError if the graph's
-    inputs, outputs or axes are not the spec's.
+    The axes that the spec names are dynamic in the graph, which computes in float32. Its weights
+    are float32 too or, if it is to be ``narrow``, as the checkpoint stores them. They are read one
+    at a time. Raises GraphError if the graph's inputs, outputs or axes are not the spec's.
     """
+    model = trace(module, component, sizes)
+    if narrow:
+        lazy.narrow(model.graph)
+    path = save(model, folder)
+    lazy.release(model.graph)
+    check_graph(path, component)
+    return path
+
+
+def save(model: ir.Model, folder: Path) -> Path:
+    """Write ``model.onnx`` into ``folder``, its weights beside it if they are large."""
     path = folder / GRAPH
+    tensors = [value.const_value for value in model.graph.initializers.values()]
+    large = sum(tensor.nbytes for tensor in tensors if tensor) > LARGEST_INLINE_BYTES
+    ir.save(model, path, external_data=f"{GRAPH}.data" if large else None)
+    return path
+
+
+def trace(module: Exportable, component: Component, sizes: Sizes) -> ir.Model:
+    """The graph of ``module``, whose weights are not read before it is saved."""
+    weights = module.state_dict()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), faked(module):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module,
@@ -44,12 +75,14 @@ def write_graph(module: Exportable, component: Component, sizes: Sizes, folder: 
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
+            # Only once the weights are known can constants be folded.
+            optimize=False,
         )
     if program is None:
         raise GraphError(f"{component.name}: the exporter gave no program")
-    program.save(path, external_data=_parameter_bytes(module) > LARGEST_INLINE_BYTES)
-    check_graph(path, component)
-    return path
+    lazy.fill(program.model.graph, weights)
+    program.optimize()
+    return program.model
 
 
 def check_graph(path: Path, component: Component) -> None:
@@ -92,8 +125,3 @@ def _fits(wanted: Dim, got: int | str) -> bool:
 
 def _axes(tensor: Tensor) -> dict[int, str]:
     return {axis: dim for axis, dim in enumerate(tensor.dims) if isinstance(dim, str)}
-
-
-def _parameter_bytes(module: torch.nn.Module) -> int:
-    tensors = (*module.parameters(), *module.buffers())
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

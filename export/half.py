@@ -1,67 +1,58 @@
-"""A finished float32 export to one whose graphs compute in float16."""
+"""A float32 graph to one that computes in float16."""
 
-import logging
-from collections.abc import Iterable
-from dataclasses import replace
+import gc
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime
+import numpy.typing as npt
 
-from export.calibration import Feed, record
 from export.errors import PrecisionError
 from export.precision import write_half
 from export.ranges import check_ranges
-from export.target import GRAPH, Target, graph_digest, replaced, write_manifest
-from pipelines.manifest import FILE, Manifest
-
-log = logging.getLogger(__name__)
+from export.rehearsal import Feed
+from export.session import open_session
 
 # The norm of the difference over that of the float32 output. The SD3 miniature is within 0.002.
 TOLERANCE = 0.01
+# One step of each picture, and never the same.
+_COMPARED = 4
 
 
-def halve(target: Target) -> None:
-    """Convert every graph of a finished float32 export in its place.
+def halve(graph: Path, component: str, feeds: Sequence[Feed], folder: Path) -> float:
+    """Write the float32 graph at ``graph`` with float16 inside into ``folder``.
 
-    All ranges are checked before anything is written. Raises PrecisionError; if a converted
-    graph strays from its float32 one, the repository then has no manifest.
+    ``feeds`` are what the graph is given while pictures are drawn. Returns how far the outputs are
+    from those of ``graph``, relative to their norm. Raises PrecisionError if values leave the
+    range of float16 or outputs stray.
     """
-    manifest = Manifest.read(target.prepare)
-    components = target.checkpoint.pipeline.components
-    log.info("drawing pictures to learn what float16 must hold")
-    feeds = record(target)
-    for component in components:
-        check_ranges(target.version(component) / GRAPH, component.name, feeds[component.name])
-    (target.prepare / FILE).unlink()
-    for component in components:
-        graph = target.version(component) / GRAPH
-        with replaced(target.version(component)) as folder:
-            half = write_half(graph, component.name, folder)
-            distance = _distance(graph, half, feeds[component.name])
-            _check(component.name, distance)
-        log.info("%s: float16, %.1e from float32 (relative)", component.name, distance)
-    graphs = {c.name: graph_digest(target.version(c)) for c in components}
-    write_manifest(replace(manifest, precision="fp16", graphs=graphs), target.prepare)
+    check_ranges(graph, component, feeds)
+    # Graphs are full of cycles, and each keeps its weights mapped until it is collected.
+    gc.collect()
+    half = write_half(graph, component, folder)
+    gc.collect()
+    compared = feeds[:: len(feeds) // _COMPARED + 1]
+    # One after the other, so that the weights are not in memory twice.
+    wanted, got = (_outputs(path, compared) for path in (graph, half))
+    distance = float(np.max([_distance(*pair) for pair in zip(wanted, got, strict=True)]))
+    _check(component, distance)
+    return distance
 
 
-def _distance(graph: Path, half: Path, feeds: Iterable[Feed]) -> float:
-    """The greatest distance of any output, relative to its norm; NaN if one is not finite.
+def _outputs(path: Path, feeds: Sequence[Feed]) -> list[npt.NDArray[Any]]:
+    session = open_session(path)
+    return [output for feed in feeds for output in session.run(None, feed)]
+
+
+def _distance(wanted: npt.NDArray[Any], got: npt.NDArray[Any]) -> float:
+    """The distance of an output, relative to its norm; NaN if it is not finite.
 
     ONNX Runtime's CPU kernels keep float32 between many nodes, so this finds wrong conversions;
     what a GPU would overflow is found by ``check_ranges``.
     """
-    half_session, session = (
-        onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        for path in (half, graph)
-    )
-    distances = [
-        float(np.linalg.norm(got.astype(np.float64) - wanted))
-        / (float(np.linalg.norm(wanted.astype(np.float64))) or 1.0)
-        for feed in feeds
-        for got, wanted in zip(half_session.run(None, feed), session.run(None, feed), strict=True)
-    ]
-    return float(np.max(distances))
+    norm = float(np.linalg.norm(wanted.astype(np.float64)))
+    return float(np.linalg.norm(got.astype(np.float64) - wanted)) / (norm or 1.0)
 
 
 def _check(component: str, distance: float) -> None:

@@ -86,8 +86,14 @@ def module_of(node: ir.Node) -> str:
 def in_island(node: ir.Node, component: str) -> bool:
     """Whether a node of a component stays in float32."""
     module = module_of(node)
-    return any(
-        fnmatchcase(module, island.module)
-        and (not island.operators or node.op_type in island.operators)
+    return is_single(module, component) or any(
+        fnmatchcase(module, island.module) and node.op_type in island.operators
         for island in ISLANDS[component]
+    )
+
+
+def is_single(module: str, component: str) -> bool:
+    """Whether a whole torch module of a component stays in float32, and so do its weights."""
+    return any(
+        fnmatchcase(module, island.module) and not island.operators for island in ISLANDS[component]
     )

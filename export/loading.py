@@ -12,12 +12,18 @@ from export.components import ARCHITECTURES, Architecture, Exportable, ZeroText
 from export.conversion import Report, load_original
 from export.errors import CheckpointError, reason
 from export.fusion import fuse
-from export.weights import read_json, weights
+from export.stored import as_stored
+from export.weights import read_json, stored_as, weights
 from pipelines.spec import Component
+
+# Weights of these types are mapped; others become float32 as they are read.
+_TYPES = {"F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def load(checkpoint: Checkpoint, component: Component) -> Exportable:
     """A component in float32, in evaluation mode, wrapped with the spec's inputs and outputs.
+
+    Weights are ``Stored``: mapped from the checkpoint's files, not read.
 
     A missing optional text encoder becomes one that gives zeros. Raises CheckpointError if the
     weights' names or shapes are not those that the component's config asks for.
@@ -52,6 +58,7 @@ def _read(checkpoint: Checkpoint, component: Component, architecture: Architectu
         model, report = load_from(checkpoint, component, architecture)
         for problem in ("missing", "unexpected", "mismatched"):
             _refuse(problem, sorted(map(str, report[f"{problem}_keys"])), place)
+        as_stored(model)
         fuse(checkpoint, component, model)
         _refuse("not finite", _not_finite(model), place)
         return architecture.wrap(model)
@@ -68,12 +75,15 @@ def _load_folder(
     checkpoint: Checkpoint, component: Component, architecture: Architecture
 ) -> tuple[Any, Report]:
     folder = checkpoint.folder / component.subfolder
+    found = weights(folder)
+    dtype = {architecture.dtype: _TYPES.get(stored_as(found.files), torch.float32)}
     model, report = architecture.model.from_pretrained(
         folder,
         local_files_only=True,
         use_safetensors=True,
         output_loading_info=True,
-        variant=weights(folder).variant,
+        variant=found.variant,
+        **dtype,
         **architecture.options,
     )
     return model, report

@@ -1,17 +1,18 @@
 """Graphs against torch: the same inputs through both, at sizes that were not traced."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 
 from export.components import Exportable
 from export.errors import ParityError
 from export.report import Parity
+from export.session import open_session
 from export.shapes import Sizes
 from pipelines.spec import Component, Tensor
 
@@ -33,36 +34,43 @@ def check(rows: Iterable[Parity]) -> None:
             )
 
 
-def compare(
-    module: Exportable, component: Component, graph: Path, sizes: Iterable[Sizes]
-) -> list[Parity]:
-    """Run ``module`` and its graph on the same random inputs at each of ``sizes``.
+@dataclass(frozen=True)
+class Example:
+    """Inputs of a component by name, and torch's outputs in the spec's order."""
 
-    Floats may differ by 1e-4, pictures by one level.
-    """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    return [row for size in sizes for row in _rows(module, component, session, size)]
+    feed: Mapping[str, Array]
+    outputs: tuple[Array, ...]
 
 
-def _rows(
-    module: Exportable,
-    component: Component,
-    session: onnxruntime.InferenceSession,
-    sizes: Sizes,
-) -> list[Parity]:
+def expect(module: Exportable, component: Component, sizes: Iterable[Sizes]) -> list[Example]:
+    """What ``module`` makes of random inputs at each of ``sizes``; it can be freed then."""
+    return [_example(module, component, size) for size in sizes]
+
+
+def _example(module: Exportable, component: Component, sizes: Sizes) -> Example:
     torch.manual_seed(0)
     inputs = module.example(sizes)
     with torch.no_grad():
         given = module(*inputs)
-    expected = given if isinstance(given, tuple) else (given,)
+    outputs = given if isinstance(given, tuple) else (given,)
     names = [tensor.name for tensor in component.inputs]
     feed = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
-    got = session.run([tensor.name for tensor in component.outputs], feed)
+    return Example(feed, tuple(output.numpy() for output in outputs))
+
+
+def compare(component: Component, graph: Path, examples: Iterable[Example]) -> list[Parity]:
+    """Run a graph on the same inputs.
+
+    Floats may differ by 1e-4, pictures by one level.
+    """
+    session = open_session(graph)
+    names = [tensor.name for tensor in component.outputs]
     return [
-        measure(component.name, tensor, reference.numpy(), value)
-        for tensor, reference, value in zip(component.outputs, expected, got, strict=True)
+        measure(component.name, tensor, reference, value)
+        for example in examples
+        for tensor, reference, value in zip(
+            component.outputs, example.outputs, session.run(names, example.feed), strict=True
+        )
     ]
 
 

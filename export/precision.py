@@ -14,8 +14,9 @@ import onnx
 import onnx_ir as ir
 
 from export.errors import PrecisionError
+from export.graph import save
 from export.islands import in_island
-from export.target import GRAPH, LARGEST_INLINE_BYTES
+from export.lazy import casts_weight, widen
 
 LARGEST = float(np.finfo(np.float16).max)
 _HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
@@ -35,15 +36,14 @@ def write_half(source: Path, component: str, folder: Path) -> Path:
     islands that float16 cannot hold.
     """
     model = ir.load(source)
+    widen(model.graph)
     casts = _Casts(model.graph, component)
     for node in list(model.graph):
         _convert(node, casts)
     for index in range(len(model.graph.outputs)):
         casts.restore(index)
     _drop_unused(model.graph)
-    path = folder / GRAPH
-    large = _weight_bytes(model.graph) > LARGEST_INLINE_BYTES
-    ir.save(model, path, external_data=f"{GRAPH}.data" if large else None)
+    path = save(model, folder)
     onnx.checker.check_model(str(path), full_check=True)
     return path
 
@@ -51,7 +51,9 @@ def write_half(source: Path, component: str, folder: Path) -> Path:
 def half_values(graph: ir.Graph, component: str) -> Iterator[ir.Value]:
     """The float values of a float32 graph that are computed in float16 by its converted graph."""
     for node in graph:
-        if node.op_type not in _MOVES and _floats(node) and not in_island(node, component):
+        if node.op_type in _MOVES or casts_weight(node):
+            continue
+        if _floats(node) and not in_island(node, component):
             yield from (value for value in node.outputs if value.dtype == _SINGLE)
 
 
@@ -157,7 +159,3 @@ def _drop_unused(graph: ir.Graph) -> None:
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[name]
-
-
-def _weight_bytes(graph: ir.Graph) -> int:
-    return sum(v.const_value.nbytes for v in graph.initializers.values() if v.const_value)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 
-from export.calibration import Feed
 from export.errors import PrecisionError
 from export.islands import module_of
 from export.precision import LARGEST, half_values
+from export.rehearsal import Feed
+from export.session import open_session
 
 # Below it float16 loses digits; a tensor that lies there as a whole comes out as noise.
 SMALLEST = float(np.finfo(np.float16).smallest_normal)
@@ -57,7 +57,7 @@ def measure(
     probe = graph.with_name(_PROBE)
     try:
         ir.save(model, probe)
-        session = onnxruntime.InferenceSession(probe, providers=["CPUExecutionProvider"])
+        session = open_session(probe)
     finally:
         probe.unlink(missing_ok=True)
     runs = [session.run(outputs, feed) for feed in feeds] if outputs else []
@@ -73,6 +73,9 @@ def _magnitude(graph: ir.Graph, value: ir.Value) -> str:
     greatest.outputs[0].name = name
     greatest.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     greatest.outputs[0].shape = ir.Shape([])
-    graph.extend([magnitude, greatest])
+    producer = value.producer()
+    assert producer is not None
+    # Here, so that a value need not be kept until all others are there.
+    graph.insert_after(producer, [magnitude, greatest])
     graph.outputs.append(greatest.outputs[0])
     return name

@@ -1,8 +1,11 @@
-"""Draws one picture of one step with torch, before anything of an export is written."""
+"""Draws pictures with torch, one component in memory at a time, before anything is written."""
 
+import gc
 import time
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,54 +15,83 @@ import numpy.typing as npt
 import torch
 
 from export.checkpoint import SCHEDULER, Checkpoint
+from export.components import Exportable
 from export.errors import CheckpointError, reason
 from export.loading import load
+from export.shapes import LARGEST_SIDE
 from export.target import describe
 from export.tokenizer import token_length, write_tokenizer
 from pipelines.conditioning import slots
-from pipelines.inflight.request import table
+from pipelines.inflight.batch import advance, guide, stack_conditioning, stack_latents
+from pipelines.inflight.request import Picture, Request, table
 from pipelines.manifest import TOKENIZERS
 from pipelines.prepare import Preparer
+from pipelines.samplers import X
 from pipelines.settings import Settings
 from pipelines.spec import Component, ensemble_name
 
 Array = npt.NDArray[Any]
-
-_REQUEST = {
-    "prompt": np.asarray([b"a large red star"], np.object_),
-    "steps": np.asarray([1], np.int32),
-    "guidance_scale": np.asarray([1.0], np.float32),
-    "seed": np.asarray([0], np.int64),
-}
+Feed = Mapping[str, Array]
+# The inputs of every call, by component.
+Feeds = Mapping[str, Sequence[Feed]]
 
 
-def rehearse(checkpoint: Checkpoint) -> None:
+@dataclass(frozen=True)
+class Drawing:
+    """Pictures to draw: a prompt each, all against an empty negative prompt."""
+
+    prompts: tuple[str, ...]
+    steps: int
+    guidance_scale: float
+
+    def requests(self) -> Iterator[dict[str, Array]]:
+        """What a client would send for each picture; seeds count up."""
+        for seed, prompt in enumerate(self.prompts):
+            yield {
+                "prompt": np.asarray([prompt.encode()], np.object_),
+                "negative_prompt": np.asarray([b""], np.object_),
+                "steps": np.asarray([self.steps], np.int32),
+                "guidance_scale": np.asarray([self.guidance_scale], np.float32),
+                "seed": np.asarray([seed], np.int64),
+            }
+
+
+# Enough to see that a checkpoint is whole.
+ONCE = Drawing(("a large red star",), steps=1, guidance_scale=1.0)
+# Plain, crowded, dark and meaningless: what float16 must hold is learned from these.
+VARIED = Drawing(
+    (
+        "a large red star in the top left on a white background",
+        "a crowded market at noon, every stall full of fruit, photograph, sharp focus, 35 mm",
+        "a small white circle in the center on a black background",
+        "?",
+    ),
+    steps=4,
+    guidance_scale=3.0,
+)
+
+
+def rehearse(checkpoint: Checkpoint, drawing: Drawing = ONCE) -> Feeds:
     """Load every part of a checkpoint, one after the other, and see that they fit together.
 
-    Raises CheckpointError, naming the part, for one that cannot be loaded, does not run on what
-    the others give, or gives anything but finite numbers.
+    Pictures have the native side, or 256 pixels if that is more. Returns what each component was
+    given. Raises CheckpointError, naming the part, for one that cannot be loaded, does not run on
+    what the others give, or gives anything but finite numbers.
     """
-    pipeline = checkpoint.pipeline
-    fed, settings = _prepare(checkpoint)
-    embeddings: dict[str, Array] = {}
-    for encoder in pipeline.encoders:
-        inputs = [fed[ensemble_name("", encoder, tensor)] for tensor in encoder.inputs]
-        for tensor, value in zip(encoder.outputs, _run(checkpoint, encoder, *inputs), strict=True):
-            embeddings[ensemble_name("", encoder, tensor)] = value
-    shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in embeddings.items())
-    with _explained(f"{checkpoint.origin}: its text encoders do not go together ({shapes})"):
-        (conditioning,) = slots(pipeline, embeddings, settings)
-    with _explained(f"{checkpoint.folder / SCHEDULER} cannot be served"):
-        timestep = table(settings).timestep[:1].astype(np.float32)
-    latents = np.zeros((1, *settings.latent_shape), np.float32)
-    values = [value[None] for value in conditioning.values()]
-    (prediction,) = _run(checkpoint, pipeline.denoiser, latents, timestep, *values)
-    (picture,) = _run(checkpoint, pipeline.decoder, prediction)
-    _check_picture(checkpoint, picture)
+    run = _Runner(checkpoint)
+    prepared = list(_prepare(checkpoint, drawing))
+    embeddings = _encode(run, [fed for fed, _ in prepared])
+    settings = [settings for _, settings in prepared]
+    pictures = [_picture(checkpoint, *pair) for pair in zip(embeddings, settings, strict=True)]
+    _denoise(run, pictures)
+    _decode(run, pictures)
+    return dict(run.feeds)
 
 
-def _prepare(checkpoint: Checkpoint) -> tuple[dict[str, Array], Settings]:
-    """Encoder inputs and settings of the request, as ``<name>_prepare`` will make them."""
+def _prepare(
+    checkpoint: Checkpoint, drawing: Drawing
+) -> Iterator[tuple[dict[str, Array], Settings]]:
+    """Encoder inputs and settings of each picture, as ``<name>_prepare`` will make them."""
     with TemporaryDirectory() as scratch:
         folder, tokens = Path(scratch), {}
         (folder / TOKENIZERS).mkdir()
@@ -70,32 +102,106 @@ def _prepare(checkpoint: Checkpoint) -> tuple[dict[str, Array], Settings]:
                 write_tokenizer(checkpoint.folder / encoder.tokenizer, tokens[encoder.name], path)
         describe(checkpoint, checkpoint.pipeline.family, tokens).write(folder)
         with _explained(f"{checkpoint.folder}: its tokenizers cannot be used"):
-            return Preparer(checkpoint.pipeline, folder)(_REQUEST, time.monotonic())
+            preparer = Preparer(checkpoint.pipeline, folder)
+            for request in drawing.requests():
+                fed, settings = preparer(request, time.monotonic())
+                side = min(checkpoint.sides.native, LARGEST_SIDE) // checkpoint.vae_scale
+                shape = (settings.latent_shape[0], side, side)
+                yield fed, replace(settings, latent_shape=shape)
 
 
-def _run(checkpoint: Checkpoint, component: Component, *inputs: Array) -> list[Array]:
-    place, module = checkpoint.place(component), load(checkpoint, component)
-    with _explained(f"{place} loads but does not run"), torch.inference_mode():
-        outputs = module(*map(torch.from_numpy, inputs))
-        arrays = [
-            output.numpy() for output in (outputs if len(component.outputs) > 1 else [outputs])
-        ]
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise CheckpointError(
-            f"{place} gives values that are no finite numbers: its weights are damaged; "
-            "download it again"
-        )
-    return arrays
+class _Runner:
+    """Runs components and keeps what they are given; one of them is in memory at a time."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.feeds: defaultdict[str, list[Feed]] = defaultdict(list)
+
+    @contextmanager
+    def loaded(self, component: Component) -> Iterator[Exportable]:
+        module = load(self.checkpoint, component)
+        try:
+            yield module
+        finally:
+            del module
+            gc.collect()
+
+    def __call__(self, module: Exportable, component: Component, feed: Feed) -> list[Array]:
+        """A component's outputs in the spec's order."""
+        self.feeds[component.name].append(feed)
+        place = self.checkpoint.place(component)
+        with _explained(f"{place} loads but does not run"), torch.inference_mode():
+            outputs = module(*map(torch.from_numpy, feed.values()))
+            arrays = [o.numpy() for o in (outputs if len(component.outputs) > 1 else [outputs])]
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise CheckpointError(
+                f"{place} gives values that are no finite numbers: its weights are damaged; "
+                "download it again"
+            )
+        return arrays
 
 
-def _check_picture(checkpoint: Checkpoint, picture: Array) -> None:
-    side = checkpoint.sides.native
+def _encode(run: _Runner, prepared: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+    """The embeddings of each picture by the name that they have between the models."""
+    pipeline = run.checkpoint.pipeline
+    embeddings: list[dict[str, Array]] = [{} for _ in prepared]
+    for encoder in pipeline.encoders:
+        roles = [role for role, other in pipeline.encodings() if other is encoder]
+        with run.loaded(encoder) as module:
+            for role in roles:
+                for fed, found in zip(prepared, embeddings, strict=True):
+                    names = {t.name: ensemble_name(role, encoder, t) for t in encoder.inputs}
+                    outputs = run(module, encoder, {n: fed[names[n]] for n in names})
+                    for tensor, value in zip(encoder.outputs, outputs, strict=True):
+                        found[ensemble_name(role, encoder, tensor)] = value
+    return embeddings
+
+
+def _picture(
+    checkpoint: Checkpoint, embeddings: Mapping[str, Array], settings: Settings
+) -> Picture:
+    shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in embeddings.items())
+    with _explained(f"{checkpoint.origin}: its text encoders do not go together ({shapes})"):
+        rows = slots(checkpoint.pipeline, embeddings, settings)
+    with _explained(f"{checkpoint.folder / SCHEDULER} cannot be served"):
+        steps = table(settings)
+    return Picture(Request("", settings, rows, steps, send=_nobody, fail=_nobody), 0)
+
+
+def _denoise(run: _Runner, pictures: Sequence[Picture]) -> None:
+    denoiser = run.checkpoint.pipeline.denoiser
+    place = run.checkpoint.place(denoiser)
+    with run.loaded(denoiser) as module:
+        for picture in pictures:
+            picture.start(time.monotonic())
+            conditioning = stack_conditioning([picture])
+            while not picture.finished:
+                inputs = dict(zip(("latents", "timestep"), stack_latents([picture]), strict=True))
+                (prediction,) = run(module, denoiser, {**inputs, **conditioning})
+                with _explained(f"{place} gives {list(prediction.shape)} for latents"):
+                    advance([picture], guide([picture], prediction))
+
+
+def _decode(run: _Runner, pictures: Sequence[Picture]) -> None:
+    decoder, scale = run.checkpoint.pipeline.decoder, run.checkpoint.vae_scale
+    with run.loaded(decoder) as module:
+        for picture in pictures:
+            latents = picture.state[X][None]
+            (image,) = run(module, decoder, {decoder.inputs[0].name: latents})
+            _check_picture(run.checkpoint, image, latents.shape[-1] * scale)
+
+
+def _check_picture(checkpoint: Checkpoint, picture: Array, side: int) -> None:
     if picture.shape != (1, side, side, 3):
         raise CheckpointError(
             f"{checkpoint.place(checkpoint.pipeline.decoder)} makes pictures of shape "
             f"{list(picture.shape[1:])} where {[side, side, 3]} is due; download the checkpoint "
             "again"
         )
+
+
+def _nobody(*_answer: object) -> None:
+    """Takes answers that nobody waits for."""
 
 
 @contextmanager

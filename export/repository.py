@@ -3,31 +3,39 @@
 The manifest comes last: a repository without it was not finished.
 """
 
+import gc
 import logging
+import shutil
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from export import configs, parity, report
-from export.components import Exportable
+from export import configs, finished, parity, report
 from export.graph import write_graph
 from export.graph_config import graph_config
+from export.half import halve
 from export.loading import load
+from export.rehearsal import Feed, Feeds
 from export.report import Parity
 from export.shapes import traced, untraced
-from export.target import Target, describe, graph_digest, replaced, write_manifest
+from export.target import GRAPH, Target, describe, graph_digest, replaced, write_manifest
 from export.tokenizer import token_length, write_tokenizer
 from pipelines.manifest import FILE, TOKENIZERS
 from pipelines.spec import Component
 
 log = logging.getLogger(__name__)
 
+_REFERENCE = "reference"
 
-def export(target: Target, source: str) -> list[Parity]:
-    """Export every component of a checkpoint in float32; return how far each graph is from torch.
 
-    ``source`` is the digest that the manifest will carry. Raises CheckpointError, GraphError or
-    ParityError; the repository then has no manifest.
+def export(target: Target, source: str, feeds: Feeds) -> list[Parity]:
+    """Export every component of a checkpoint; return how far each graph is from torch.
+
+    ``source`` is the digest that the manifest will carry; what was finished from the same is kept.
+    ``feeds`` are what the components are given while pictures are drawn, which float16 is held to.
+    Raises CheckpointError, GraphError, ParityError or PrecisionError; the repository then has no
+    manifest.
     """
     target.prepare.mkdir(parents=True, exist_ok=True)
     (target.prepare / FILE).unlink(missing_ok=True)
@@ -37,36 +45,72 @@ def export(target: Target, source: str) -> list[Parity]:
     }
     rows: list[Parity] = []
     for component in pipeline.components:
-        rows += _export_component(target, component, tokens.get(component.name, 0))
+        kept = finished.read(target, source, component)
+        if kept is None:
+            kept = _export_component(target, source, component, tokens, feeds)
+        else:
+            log.info("%s: finished before", component.name)
+        rows += kept
     _write_tokenizers(target, tokens)
     report.write(rows, target.prepare)
     _write_manifest(target, source, tokens)
     return rows
 
 
-def _export_component(target: Target, component: Component, tokens: int) -> list[Parity]:
+def _export_component(
+    target: Target, source: str, component: Component, tokens: Mapping[str, int], feeds: Feeds
+) -> list[Parity]:
     """Load, write and check one component; its model folder is complete or has no version."""
     start = time.monotonic()
-    module = load(target.checkpoint, component)
-    count = sum(parameter.numel() for parameter in module.parameters())
-    log.info("%s: exporting %.1f million parameters", component.name, count / 1e6)
     with replaced(target.version(component)) as folder:
-        rows = _checked_graph(target, component, module, tokens, folder)
+        if target.precision == "fp32":
+            rows = checked_graph(target, component, tokens, folder)
+        else:
+            rows = half_graph(target, component, tokens, feeds[component.name], folder)
+        text = configs.render(graph_config(component, target.name, folder / GRAPH))
+        (target.model(component) / configs.FILE).write_text(text)
+        finished.write(target, source, rows, folder)
     log.info("%s: done in %.1f s", component.name, time.monotonic() - start)
     return rows
 
 
-def _checked_graph(
-    target: Target, component: Component, module: Exportable, tokens: int, folder: Path
+def half_graph(
+    target: Target,
+    component: Component,
+    tokens: Mapping[str, int],
+    feeds: Sequence[Feed],
+    folder: Path,
 ) -> list[Parity]:
-    checkpoint = target.checkpoint
+    """Write a float16 graph by way of a float32 one, which has the weights as they are stored."""
+    reference = folder / _REFERENCE
+    reference.mkdir()
+    rows = checked_graph(target, component, tokens, reference, narrow=True)
+    distance = halve(reference / GRAPH, component.name, feeds, folder)
+    shutil.rmtree(reference)
+    log.info("%s: float16, %.1e from float32 (relative)", component.name, distance)
+    return rows
+
+
+def checked_graph(
+    target: Target,
+    component: Component,
+    tokens: Mapping[str, int],
+    folder: Path,
+    *,
+    narrow: bool = False,
+) -> list[Parity]:
+    """Write a component's float32 graph and compare it with torch, which is freed before."""
+    checkpoint, length = target.checkpoint, tokens.get(component.name, 0)
     sides, scale = checkpoint.sides, checkpoint.vae_scale
-    path = write_graph(module, component, traced(sides, scale, tokens), folder)
-    sizes = untraced(checkpoint.pipeline, sides, scale, tokens)
-    rows = parity.compare(module, component, path, sizes)
+    module = load(checkpoint, component)
+    count = sum(parameter.numel() for parameter in module.parameters())
+    log.info("%s: exporting %.1f million parameters", component.name, count / 1e6)
+    path = write_graph(module, component, traced(sides, scale, length), folder, narrow=narrow)
+    examples = parity.expect(module, component, untraced(checkpoint.pipeline, sides, scale, length))
+    del module
+    gc.collect()
+    rows = parity.compare(component, path, examples)
     parity.check(rows)
-    text = configs.render(graph_config(component, target.name, path))
-    (target.model(component) / configs.FILE).write_text(text)
     return rows
 
 
@@ -82,6 +126,7 @@ def _write_manifest(target: Target, source: str, tokens: dict[str, int]) -> None
     components = target.checkpoint.pipeline.components
     manifest = replace(
         describe(target.checkpoint, target.name, tokens),
+        precision=target.precision,
         graphs={c.name: graph_digest(target.version(c)) for c in components},
         source=source,
     )

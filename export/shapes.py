@@ -6,6 +6,8 @@ from pipelines.manifest import Sides
 from pipelines.spec import Pipeline
 
 Sizes = Mapping[str, int]
+# Of pictures, in pixels: larger ones would say no more of a graph, but take minutes and gigabytes.
+LARGEST_SIDE = 256
 # Neither 0 nor 1, which the tracer would take for constants.
 _TRACED_BATCH, _TRACED_TEXT = 2, 24
 
@@ -29,11 +31,19 @@ def traced(sides: Sides, scale: int, tokens: int) -> Sizes:
 def untraced(pipeline: Pipeline, sides: Sides, scale: int, tokens: int) -> tuple[Sizes, Sizes]:
     """Sizes to check at: one native square with a usual text; three wide pictures.
 
-    The wide ones have the greatest width and an odd number of patches along their height.
+    The wide ones have the greatest width and an odd number of patches along their height. All are
+    smaller by the same factor if the native side is more than 256 pixels.
     """
-    native, text = sides.native // scale, pipeline.ranges["text"]
-    height = (sides.minimum // sides.multiple | 1) * sides.multiple
-    wide = {"height": height // scale, "width": sides.maximum // scale}
+
+    def patches(side: int) -> int:
+        return side * min(sides.native, LARGEST_SIDE) // sides.native // sides.multiple
+
+    latents, text = sides.multiple // scale, pipeline.ranges["text"]
+    native = patches(sides.native) * latents
+    wide = {
+        "height": (patches(sides.minimum) | 1) * latents,
+        "width": patches(sides.maximum) * latents,
+    }
     return (
         {"batch": 1, "tokens": tokens, "text": text.usual, "height": native, "width": native},
         {"batch": 3, "tokens": tokens // 2, "text": text.usual // 8, **wide},

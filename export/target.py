@@ -14,8 +14,9 @@ from pipelines.manifest import TOKENIZERS, Manifest
 from pipelines.spec import Component
 
 GRAPH = "model.onnx"
-# A protobuf holds at most 2 GiB; weights of more than this go to a file beside the graph.
-LARGEST_INLINE_BYTES = 1_500_000_000
+# A graph with its weights inside is in memory several times while it is read or written, so weights
+# of more than this go to a file beside it.
+LARGEST_INLINE_BYTES = 200_000_000
 PRECISIONS = ("fp32", "fp16")
 _PARTIAL = "partial"
 

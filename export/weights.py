@@ -1,6 +1,7 @@
 """Weight files: which ones a component has, and whether they are whole."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,16 @@ def check_file(path: Path) -> Shapes:
     except SafetensorError as error:
         raise CheckpointError(f"{path} is corrupt ({error}); download it again") from error
     return shapes
+
+
+def stored_as(files: Iterable[Path]) -> str:
+    """What safetensors calls the type of all float weights in files; "mixed" if they differ."""
+    kinds = set()
+    for path in files:
+        with safe_open(path, framework="np") as file:
+            kinds |= {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+    floats = sorted(kinds & _DTYPES)
+    return floats[0] if len(floats) == 1 else "mixed"
 
 
 def _check_dtype(path: Path, name: str, dtype: str) -> None:

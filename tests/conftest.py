@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 
 FAMILIES = ROOT / "out" / "families"
+HALVES = ROOT / "out" / "halves"
 
 
 def export(family: str, checkpoint: Path, *options: str) -> None:
@@ -37,3 +38,11 @@ def families(checkpoints: dict[str, Path]) -> Path:
     for family, checkpoint in checkpoints.items():
         export(family, checkpoint, "--repository", str(FAMILIES))
     return FAMILIES
+
+
+@pytest.fixture(scope="session")
+def halves(checkpoints: dict[str, Path]) -> Path:
+    """The same in float16."""
+    for family, checkpoint in checkpoints.items():
+        export(family, checkpoint, "--repository", str(HALVES), "--precision", "fp16")
+    return HALVES

@@ -17,7 +17,7 @@ from export.components import CroppedPatches
 from export.errors import GraphError, ParityError
 from export.graph import check_graph, write_graph
 from export.loading import load
-from export.parity import check, compare, measure
+from export.parity import check, compare, expect, measure
 from export.shapes import traced
 from pipelines import PIPELINES
 
@@ -57,7 +57,8 @@ def run(repository, name, **inputs):
 
 @pytest.mark.parametrize("component", SD3.components, ids=lambda c: c.name)
 def test_graphs_match_torch_at_sizes_that_were_not_traced(repository, checkpoint, component):
-    rows = compare(load(checkpoint, component), component, graph(repository, component.name), SIZES)
+    examples = expect(load(checkpoint, component), component, SIZES)
+    rows = compare(component, graph(repository, component.name), examples)
     assert len(rows) == len(SIZES) * len(component.outputs)
     for row in rows:
         print(f"{row.component} {row.output} {row.shape}: {row.difference:.2e}, {row.tolerance:g}")
@@ -165,9 +166,8 @@ def test_pictures_are_rounded_exactly_as_diffusers_rounds_them(checkpoint):
 def test_previews_a_quarter_of_the_side_decode(repository, checkpoint, shape):
     batch, height, width = shape
     sizes = [{"batch": batch, "height": height, "width": width}]
-    (row,) = compare(
-        load(checkpoint, SD3.decoder), SD3.decoder, graph(repository, "vae_decoder"), sizes
-    )
+    examples = expect(load(checkpoint, SD3.decoder), SD3.decoder, sizes)
+    (row,) = compare(SD3.decoder, graph(repository, "vae_decoder"), examples)
     assert row.ok, row
     assert row.shape == (batch, 8 * height, 8 * width, 3)
 
@@ -176,7 +176,8 @@ def test_a_missing_t5_gives_zeros_of_any_length(checkpoint, tmp_path):
     t5 = SD3.encoders[2]
     module = load(type(checkpoint)(checkpoint.folder, SD3, ("t5",)), t5)
     path = write_graph(module, t5, traced(checkpoint.sides, 8, 256), tmp_path)
-    rows = compare(module, t5, path, [{"batch": 1, "tokens": 256}, {"batch": 3, "tokens": 7}])
+    sizes = [{"batch": 1, "tokens": 256}, {"batch": 3, "tokens": 7}]
+    rows = compare(t5, path, expect(module, t5, sizes))
     assert [row.shape for row in rows] == [(1, 256, 160), (3, 7, 160)]
     assert all(row.difference == 0 for row in rows)
 
@@ -191,7 +192,7 @@ def test_weights_too_large_for_a_graph_lie_beside_it(checkpoint, tmp_path, monke
         "model.onnx",
         "model.onnx.data",
     ]
-    check(compare(module, clip, moved, SIZES))
+    check(compare(clip, moved, expect(module, clip, SIZES)))
 
 
 def test_a_graph_with_other_tensors_than_the_spec_is_refused(repository):

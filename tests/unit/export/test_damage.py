@@ -55,7 +55,7 @@ def sentence(folder):
 def arguments(folder, repository):
     return Namespace(
         pipeline="sd3", checkpoint=str(folder), config=None, lora=[], repository=repository,
-        name=None, precision="fp32", target="onnx", compute_capability=None,
+        name=None, precision="fp32", target="onnx", compute_capability=None, dry_run=False,
     )  # fmt: skip
 
 

@@ -3,7 +3,6 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from export.engine import build
 from export.engines import FILE, build_engines, read, table
 from export.errors import EngineError
 from export.graph_config import engine_config
-from export.half import halve
 from export.libraries import compute_capability, load
 from export.profiles import Profile, profiles
 from export.target import GRAPH, Target
@@ -35,12 +33,11 @@ def target(repository, precision="fp32"):
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
-def exported(request, repository, tmp_path_factory):
+def exported(request, families, halves, tmp_path_factory):
     """An export of the miniature in either precision."""
-    where = target(shutil.copytree(repository, tmp_path_factory.mktemp("engines") / "repository"))
-    if request.param == "fp16":
-        halve(where)
-    return replace(where, precision=request.param)
+    source = {"fp32": families, "fp16": halves}[request.param]
+    folder = shutil.copytree(source, tmp_path_factory.mktemp("engines") / "repository")
+    return target(folder, request.param)
 
 
 @pytest.mark.parametrize("capability", ["8.0", "8.9"])
@@ -66,13 +63,11 @@ def test_every_component_builds(exported, capability):
 
 
 @pytest.fixture(scope="module", params=["fp32", "fp16"])
-def sdxl(request, families, checkpoints, tmp_path_factory):
+def sdxl(request, families, halves, checkpoints, tmp_path_factory):
     """An export of the SDXL checkpoint in either precision."""
-    folder = shutil.copytree(families, tmp_path_factory.mktemp("sdxl") / "repository")
-    where = Target(open_checkpoint(checkpoints["sdxl"], SDXL), folder, "sdxl")
-    if request.param == "fp16":
-        halve(where)
-    return replace(where, precision=request.param)
+    source = {"fp32": families, "fp16": halves}[request.param]
+    folder = shutil.copytree(source, tmp_path_factory.mktemp("sdxl") / "repository")
+    return Target(open_checkpoint(checkpoints["sdxl"], SDXL), folder, "sdxl", request.param)
 
 
 @pytest.mark.parametrize("capability", ["8.0", "8.9"])

@@ -12,18 +12,21 @@ from onnx.reference import ReferenceEvaluator
 
 from benchmarks.inprocess import InProcess
 from benchmarks.peers import psnr
-from export.calibration import record
 from export.checkpoint import digest, open_checkpoint
 from export.errors import PrecisionError
+from export.graph import write_graph
 from export.half import TOLERANCE, halve
 from export.islands import ISLANDS, Island, module_of
+from export.loading import load
 from export.precision import write_half
 from export.ranges import check_ranges, measure
+from export.rehearsal import VARIED, rehearse
+from export.shapes import traced
 from export.target import GRAPH, Target, is_finished
 from miniatures.captions import BY_CAPTION
 from miniatures.score import score
 from pipelines import PIPELINES
-from pipelines.manifest import FILE, Manifest
+from pipelines.manifest import Manifest
 from server.check import _graph_problems
 from server.repository import exported
 
@@ -57,16 +60,16 @@ def single(repository, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def half(repository, tmp_path_factory):
-    """The same in float16."""
+def half(halves, tmp_path_factory):
+    """The miniature alone in float16."""
     path = tmp_path_factory.mktemp("half") / "repository"
-    halve(target(shutil.copytree(repository, path)))
-    return replace(target(path), precision="fp16")
+    others = shutil.ignore_patterns("sdxl*")
+    return replace(target(shutil.copytree(halves, path, ignore=others)), precision="fp16")
 
 
 @pytest.fixture(scope="module")
 def feeds(single):
-    return record(single)
+    return rehearse(single.checkpoint, VARIED)
 
 
 def target(repository):
@@ -191,17 +194,37 @@ def test_a_weight_too_large_for_half_precision_is_named(single, tmp_path):
         write_half(scaled, "t5", tmp_path)
 
 
-def test_an_overflow_leaves_the_export_as_it_was(single, tmp_path, monkeypatch):
-    where = target(shutil.copytree(single.repository, tmp_path / "repository"))
-    scale(graph(where, "t5"), *SCALED["t5"], graph(where, "t5"))
+def test_an_overflow_leaves_no_graph(single, feeds, tmp_path, monkeypatch):
+    scaled = scale(graph(single, "t5"), *SCALED["t5"], tmp_path / "scaled.onnx")
     monkeypatch.setitem(ISLANDS, "t5", BLANKET["t5"])
     with pytest.raises(PrecisionError, match="--precision fp32"):
-        halve(where)
-    assert (where.prepare / FILE).exists()
+        halve(scaled, "t5", feeds["t5"], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["scaled.onnx"]
+
+
+@pytest.mark.parametrize("name", ["t5", "vae_decoder"])
+def test_stored_weights_make_the_same_half_graph(single, name, tmp_path):
+    """The way of an export: float32 in computing, the checkpoint's own float16 on disk."""
+    component, checkpoint = COMPONENTS[name], single.checkpoint
+    sizes, folder = traced(checkpoint.sides, checkpoint.vae_scale, 20), tmp_path / "narrow"
+    folder.mkdir()
+    narrow = write_graph(load(checkpoint, component), component, sizes, folder, narrow=True)
+    wide = graph(single, name)
+    print(f"{name}: {narrow.stat().st_size / wide.stat().st_size:.2f} of float32, 0.7")
+    assert narrow.stat().st_size < 0.7 * wide.stat().st_size
+    halves = []
+    for source in (narrow, wide):
+        (tmp_path / source.parent.parent.name).mkdir(exist_ok=True)
+        halves.append(ir.load(write_half(source, name, tmp_path / source.parent.parent.name)))
+    one, other = (half.graph.initializers for half in halves)
+    assert one.keys() == other.keys()
+    for key, value in one.items():
+        assert value.dtype == other[key].dtype
+        assert np.array_equal(value.const_value.numpy(), other[key].const_value.numpy())
 
 
 def test_weights_beside_a_graph_stay_beside_it(single, feeds, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.precision.LARGEST_INLINE_BYTES", 10_000)
+    monkeypatch.setattr("export.graph.LARGEST_INLINE_BYTES", 10_000)
     feed = feeds["clip_l"][0]
     expected = write_half(graph(single, "clip_l"), "clip_l", tmp_path)
     assert (tmp_path / "model.onnx.data").stat().st_size > 100_000

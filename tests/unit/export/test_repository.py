@@ -4,13 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from export import report
+from export import finished, report
 from export.checkpoint import digest, open_checkpoint
 from export.configs import committed
 from export.errors import CheckpointError
@@ -111,7 +112,7 @@ def test_an_export_that_lost_a_file_is_not_reused(repository, tmp_path, damage):
     assert not is_finished(target, source)
 
 
-def test_a_killed_export_leaves_nothing_that_looks_finished(tmp_path):
+def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(tmp_path):
     process = subprocess.Popen(
         command(MINIATURE, "--repository", tmp_path, "--name", "other"),
         cwd=ROOT,
@@ -131,6 +132,33 @@ def test_a_killed_export_leaves_nothing_that_looks_finished(tmp_path):
     for path, text in committed(SD3, "other").items():
         assert (tmp_path / path).read_text() == text
 
+    stamp = first.stat().st_mtime_ns
+    again = [*command(MINIATURE), "--repository", str(tmp_path), "--name", "other"]
+    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "clip_l: finished before" in done.stderr
+    assert "vae_decoder: exporting" in done.stderr
+    assert first.stat().st_mtime_ns == stamp
+    assert is_finished(target, digest(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("export.json", None), ("export.json", "{"), ("model.onnx", "other"), ("parity.json", None)],
+)
+def test_a_component_is_finished_only_as_a_whole(repository, tmp_path, file, content):
+    clip, source = SD3.encoders[0], digest(open_checkpoint(MINIATURE, SD3))
+    copied = tmp_path / "sd3_clip_l" / "1"
+    shutil.copytree(repository / "sd3_clip_l" / "1", copied)
+    target = Target(open_checkpoint(MINIATURE, SD3), tmp_path, "sd3")
+    assert len(finished.read(target, source, clip)) == 4
+    assert finished.read(target, "another checkpoint", clip) is None
+    assert finished.read(replace(target, precision="fp16"), source, clip) is None
+    if content is None:
+        (copied / file).unlink()
+    else:
+        (copied / file).write_text(content)
+    assert finished.read(target, source, clip) is None
+
 
 def test_an_export_that_fails_takes_the_old_manifest_away(repository, tmp_path, folder):
     copy = Path(shutil.copytree(repository, tmp_path / "repository"))
@@ -138,5 +166,5 @@ def test_an_export_that_fails_takes_the_old_manifest_away(repository, tmp_path, 
     (folder / "text_encoder" / "model.safetensors").write_bytes(weights)
     target = Target(open_checkpoint(folder, SD3), copy, "sd3")
     with pytest.raises(CheckpointError, match="text_encoder"):
-        export(target, "source")
+        export(target, "source", {})
     assert not (target.prepare / FILE).exists()

@@ -1,6 +1,5 @@
 """SDXL in float16: the family's islands, and the decoder that overflows without them."""
 
-import shutil
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -8,13 +7,13 @@ import pytest
 
 from benchmarks.inprocess import InProcess
 from benchmarks.peers import psnr
-from export.calibration import record
 from export.checkpoint import open_checkpoint
 from export.errors import PrecisionError
-from export.half import TOLERANCE, halve
+from export.half import TOLERANCE
 from export.islands import ISLANDS
 from export.precision import write_half
 from export.ranges import check_ranges
+from export.rehearsal import VARIED, rehearse
 from export.target import GRAPH, Target
 from pipelines import PIPELINES
 from tests.unit.export.test_precision import evaluate, relative, run, scale, small
@@ -25,9 +24,8 @@ PROMPT = "a large red star in the top left on a white background"
 SIZES = [{}, {"height": 80, "width": 48}]
 
 
-def target(repository, checkpoints, family="sdxl"):
-    checkpoint = open_checkpoint(checkpoints[family], PIPELINES[family])
-    return Target(checkpoint, repository, family)
+def target(repository, checkpoints):
+    return Target(open_checkpoint(checkpoints["sdxl"], SDXL), repository, "sdxl")
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +34,13 @@ def single(families, checkpoints):
 
 
 @pytest.fixture(scope="module")
-def half(families, checkpoints, tmp_path_factory):
-    copied = shutil.copytree(families, tmp_path_factory.mktemp("half") / "repository")
-    for family in ("sdxl", "sdxl_turbo"):
-        halve(target(copied, checkpoints, family))
-    return replace(target(copied, checkpoints), precision="fp16")
+def half(halves, checkpoints):
+    return replace(target(halves, checkpoints), precision="fp16")
 
 
 @pytest.fixture(scope="module")
 def feeds(single):
-    return record(single)
+    return rehearse(single.checkpoint, VARIED)
 
 
 @pytest.mark.parametrize(("family", "steps"), [("sdxl", 12), ("sdxl_turbo", 4)])

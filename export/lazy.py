@@ -1,0 +1,137 @@
+"""The weights of a traced graph, read one at a time while it is written."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import onnx_ir as ir
+import torch
+from onnx_ir.tensor_adapters import TorchTensor
+from torch import Tensor
+
+from export.stored import Stored
+
+_TYPES = {torch.float16: ir.DataType.FLOAT16, torch.bfloat16: ir.DataType.BFLOAT16}
+_SINGLE = ir.DataType.FLOAT
+# The exporter folds constants of up to so many values.
+_FOLDED = 8192
+
+
+class Weight(ir.LazyTensor):
+    """A float32 weight of a torch module, its axes in the order ``axes`` if they are given."""
+
+    def __init__(self, data: Tensor, name: str, axes: Sequence[int] | None = None) -> None:
+        """``data`` may be ``Stored``."""
+        self.data, self.axes = data, axes
+        shape = [data.shape[axis] for axis in axes] if axes else list(data.shape)
+        super().__init__(
+            partial(_tensor, data, axes, name), dtype=_SINGLE, shape=ir.Shape(shape), name=name
+        )
+
+    def stored(self, name: str) -> ir.TensorProtocol | None:
+        """The weight as the checkpoint stores it; None if that is float32 or differs from it."""
+        data = self.data
+        if not isinstance(data, Stored) or data.additions or data.data_.dtype not in _TYPES:
+            return None
+        dtype = _TYPES[data.data_.dtype]
+        evaluate = partial(_tensor, data.data_, self.axes, name)
+        return ir.LazyTensor(evaluate, dtype=dtype, shape=ir.Shape(self.shape.numpy()), name=name)
+
+
+def _tensor(data: Tensor, axes: Sequence[int] | None, name: str) -> ir.TensorProtocol:
+    with torch.no_grad():
+        values = data.single() if isinstance(data, Stored) else data.detach()
+        return TorchTensor(values.permute(*axes).contiguous() if axes else values, name=name)
+
+
+def fill(graph: ir.Graph, weights: Mapping[str, Tensor]) -> None:
+    """Give a graph that was traced with empty weights its own.
+
+    Weights that are transposed before use are transposed as they are read; the exporter would keep
+    a copy of each.
+    """
+    for name, value in list(graph.initializers.items()):
+        if name in weights and weights[name].is_floating_point():
+            for node in [node for node in value.consumers() if node.op_type == "Transpose"]:
+                _transpose(graph, node, weights[name])
+            if value.uses():
+                value.const_value = _lazy(weights[name], name)
+            else:
+                del graph.initializers[name]
+
+
+def _lazy(data: Tensor, name: str, axes: Sequence[int] | None = None) -> ir.TensorProtocol:
+    """A weight that is read when it is written; a small one or a vector is read now.
+
+    Those may be folded, or be one with others that are equal.
+    """
+    if data.numel() > _FOLDED and data.dim() > 1:
+        return Weight(data, name, axes)
+    return ir.Tensor(_tensor(data, axes, name).numpy().copy(), name=name)
+
+
+def _transpose(graph: ir.Graph, node: ir.Node, weight: Tensor) -> None:
+    """Put a transposed initializer in the place of ``node``, under the name of its output."""
+    (output,) = node.outputs
+    axes = node.attributes["perm"].as_ints()
+    tensor = _lazy(weight, str(output.name), axes)
+    value = _initializer(tensor, _SINGLE)
+    output.replace_all_uses_with(value)
+    graph.remove(node, safe=True)
+    graph.register_initializer(value)
+
+
+def narrow(graph: ir.Graph) -> None:
+    """Store weights as the checkpoint does, and cast each to float32 before it is used."""
+    places = {node: place for place, node in enumerate(graph)}
+    for name, value in list(graph.initializers.items()):
+        weight = value.const_value
+        stored = weight.stored(f"{name}_stored") if isinstance(weight, Weight) else None
+        if stored is not None:
+            del graph.initializers[name]
+            value.const_value = None
+            kept = _initializer(stored, stored.dtype)
+            graph.register_initializer(kept)
+            cast = ir.node("Cast", [kept], {"to": _SINGLE})
+            # Where it is needed: earlier, it would only take memory.
+            graph.insert_before(min(value.consumers(), key=places.__getitem__), cast)
+            value.replace_all_uses_with(cast.outputs[0])
+            cast.outputs[0].name = name
+            cast.outputs[0].shape, cast.outputs[0].dtype = value.shape, _SINGLE
+
+
+def _initializer(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.Value:
+    shape = ir.Shape(tensor.shape.numpy())
+    value = ir.Value(name=tensor.name, shape=shape, type=ir.TensorType(dtype))
+    value.const_value = tensor
+    return value
+
+
+def release(graph: ir.Graph) -> None:
+    """Let go of all weights: the exporter's rewriting keeps parts of a graph after it is done."""
+    for value in graph.initializers.values():
+        value.const_value = None
+
+
+def casts_weight(node: ir.Node) -> bool:
+    """Whether a node makes a stored weight float32, as ``narrow`` leaves them."""
+    return node.op_type == "Cast" and node.inputs[0] is not None and node.inputs[0].is_initializer()
+
+
+def widen(graph: ir.Graph) -> None:
+    """Undo ``narrow``: the weights of a graph that was read become float32 as they are read."""
+    for node in [node for node in graph if casts_weight(node)]:
+        narrow, (output,) = node.inputs[0], node.outputs
+        assert narrow is not None
+        assert narrow.const_value is not None
+        tensor, name = narrow.const_value, str(output.name)
+        shape = ir.Shape(tensor.shape.numpy())
+        wide = ir.LazyTensor(partial(_single, tensor, name), dtype=_SINGLE, shape=shape, name=name)
+        value = _initializer(wide, _SINGLE)
+        output.replace_all_uses_with(value)
+        graph.remove(node, safe=True)
+        del graph.initializers[str(narrow.name)]
+        graph.register_initializer(value)
+
+
+def _single(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
+    return ir.Tensor(tensor.numpy().astype("float32"), name=name)

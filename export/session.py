@@ -1,0 +1,17 @@
+"""Runs a graph on the CPU with no more in memory than its weights and what passes through it."""
+
+from pathlib import Path
+
+import onnxruntime
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """A graph as it is written: nothing is folded, fused or packed, which would copy weights."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # What passes through is given back at once, and each node runs as soon as it can.
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,151 @@
+"""Checkpoints of true dimensions with random weights.
+
+``python -m miniatures full sd3 --output DIR`` writes one. They draw nothing; they take the time,
+memory and disk of the real ones. Configs are the published ones, weights are fp16 in shards as
+diffusers writes them, and one tensor is in memory at a time.
+"""
+
+import json
+import math
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    T5Config,
+    T5EncoderModel,
+)
+
+HERE = Path(__file__).parent
+CONFIGS = HERE.parent / "export" / "families"
+FAMILIES = ("sd3", "sdxl", "sdxl_turbo")
+SHARD_BYTES = 1 << 30
+CLASSES = {
+    kind.__name__: kind
+    for kind in (
+        *(AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel),
+        *(CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel),
+    )
+}
+_CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
+_CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20}
+# What stabilityai/stable-diffusion-3-medium-diffusers has where the classes' defaults differ.
+SD3: dict[str, dict[str, Any]] = {
+    "text_encoder": {**_CLIP_L, "num_hidden_layers": 12, "projection_dim": 768},
+    "text_encoder_2": {
+        **_CLIP_G,
+        "num_hidden_layers": 32,
+        "projection_dim": 1280,
+        "hidden_act": "gelu",
+    },
+    "text_encoder_3": {
+        **{"d_model": 4096, "d_ff": 10240, "d_kv": 64, "num_heads": 64, "num_layers": 24},
+        "feed_forward_proj": "gated-gelu",
+    },
+    "transformer": {
+        **{"sample_size": 128, "patch_size": 2, "in_channels": 16, "out_channels": 16},
+        **{"num_layers": 24, "num_attention_heads": 24, "attention_head_dim": 64},
+        **{"joint_attention_dim": 4096, "caption_projection_dim": 1536},
+        **{"pooled_projection_dim": 2048, "pos_embed_max_size": 192},
+    },
+    "vae": {
+        **{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2},
+        **{"latent_channels": 16, "scaling_factor": 1.5305, "shift_factor": 0.0609},
+        **{"down_block_types": ["DownEncoderBlock2D"] * 4, "sample_size": 1024},
+        **{"up_block_types": ["UpDecoderBlock2D"] * 4, "force_upcast": True},
+        **{"use_quant_conv": False, "use_post_quant_conv": False},
+    },
+}
+_CONFIGS = {CLIPTextModel: CLIPTextConfig, CLIPTextModelWithProjection: CLIPTextConfig}
+_CONFIGS[T5EncoderModel] = T5Config
+
+
+def write(family: str, output: Path) -> None:
+    """Write the checkpoint of a family to ``output``, component by component.
+
+    A component that is there whole is kept, so that a stopped run goes on.
+    """
+    base = HERE / "sd3" if family == "sd3" else CONFIGS / family
+    index = json.loads((base / "model_index.json").read_text())
+    output.mkdir(parents=True, exist_ok=True)
+    for name, listed in index.items():
+        if isinstance(listed, list) and listed[1] in CLASSES:
+            config = SD3[name] if family == "sd3" else _config(base / name)
+            write_component(config, CLASSES[listed[1]], output / name)
+        elif isinstance(listed, list):
+            # Schedulers and tokenizers are files of configs; CLIP's vocabulary is the real one.
+            clip = listed[1] == "CLIPTokenizer"
+            source = CONFIGS / "sdxl" / name if clip else base / name
+            shutil.copytree(source, output / name, dirs_exist_ok=True)
+    shutil.copy(base / "model_index.json", output)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return config
+
+
+def build(config: Mapping[str, Any], kind: Any) -> Any:
+    """The model of ``kind`` with a config and no weights: all of it is on torch's meta."""
+    with torch.device("meta"):
+        return kind(_CONFIGS[kind](**config)) if kind in _CONFIGS else kind.from_config(config)
+
+
+def write_component(config: Mapping[str, Any], kind: Any, output: Path) -> None:
+    """Write the config and random weights of a model of ``kind`` unless they are there."""
+    stem = "model" if kind in _CONFIGS else "diffusion_pytorch_model"
+    index = output / f"{stem}.safetensors.index.json"
+    if index.is_file():
+        return
+    shutil.rmtree(output, ignore_errors=True)
+    output.mkdir(parents=True)
+    model = build(config, kind)
+    model.config.save_pretrained(output) if kind in _CONFIGS else model.save_config(output)
+    shards = list(_shards(model))
+    places: dict[str, str] = {}
+    for number, names in enumerate(tqdm(shards, f"{output.name} ({kind.__name__})"), 1):
+        file = f"{stem}-{number:05}-of-{len(shards):05}.safetensors"
+        tensors = {name: _random(model, name) for name in names}
+        save_file(tensors, output / file, {"format": "pt"})
+        places |= dict.fromkeys(names, file)
+    total = sum(2 * value.numel() for value in model.state_dict().values())
+    text = json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2)
+    index.write_text(text)
+
+
+def _shards(model: nn.Module) -> Iterator[list[str]]:
+    """Names of the weights, about ``SHARD_BYTES`` of fp16 at a time; tied ones once."""
+    names: list[str] = []
+    size, seen = 0, set()
+    for name, value in model.state_dict(keep_vars=True).items():
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if names and size + 2 * value.numel() > SHARD_BYTES:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += 2 * value.numel()
+    yield names
+
+
+def _random(model: nn.Module, name: str) -> Tensor:
+    """Weights that neither grow nor fade what passes through them; norms leave it as it is."""
+    value = model.state_dict()[name]
+    if name.endswith("bias"):
+        return torch.zeros(value.shape, dtype=torch.float16)
+    if value.dim() == 1:
+        return torch.ones(value.shape, dtype=torch.float16)
+    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+    scale = 1 / math.sqrt(value[0].numel())
+    return (scale * torch.randn(value.shape, generator=generator)).half()

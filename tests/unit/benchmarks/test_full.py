@@ -1,0 +1,35 @@
+"""The way of a component of true size, with transformers of few but wide layers."""
+
+import shutil
+from pathlib import Path
+
+from diffusers import SD3Transformer2DModel
+
+from benchmarks.full import FACTOR, Job, measure, passed
+from miniatures import full
+
+MINIATURE = Path(__file__).parents[3] / "miniatures" / "sd3"
+LAYERS = (1, 5)
+
+
+def measured(folder, layers):
+    """The miniature with a transformer of true width, and so with true sizes of all that passes."""
+    checkpoint = folder / "checkpoint"
+    shutil.copytree(MINIATURE, checkpoint, ignore=shutil.ignore_patterns("transformer"))
+    config = {**full.SD3["transformer"], "num_layers": layers}
+    full.write_component(config, SD3Transformer2DModel, checkpoint / "transformer")
+    figures = measure(Job("sd3", "transformer", checkpoint, 256, folder / "scratch"))
+    assert passed(figures)
+    assert not (folder / "scratch").exists()
+    shutil.rmtree(checkpoint)
+    return figures["export"]
+
+
+def test_weights_are_in_memory_once(tmp_path):
+    """Layers more grow memory by their own weights: what passes through them is gone by then."""
+    small, large = (measured(tmp_path / str(layers), layers) for layers in LAYERS)
+    grown = large["peak"] - small["peak"]
+    weights = large["weights"] - small["weights"]
+    print(f"{grown / 1e6:.0f} MB, {FACTOR * weights / 1e6:.0f}")
+    assert weights > 500e6
+    assert grown <= FACTOR * weights

@@ -1,0 +1,46 @@
+import json
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+from transformers import CLIPTextModelWithProjection, T5EncoderModel
+
+from miniatures import full
+
+# Millions, as the real checkpoints have them (docs/sd3_medium.md, docs/sdxl_turbo.md).
+SIZES = {
+    ("sd3", "transformer", SD3Transformer2DModel): 2028,
+    ("sd3", "text_encoder_2", CLIPTextModelWithProjection): 695,
+    ("sd3", "text_encoder_3", T5EncoderModel): 4762,
+    ("sdxl", "unet", UNet2DConditionModel): 2567,
+}
+
+
+def config(family, name):
+    if family == "sd3":
+        return full.SD3[name]
+    return json.loads((full.CONFIGS / family / name / "config.json").read_text())
+
+
+@pytest.mark.parametrize(("family", "name", "kind"), SIZES, ids=[name for _, name, _ in SIZES])
+def test_dimensions_are_those_of_the_real_checkpoints(family, name, kind):
+    model = full.build(config(family, name), kind)
+    millions = sum(weight.numel() for weight in set(model.parameters())) / 1e6
+    print(f"{millions:.0f} M, {SIZES[family, name, kind]}")
+    assert round(millions) == SIZES[family, name, kind]
+
+
+def test_a_component_is_written_in_shards_and_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(full, "SHARD_BYTES", 1 << 20)
+    small = {**full.SD3["vae"], "block_out_channels": [32, 32, 64, 64]}
+    full.write_component(small, AutoencoderKL, tmp_path / "vae")
+    shards = sorted((tmp_path / "vae").glob("*.safetensors"))
+    assert len(shards) > 1
+    stamps = [path.stat().st_mtime_ns for path in shards]
+    full.write_component(small, AutoencoderKL, tmp_path / "vae")
+    assert stamps == [path.stat().st_mtime_ns for path in shards]
+    model = AutoencoderKL.from_pretrained(tmp_path / "vae", torch_dtype=torch.float16)
+    assert model.config.block_out_channels == [32, 32, 64, 64]
+    assert {weight.dtype for weight in model.parameters()} == {torch.float16}
+    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
+    assert len({tuple(weight.flatten()[:9].tolist()) for weight in matrices}) == len(matrices)
