@@ -1,12 +1,15 @@
 """The parts of each component that stay in float32 when the rest is computed in float16."""
 
 import ast
+import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+# How the tracer spells a part of a module that looks its attributes up itself, as diffusers' do.
+_SPELLED = re.compile(r"\.__dict__\['_modules'\]\['(\w+)'\]")
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ ISLANDS: dict[str, tuple[Island, ...]] = {
 def module_of(node: ir.Node) -> str:
     """The dotted path of the torch module that a node was traced from; "" is the outermost."""
     scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
-    return str(scopes[-2]) if len(scopes) > 1 else ""
+    return _SPELLED.sub(r".\1", str(scopes[-2])) if len(scopes) > 1 else ""
 
 
 def in_island(node: ir.Node, component: str) -> bool:

@@ -10,7 +10,7 @@ from benchmarks.peers import psnr
 from export.checkpoint import open_checkpoint
 from export.errors import PrecisionError
 from export.half import TOLERANCE
-from export.islands import ISLANDS
+from export.islands import ISLANDS, module_of
 from export.precision import write_half
 from export.ranges import check_ranges
 from export.rehearsal import VARIED, rehearse
@@ -78,3 +78,11 @@ def test_a_decoder_that_overflows_stays_in_single_precision(single, feeds, tmp_p
     monkeypatch.setitem(ISLANDS, "vae_decoder", ())
     with pytest.raises(PrecisionError, match=r"vae_decoder: .* reaches .*65504"):
         check_ranges(scaled, "vae_decoder", [feed])
+
+
+def test_islands_that_name_a_module_are_found(single):
+    graph = ir.load(single.version(SDXL.denoiser) / GRAPH).graph
+    modules = {module_of(node) for node in graph}
+    named = [island.module for island in ISLANDS["unet"] if "*" not in island.module]
+    assert named
+    assert set(named) <= modules
