@@ -42,7 +42,7 @@ def write_half(source: Path, component: str, folder: Path) -> Path:
         _convert(node, casts)
     for index in range(len(model.graph.outputs)):
         casts.restore(index)
-    _drop_unused(model.graph)
+    drop_unused(model.graph)
     path = save(model, folder)
     onnx.checker.check_model(str(path), full_check=True)
     return path
@@ -155,7 +155,8 @@ def _half(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return ir.Tensor(tensor.numpy().astype(np.float16), name=tensor.name)
 
 
-def _drop_unused(graph: ir.Graph) -> None:
+def drop_unused(graph: ir.Graph) -> None:
+    """Remove initializers that no node reads."""
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output():
             del graph.initializers[name]

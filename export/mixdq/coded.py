@@ -1,0 +1,81 @@
+"""A graph's weights as whole numbers, of which only the scales are kept until it is written."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+
+from export.mixdq.patch import Patch
+from export.mixdq.plan import FLOAT_BITS, Entry
+from export.mixdq.recipe import Recipe
+from export.mixdq.sites import Site
+from export.mixdq.weights import encode, encode_by
+
+# The least scale that float16 holds, which 4-bit scales are written in.
+_LEAST = 2.0**-24
+
+
+@dataclass(frozen=True)
+class Coded:
+    """The weight of a site from its input channel ``start`` to ``stop``.
+
+    ``scales`` are float32 (outputs, blocks, 1).
+    """
+
+    site: Site
+    start: int
+    stop: int
+    bits: int
+    block: int
+    scales: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(outputs, inputs) or (outputs, inputs, height, width)."""
+        outputs, _, *kernel = self.site.layer.shape
+        return (outputs, self.stop - self.start, *kernel)
+
+    def codes(self) -> npt.NDArray[np.int8]:
+        """The codes, in the weight's own shape."""
+        codes = self.blocks().reshape(len(self.scales), -1)
+        return codes[:, : int(np.prod(self.shape[1:]))].reshape(self.shape)
+
+    def initializer(
+        self, patch: Patch, name: str, dtype: ir.DataType = ir.DataType.INT8
+    ) -> ir.Value:
+        """The codes as the graph has the weight, (in, out) where that is turned."""
+
+        def compute() -> npt.NDArray[np.int8]:
+            return self.codes().T if self.site.is_turned else self.codes()
+
+        shape = self.shape[::-1] if self.site.is_turned else self.shape
+        return patch.weight(name, dtype, shape, compute)
+
+    def blocks(self) -> npt.NDArray[np.int8]:
+        """The codes (outputs, blocks, inputs of a block), zeros behind."""
+        weight = _part(self.site, self.start, self.stop)
+        codes: npt.NDArray[np.int8]
+        codes = encode_by(weight, self.scales, self.bits, self.block).codes.numpy()
+        return codes
+
+
+def encoded(site: Site, entry: Entry, recipe: Recipe) -> Iterator[Coded]:
+    """A site's weight, in as many parts as the layer is split into if its input is rounded."""
+    splits = [site.layer.split] if site.layer.split and entry.activation_bits != FLOAT_BITS else []
+    ends = [0, *splits, site.layer.shape[1]]
+    block = recipe.block if entry.weight_bits == 4 else 0
+    for start, stop in pairwise(ends):
+        weight = _part(site, start, stop)
+        scales = encode(weight, entry.weight_bits, block, search=recipe.search).scales
+        if block:
+            scales = scales.half().float().clamp_min(_LEAST)
+        yield Coded(site, start, stop, entry.weight_bits, block, scales)
+
+
+def _part(site: Site, start: int, stop: int) -> torch.Tensor:
+    # Mapped files cannot be written to, of which torch warns.
+    return torch.from_numpy(np.array(site.read()[:, start:stop]))

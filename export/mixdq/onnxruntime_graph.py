@@ -1,0 +1,83 @@
+"""A float graph with its layers quantized for ONNX Runtime on a CPU."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from export.graph import save
+from export.lazy import widen
+from export.mixdq import first_rows, onnxruntime_layers, sites
+from export.mixdq.coded import encoded
+from export.mixdq.onnxruntime_layers import FLOAT_PRODUCT, INTEGER_PRODUCT
+from export.mixdq.patch import CONTRIB, Patch
+from export.mixdq.plan import FLOAT_BITS, Entry
+from export.mixdq.recipe import Recipe
+from export.mixdq.sites import Site
+from export.mixdq.tidy import tidy
+from export.precision import LARGEST, drop_unused
+
+_FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+# Smaller ones would hardly make the file smaller.
+_HALVED = 4096
+
+
+def write(source: Path, recipe: Recipe, folder: Path) -> Path:
+    """Write the float32 graph at ``source`` quantized as ``model.onnx`` into ``folder``.
+
+    Weights that are not quantized are stored as float16. Raises QuantizationError if graph, plan
+    and layers are not of one model, or ask for what no kernel does.
+    """
+    model = ir.load(source)
+    widen(model.graph)
+    chosen = recipe.quantized()
+    places = sites.find(model.graph, [layer for layer, _ in chosen])
+    patch = Patch(model.graph, model.graph[0])
+    for layer, entry in chosen:
+        site = places[layer.name]
+        patch.place = site.product
+        output = _quantized(patch, site, entry, recipe)
+        if layer.begins_alike:
+            output = first_rows.join(patch, layer.name, site.input, output, recipe.first)
+        site.replace(output)
+    _store_halves(patch)
+    tidy(model.graph)
+    model.opset_imports[CONTRIB] = 1
+    return save(model, folder)
+
+
+def _quantized(patch: Patch, site: Site, entry: Entry, recipe: Recipe) -> ir.Value:
+    parts, rounds = list(encoded(site, entry, recipe)), entry.activation_bits != FLOAT_BITS
+    if entry.weight_bits == 4:
+        accuracy = INTEGER_PRODUCT if rounds else FLOAT_PRODUCT
+        return onnxruntime_layers.four_bits(patch, site, parts[0], accuracy)
+    if not rounds:
+        return onnxruntime_layers.float_product(patch, site, parts[0])
+    if site.layer.is_linear:
+        kernel = onnxruntime_layers.linear
+    elif site.is_pointwise:
+        kernel = onnxruntime_layers.pointwise
+    else:
+        kernel = onnxruntime_layers.convolution
+    return kernel(patch, site, parts, recipe.activations[site.layer.name])
+
+
+def _store_halves(patch: Patch) -> None:
+    """Store large float weights as float16; the casts are folded when the graph is loaded."""
+    patch.place = patch.graph[0]
+    drop_unused(patch.graph)
+    for name, value in list(patch.graph.initializers.items()):
+        tensor = value.const_value
+        if value.dtype != _FLOAT or tensor is None or tensor.size < _HALVED:
+            continue
+        if np.abs(tensor.numpy()).max() <= LARGEST:
+            half = partial(_half, tensor)
+            stored = patch.weight(f"{name}_half", _HALF, tensor.shape.numpy(), half)
+            cast = patch.node(f"{name}_cast", "Cast", [stored], attributes={"to": _FLOAT})
+            value.replace_all_uses_with(cast)
+
+
+def _half(tensor: ir.TensorProtocol) -> npt.NDArray[np.float16]:
+    return tensor.numpy().astype(np.float16)

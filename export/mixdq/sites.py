@@ -1,0 +1,165 @@
+"""Where the layers of a UNet are in its float graph."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import onnx_ir as ir
+
+from export.errors import QuantizationError
+from export.islands import module_of
+from export.mixdq.layers import Layer
+from export.mixdq.patch import Patch
+
+Array = npt.NDArray[Any]
+
+# What a linear layer or convolution becomes.
+_PRODUCTS = ("Conv", "Gemm", "MatMul")
+# The exporter's wrapper holds the UNet under this name.
+_WRAPPER = "model."
+
+
+@dataclass(frozen=True)
+class Site:
+    """A layer's part of a graph: the nodes ``product`` and, if a bias is added apart, ``addition``.
+
+    ``weight`` has its axes as the graph wants them, ``bias`` is (out,).
+    """
+
+    layer: Layer
+    product: ir.Node
+    addition: ir.Node | None
+    weight: ir.TensorProtocol
+    bias: ir.Value | None
+
+    @property
+    def input(self) -> ir.Value:
+        """What the layer is given."""
+        value = self.product.inputs[0]
+        assert value is not None
+        return value
+
+    @property
+    def output(self) -> ir.Value:
+        """What the layer gives."""
+        return (self.addition or self.product).outputs[0]
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the graph has the weight as (in, out)."""
+        return self.product.op_type == "MatMul"
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Those of ``product``."""
+        return {name: attribute.value for name, attribute in self.product.attributes.items()}
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether it is a convolution that looks at one pixel at a time."""
+        given = self.attributes
+        moves = (*given.get("strides", ()), given.get("group", 1))
+        return (
+            self.layer.shape[2:] == (1, 1) and set(moves) == {1} and not any(given.get("pads", ()))
+        )
+
+    def read(self) -> Array:
+        """The weight, (out, in) or (out, in, height, width)."""
+        values = self.weight.numpy()
+        return values.T if self.is_turned else values
+
+    def read_bias(self) -> Array | None:
+        """The bias (out,), None if there is none."""
+        if self.bias is None:
+            return None
+        assert self.bias.const_value is not None
+        return self.bias.const_value.numpy()
+
+    def parts(self) -> list[ir.Value]:
+        """What the layer is given, in as many parts as it is split into.
+
+        Raises QuantizationError if the graph does not put them together where they are split.
+        """
+        if self.layer.split is None:
+            return [self.input]
+        joined = self.input.producer()
+        if joined is None or joined.op_type != "Concat" or _width(joined) != self.layer.split:
+            raise QuantizationError(
+                f"the graph gives {self.layer.name} no channels that are put together at "
+                f"{self.layer.split}; export the graph and find the layers from the same checkpoint"
+            )
+        return [value for value in joined.inputs if value is not None]
+
+    def again(
+        self,
+        patch: Patch,
+        value: ir.Value,
+        weight: ir.Value,
+        bias: ir.Value | None,
+        suffix: str = "",
+    ) -> ir.Value:
+        """The layer computed from another input, weight and bias."""
+        kind, name = self.product.op_type, f"{self.layer.name}/"
+        inputs = [value, weight] if self.is_turned else [value, weight, bias]
+        output = patch.node(f"{name}{kind}{suffix}", kind, inputs, attributes=self.attributes)
+        if self.is_turned and bias is not None:
+            output = patch.node(f"{name}Add{suffix}", "Add", [output, bias])
+        return output
+
+    def replace(self, value: ir.Value) -> None:
+        """Let ``value`` take the place of the output; the layer's nodes are gone then."""
+        graph, output = self.product.graph, self.output
+        assert graph is not None
+        value.shape = output.shape
+        output.replace_all_uses_with(value, replace_graph_outputs=True)
+        for node in (self.addition, self.product):
+            if node is not None:
+                graph.remove(node, safe=True)
+
+
+def find(graph: ir.Graph, layers: Iterable[Layer]) -> Mapping[str, Site]:
+    """The site of each layer in a float32 graph that names the modules of its nodes.
+
+    Raises QuantizationError for a layer that is not there once.
+    """
+    nodes: dict[str, list[ir.Node]] = {}
+    for node in graph:
+        if node.op_type in _PRODUCTS and _is_initializer(node.inputs[1]):
+            nodes.setdefault(module_of(node).removeprefix(_WRAPPER), []).append(node)
+    return {layer.name: _site(layer, nodes.get(layer.name, [])) for layer in layers}
+
+
+def _site(layer: Layer, nodes: list[ir.Node]) -> Site:
+    if len(nodes) != 1:
+        raise QuantizationError(
+            f"the graph has {len(nodes)} products of the layer {layer.name} where one is due; "
+            "export the graph and find the layers from the same checkpoint"
+        )
+    (product,) = nodes
+    _, weight, *biases = product.inputs
+    assert weight is not None
+    assert weight.const_value is not None
+    addition, bias = (None, biases[0]) if biases else _addition(product)
+    return Site(layer, product, addition, weight.const_value, bias)
+
+
+def _addition(product: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
+    """The node of the same module that adds a bias to a product, and the bias."""
+    consumers = list(product.outputs[0].consumers())
+    if len(consumers) == 1 and consumers[0].op_type == "Add":
+        (addition,) = consumers
+        for value in addition.inputs:
+            if module_of(addition) == module_of(product) and _is_initializer(value):
+                return addition, value
+    return None, None
+
+
+def _is_initializer(value: ir.Value | None) -> bool:
+    return value is not None and value.is_initializer()
+
+
+def _width(joined: ir.Node) -> int | ir.SymbolicDim | None:
+    """How many channels the first of the values has that a node puts together."""
+    first = joined.inputs[0]
+    return None if first is None or first.shape is None else first.shape[1]
