@@ -66,9 +66,9 @@ class Clipping(StrEnum):
 
 
 def activations(
-    recording: Recording, layers: Iterable[Layer], clipping: Clipping = Clipping.MSE
+    recording: Recording, layers: Iterable[Layer], clippings: Mapping[str, Clipping]
 ) -> dict[str, Activation]:
-    """The ranges of every layer.
+    """The ranges of every layer, each taken as ``clippings`` says by its name.
 
     A layer that is not split has one range for all of its input, and one that does not begin alike
     counts its first token with the others.
@@ -76,9 +76,9 @@ def activations(
     gathered: defaultdict[tuple[str, Part], list[Histogram]] = defaultdict(list)
     for place, histogram in recording.items():
         gathered[place.layer, place.part].append(histogram)
-    take = CLIPPINGS[clipping]
 
     def taken(layer: Layer, *parts: Part) -> Range:
+        take = CLIPPINGS[clippings[layer.name]]
         return take(total(h for part in parts for h in gathered.get((layer.name, part), ())))
 
     found = {}

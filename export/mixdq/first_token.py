@@ -49,9 +49,9 @@ def first_token(model: nn.Module, layers: Iterable[Layer], texts: npt.NDArray[An
     embedding = np.asarray(texts[0, 0], np.float32)
     margin = FirstToken(embedding, {}).margin
     distances = np.abs(texts[:, 0].astype(np.float32) - embedding).max(axis=1)
-    if not (others := distances <= margin).all():
+    if (distances > margin).any():
         raise QuantizationError(
-            f"the first token of prompt {int(np.argmin(others)) + 1} is embedded as another one "
+            f"the first token of prompt {int(np.argmax(distances)) + 1} is embedded as another one "
             f"than the first prompt's, by up to {distances.max():.3g} where {margin:.3g} is "
             "allowed; MixDQ needs text encoders in which it depends on nothing else, as in CLIP"
         )

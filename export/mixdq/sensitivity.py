@@ -48,9 +48,9 @@ class Trial:
 Scores = Mapping[Trial, float]
 
 
-def loss(trial: Trial, score: float) -> float:
+def loss(group: Group, score: float) -> float:
     """What adds up over layers: dissimilarity, or the energy of noise over that of the signal."""
-    return 1 - score if trial.group is Group.CONTENT else float(10 ** (-score / 10))
+    return 1 - score if group is Group.CONTENT else float(10 ** (-score / 10))
 
 
 def trials(layers: Iterable[Layer], runtime: Runtime) -> Iterator[Trial]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from export.checkpoint import Checkpoint
-from export.components import Exportable
+from export.components import Exportable, VaeDecoder
 from export.loading import load
 from export.mixdq.layers import Layer, find
 from export.rehearsal import Drawing, encode
@@ -22,9 +22,10 @@ from pipelines.samplers import X
 AT_ONCE = 4
 _TEXT = "encoder_hidden_states"
 Array = npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
 Feed = Mapping[str, Array]
 # What a denoiser is given to what it predicts, (rows, channels, height, width).
-Predict = Callable[[Feed], npt.NDArray[np.float32]]
+Predict = Callable[[Feed], Float32]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Study:
     """
 
     denoiser: Exportable
-    decoder: Exportable
+    decoder: VaeDecoder
     requests: tuple[Request, ...]
 
     @property
@@ -54,20 +55,23 @@ class Study:
         """What the UNet is given for each picture's prompt, (pictures, tokens, width)."""
         return np.stack([request.slots[-1][_TEXT] for request in self.requests])
 
-    def predict(self, feed: Feed) -> npt.NDArray[np.float32]:
+    def predict(self, feed: Feed) -> Float32:
         """One denoiser call."""
         with torch.inference_mode():
             prediction: Tensor = self.denoiser(*map(torch.from_numpy, feed.values()))
-        found: npt.NDArray[np.float32] = prediction.numpy()
+        found: Float32 = prediction.numpy()
         return found
 
-    def decode(self, latents: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-        """Latents (pictures, channels, height, width) to pictures (pictures, height, width, 3)."""
+    def decode(self, latents: Float32) -> Float32:
+        """Latents (pictures, channels, height, width) to pictures (pictures, 3, height, width).
+
+        They are levels from 0 to 255, not rounded: that would hide what one layer changes.
+        """
         with torch.inference_mode():
-            found: npt.NDArray[np.uint8] = self.decoder(torch.from_numpy(latents)).numpy()
+            found: Float32 = self.decoder.levels(torch.from_numpy(latents)).numpy()
         return found
 
-    def pictures(self) -> npt.NDArray[np.uint8]:
+    def pictures(self) -> Float32:
         """All pictures as the UNet draws them now."""
         parts = batches(self.requests)
         return np.concatenate([self.decode(draw(self.predict, part)) for part in parts])
@@ -78,6 +82,7 @@ def open_study(checkpoint: Checkpoint, drawing: Drawing) -> Study:
     requests = encode(checkpoint, drawing)
     parts = (checkpoint.pipeline.denoiser, checkpoint.pipeline.decoder)
     denoiser, decoder = (load(checkpoint, part) for part in parts)
+    assert isinstance(decoder, VaeDecoder)
     return Study(denoiser, decoder, tuple(requests))
 
 
@@ -87,7 +92,7 @@ def batches(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
         yield requests[start : start + AT_ONCE]
 
 
-def draw(predict: Predict, requests: Iterable[Request]) -> npt.NDArray[np.float32]:
+def draw(predict: Predict, requests: Iterable[Request]) -> Float32:
     """Latents of one picture for each request, drawn together as the server draws them.
 
     All must have as many steps and the same shapes. Returns (pictures, channels, height, width).
