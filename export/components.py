@@ -229,10 +229,14 @@ class VaeDecoder(Exportable):
         Rounds like diffusers' VaeImageProcessor. The cast to uint8 comes last because TensorRT
         takes no uint8 inside a graph.
         """
-        decoded = self.model.decode(latents / self.scaling + self.shift, return_dict=False)[0]
-        levels = ((decoded * 0.5 + 0.5).clamp(0, 1) * 255).round()
-        image: Tensor = levels.permute(0, 2, 3, 1).to(torch.uint8)
+        image: Tensor = self.levels(latents).round().permute(0, 2, 3, 1).to(torch.uint8)
         return image
+
+    def levels(self, latents: Tensor) -> Tensor:
+        """The same before it is rounded: float levels (batch, 3, 8 h, 8 w) from 0 to 255."""
+        decoded = self.model.decode(latents / self.scaling + self.shift, return_dict=False)[0]
+        levels: Tensor = (decoded * 0.5 + 0.5).clamp(0, 1) * 255
+        return levels
 
 
 def _ids(vocabulary: int, sizes: Mapping[str, int]) -> Tensor:

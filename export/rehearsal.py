@@ -38,11 +38,15 @@ Feeds = Mapping[str, Sequence[Feed]]
 
 @dataclass(frozen=True)
 class Drawing:
-    """Pictures to draw: a prompt each, all against an empty negative prompt."""
+    """Pictures to draw: a prompt each, all against an empty negative prompt.
+
+    They have the checkpoint's native side, or ``largest_side`` pixels if that is less.
+    """
 
     prompts: tuple[str, ...]
     steps: int
     guidance_scale: float
+    largest_side: int = LARGEST_SIDE
 
     def requests(self) -> Iterator[dict[str, Array]]:
         """What a client would send for each picture; seeds count up."""
@@ -74,18 +78,27 @@ VARIED = Drawing(
 def rehearse(checkpoint: Checkpoint, drawing: Drawing = ONCE) -> Feeds:
     """Load every part of a checkpoint, one after the other, and see that they fit together.
 
-    Pictures have the native side, or 256 pixels if that is more. Returns what each component was
-    given. Raises CheckpointError, naming the part, for one that cannot be loaded, does not run on
-    what the others give, or gives anything but finite numbers.
+    Returns what each component was given. Raises CheckpointError, naming the part, for one that
+    cannot be loaded, does not run on what the others give, or gives anything but finite numbers.
     """
     run = _Runner(checkpoint)
-    prepared = list(_prepare(checkpoint, drawing))
-    embeddings = _encode(run, [fed for fed, _ in prepared])
-    settings = [settings for _, settings in prepared]
-    pictures = [_picture(checkpoint, *pair) for pair in zip(embeddings, settings, strict=True)]
+    pictures = [Picture(request, 0) for request in _requests(run, drawing)]
     _denoise(run, pictures)
     _decode(run, pictures)
     return dict(run.feeds)
+
+
+def encode(checkpoint: Checkpoint, drawing: Drawing) -> list[Request]:
+    """What each picture asks of the denoiser, its prompts encoded; CheckpointError as above."""
+    return _requests(_Runner(checkpoint), drawing)
+
+
+def _requests(run: "_Runner", drawing: Drawing) -> list[Request]:
+    prepared = list(_prepare(run.checkpoint, drawing))
+    embeddings = _encode(run, [fed for fed, _ in prepared])
+    settings = [settings for _, settings in prepared]
+    pairs = zip(embeddings, settings, strict=True)
+    return [_request(run.checkpoint, *pair) for pair in pairs]
 
 
 def _prepare(
@@ -105,7 +118,7 @@ def _prepare(
             preparer = Preparer(checkpoint.pipeline, folder)
             for request in drawing.requests():
                 fed, settings = preparer(request, time.monotonic())
-                side = min(checkpoint.sides.native, LARGEST_SIDE) // checkpoint.vae_scale
+                side = min(checkpoint.sides.native, drawing.largest_side) // checkpoint.vae_scale
                 shape = (settings.latent_shape[0], side, side)
                 yield fed, replace(settings, latent_shape=shape)
 
@@ -157,15 +170,15 @@ def _encode(run: _Runner, prepared: Sequence[Mapping[str, Array]]) -> list[dict[
     return embeddings
 
 
-def _picture(
+def _request(
     checkpoint: Checkpoint, embeddings: Mapping[str, Array], settings: Settings
-) -> Picture:
+) -> Request:
     shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in embeddings.items())
     with _explained(f"{checkpoint.origin}: its text encoders do not go together ({shapes})"):
         rows = slots(checkpoint.pipeline, embeddings, settings)
     with _explained(f"{checkpoint.folder / SCHEDULER} cannot be served"):
         steps = table(settings)
-    return Picture(Request("", settings, rows, steps, send=_nobody, fail=_nobody), 0)
+    return Request("", settings, rows, steps, send=_nobody, fail=_nobody)
 
 
 def _denoise(run: _Runner, pictures: Sequence[Picture]) -> None:

@@ -70,7 +70,7 @@ def encoded(site: Site, entry: Entry, recipe: Recipe) -> Iterator[Coded]:
     block = recipe.block if entry.weight_bits == 4 else 0
     for start, stop in pairwise(ends):
         weight = _part(site, start, stop)
-        scales = encode(weight, entry.weight_bits, block, search=recipe.search).scales
+        scales = encode(weight, entry.weight_bits, block).scales
         if block:
             scales = scales.half().float().clamp_min(_LEAST)
         yield Coded(site, start, stop, entry.weight_bits, block, scales)

@@ -45,11 +45,7 @@ def find(model: nn.Module) -> tuple[Layer, ...]:
 
     ``model`` may be compiled. Raises QuantizationError for other models.
     """
-    unet = getattr(model, "_orig_mod", model)
-    if not isinstance(unet, UNet2DConditionModel):
-        raise QuantizationError(
-            f"got a {type(unet).__name__}; MixDQ is for UNets, such as those of sdxl_turbo and sdxl"
-        )
+    unet = unwrapped(model)
     splits = dict(_splits(unet))
     return tuple(
         Layer(
@@ -62,6 +58,16 @@ def find(model: nn.Module) -> tuple[Layer, ...]:
         for name, module in unet.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)
     )
+
+
+def unwrapped(model: nn.Module) -> UNet2DConditionModel:
+    """The UNet inside a compiled module; QuantizationError if it is another model."""
+    unet = getattr(model, "_orig_mod", model)
+    if not isinstance(unet, UNet2DConditionModel):
+        raise QuantizationError(
+            f"got a {type(unet).__name__}; MixDQ is for UNets, such as those of sdxl_turbo and sdxl"
+        )
+    return unet
 
 
 def _group(name: str) -> Group:

@@ -5,11 +5,12 @@ One line of JSON for each layer, in the order of the UNet's modules.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from export.errors import QuantizationError, reason
+from export.mixdq.activations import Clipping
 from export.mixdq.layers import Layer
 
 # What a layer that is left as it is has for bits.
@@ -20,12 +21,16 @@ ACTIVATION_BITS = (8, FLOAT_BITS)
 
 @dataclass(frozen=True)
 class Entry:
-    """Bits of a layer's weights and activations, and the scores that decided."""
+    """Bits of a layer's weights and activations, and the scores that decided.
+
+    ``clipping`` is how the ranges of its activations are taken from what was recorded.
+    """
 
     weight_bits: int
     activation_bits: int
     weight_score: float | None = None
     activation_score: float | None = None
+    clipping: Clipping = Clipping.MINMAX
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,10 @@ def _entry(path: Path, name: str, given: Mapping[str, Any]) -> Entry:
     for what, got, allowed in (
         ("weight_bits", entry.weight_bits, WEIGHT_BITS),
         ("activation_bits", entry.activation_bits, ACTIVATION_BITS),
+        ("clipping", entry.clipping, tuple(Clipping)),
     ):
         if isinstance(got, bool) or got not in allowed:
             raise QuantizationError(
                 f"{path}: {name} has {what}={got!r}; allowed are {', '.join(map(str, allowed))}"
             )
-    return entry
+    return replace(entry, clipping=Clipping(entry.clipping))

@@ -16,15 +16,14 @@ class Recipe:
 
     ``activations`` are those of every layer whose activations are quantized, ``first`` is joined
     to what those layers give that begin alike. ``block`` is how many inputs of 4-bit weights share
-    a scale; ``search`` is that of ``weights.encode``.
+    a scale.
     """
 
     layers: Sequence[Layer]
     plan: Plan
     activations: Activations
     first: FirstToken
-    block: int = 64
-    search: bool = True
+    block: int
 
     def quantized(self) -> list[tuple[Layer, Entry]]:
         """The layers that are not left as they are.

@@ -1,4 +1,4 @@
-"""Weights as whole numbers: 8 bits with a scale per output, 4 with one per block of inputs.
+"""Weights as whole numbers: 8 bits with a scale per output, 4 bits with one per block of inputs.
 
 Symmetric, so that zero is zero in every runtime.
 """
@@ -12,8 +12,6 @@ from torch.nn import functional
 # The greatest code that a scale is made for, and the least and greatest that are allowed.
 _LARGEST = {4: 7, 8: 127}
 _SMALLEST = {4: -8, 8: -127}
-# Of the scale that holds the greatest weight.
-_SHARES = torch.linspace(1.0, 0.5, 26).tolist()
 
 
 @dataclass(frozen=True)
@@ -34,21 +32,15 @@ class Codes:
         return blocks[:, : self.shape[1:].numel()].view(self.shape)
 
 
-def encode(weight: Tensor, bits: int, block: int = 0, *, search: bool = True) -> Codes:
+def encode(weight: Tensor, bits: int, block: int = 0) -> Codes:
     """Round a float weight (outputs, …) to ``bits``, 4 or 8.
 
-    ``block`` is how many inputs share a scale; 0 is all. The scale is the one with the least
-    squared error of the block or, without ``search``, the one that holds its greatest weight.
+    ``block`` is how many inputs share a scale, which is the one that holds the greatest of their
+    weights; 0 is all.
     """
-    blocks = _blocks(weight, block)
-    largest = blocks.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-    whole = largest / _LARGEST[bits]
-    best, least = whole, torch.full_like(whole, torch.inf)
-    for share in _SHARES if search else _SHARES[:1]:
-        scales = share * whole
-        error = (_round(blocks, scales, bits) * scales - blocks).square().sum(-1, keepdim=True)
-        best, least = torch.where(error < least, scales, best), torch.minimum(error, least)
-    return encode_by(weight, best, bits, block)
+    largest = _blocks(weight, block).abs().amax(-1, keepdim=True)
+    smallest = torch.finfo(torch.float32).smallest_normal
+    return encode_by(weight, largest.clamp_min(smallest) / _LARGEST[bits], bits, block)
 
 
 def encode_by(weight: Tensor, scales: Tensor, bits: int, block: int = 0) -> Codes:
@@ -60,8 +52,8 @@ def encode_by(weight: Tensor, scales: Tensor, bits: int, block: int = 0) -> Code
 def _blocks(weight: Tensor, block: int) -> Tensor:
     flat = weight.detach().float().flatten(1)
     block = block or flat.shape[1]
-    padded = functional.pad(flat, (0, -flat.shape[1] % block))
-    return padded.view(len(padded), -1, block)
+    padded: Tensor = functional.pad(flat, (0, -flat.shape[1] % block))
+    return padded.view(len(flat), -1, block)
 
 
 def _round(blocks: Tensor, scales: Tensor, bits: int) -> Tensor:

@@ -1,12 +1,67 @@
+"""UNets: small ones without training, and the SDXL-Turbo miniature with pictures to draw."""
+
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
 
 from export.mixdq.plan import FLOAT_BITS, Entry, Plan
 from export.mixdq.recipe import Recipe
+from export.mixdq.study import open_study
+from export.rehearsal import Drawing
+from export.sources import open_source
 from export.target import GRAPH
+from miniatures.captions import TRAINING
+from pipelines import PIPELINES
+from tests.conftest import ROOT
 from tests.unit.export.mixdq.drawn import draw
 
 # What every method leaves alone.
 ENDS = ("conv_in", "conv_out")
+
+# The form of Stable Diffusion 1.5: convolutions around transformers, no pooled text.
+SD15 = {
+    "sample_size": 8,
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": 48,
+    "attention_head_dim": 8,
+    "norm_num_groups": 8,
+}
+
+
+def make(seed=0, **changes):
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(**{**SD15, **changes}).eval().requires_grad_(False)
+
+
+def feed(rows=2, seed=1, width=48):
+    """Latents, timesteps and texts, whose first tokens are all the same and large."""
+    chance = torch.Generator().manual_seed(seed)
+    texts = torch.randn(rows, 7, width, generator=chance)
+    texts[:, 0] = 50 * torch.linspace(-1, 1, width)
+    latents = torch.randn(rows, 4, 8, 8, generator=chance)
+    return latents, torch.full((rows,), 249.0), texts
+
+
+def run(unet, latents, timesteps, texts):
+    dtype = next(unet.parameters()).dtype
+    with torch.inference_mode():
+        return unet(latents.to(dtype), timesteps, texts.to(dtype), return_dict=False)[0].float()
+
+
+@pytest.fixture
+def sd15():
+    return make()
+
+
+@pytest.fixture(scope="session")
+def study():
+    """Six pictures of the SDXL-Turbo miniature, so that the last batch is smaller."""
+    checkpoint = open_source(str(ROOT / "miniatures" / "sdxl_turbo"), PIPELINES["sdxl_turbo"])
+    captions = tuple(scene.caption for scene in TRAINING[::100][:6])
+    return open_study(checkpoint, Drawing(captions, 2, 0.0))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,131 @@
+"""What quantizing one layer alone costs, in its weights and in its activations (section 3.3).
+
+A content layer is judged by the structural similarity of pictures, a quality layer by how far the
+UNet's predictions stand above the noise in them. Every score is written down as soon as it is
+known, so that a run which was stopped goes on where it was.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from export.mixdq.activations import Activations, Clipping
+from export.mixdq.fake import Measured, quantized
+from export.mixdq.first_token import FirstToken
+from export.mixdq.layers import Group, Layer
+from export.mixdq.metrics import noise, ssim
+from export.mixdq.plan import FLOAT_BITS, Entry
+from export.mixdq.runtimes import Runtime
+from export.mixdq.study import Feed, Study, batches, draw
+
+# What stands for predictions without any noise.
+_SILENCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A layer of which the weights have ``bits`` or, with a ``clipping``, the activations."""
+
+    layer: str
+    group: Group
+    bits: int
+    clipping: Clipping | None = None
+
+    @property
+    def entry(self) -> Entry:
+        """The trial as a plan says it."""
+        if self.clipping is None:
+            return Entry(self.bits, FLOAT_BITS)
+        return Entry(FLOAT_BITS, self.bits)
+
+
+# Similarity, at most 1, or decibels.
+Scores = Mapping[Trial, float]
+
+
+def loss(group: Group, score: float) -> float:
+    """What adds up over layers: dissimilarity, or the energy of noise over that of the signal."""
+    return 1 - score if group is Group.CONTENT else float(10 ** (-score / 10))
+
+
+def trials(layers: Iterable[Layer], runtime: Runtime) -> Iterator[Trial]:
+    """All that a runtime can do to each layer."""
+    for layer in layers:
+        allowed = runtime.bits(layer)
+        for bits in sorted(allowed.keys() - {FLOAT_BITS}):
+            yield Trial(layer.name, layer.group, bits)
+        for bits in sorted(set(allowed.values()) - {FLOAT_BITS}):
+            for clipping in Clipping:
+                yield Trial(layer.name, layer.group, bits, clipping)
+
+
+class Judge:
+    """Compares a UNet with what it was like when the judge was made."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.feeds: list[Feed] = []
+        predictions, latents = [], []
+
+        def predict(feed: Feed) -> npt.NDArray[np.float32]:
+            self.feeds.append(feed)
+            predictions.append(study.predict(feed))
+            return predictions[-1]
+
+        for part in batches(study.requests):
+            latents.append(study.decode(draw(predict, part)))
+        self.pictures, self.predictions = np.concatenate(latents), np.concatenate(predictions)
+
+    def score(self, group: Group) -> float:
+        """Similarity of pictures for content layers, decibels of predictions for quality layers."""
+        if group is Group.CONTENT:
+            return ssim(self.study.pictures(), self.pictures)
+        predictions = np.concatenate([self.study.predict(feed) for feed in self.feeds])
+        return float(-10 * np.log10(noise(predictions, self.predictions) + _SILENCE))
+
+
+def measure(
+    study: Study,
+    layers: Sequence[Layer],
+    activations: Mapping[Clipping, Activations],
+    first: FirstToken,
+    runtime: Runtime,
+    path: Path,
+) -> Scores:
+    """The score of every trial; those that ``path`` has are not made again. Progress is shown."""
+    known = _read(path)
+    due = [trial for trial in trials(layers, runtime) if trial not in known]
+    if not due:
+        return known
+    by_name, judge = {layer.name: layer for layer in layers}, Judge(study)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        for trial in tqdm(due, "measuring layers", unit="trial"):
+            ranges = activations[trial.clipping or Clipping.MINMAX]
+            entries, layer = {trial.layer: trial.entry}, by_name[trial.layer]
+            with quantized(study.unet, [layer], entries, Measured(ranges, first), runtime.rounding):
+                known[trial] = judge.score(trial.group)
+            file.write(json.dumps({**asdict(trial), "score": known[trial]}) + "\n")
+            file.flush()
+    return known
+
+
+def _read(path: Path) -> dict[Trial, float]:
+    """The scores in a file, but for a last line that was not finished."""
+    if not path.is_file():
+        return {}
+    whole, _, rest = path.read_text().rpartition("\n")
+    if rest:
+        path.write_text(whole + "\n" if whole else "")
+    return dict(map(_parse, whole.splitlines()))
+
+
+def _parse(line: str) -> tuple[Trial, float]:
+    row = json.loads(line)
+    clipping = row["clipping"] and Clipping(row["clipping"])
+    return Trial(row["layer"], Group(row["group"]), row["bits"], clipping), row["score"]

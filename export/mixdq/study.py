@@ -1,0 +1,108 @@
+"""A UNet under study: with the decoder and the texts to draw pictures, in torch and in batches."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from export.checkpoint import Checkpoint
+from export.components import Exportable, VaeDecoder
+from export.loading import load
+from export.mixdq.layers import Layer, find
+from export.rehearsal import Drawing, encode
+from pipelines.inflight.batch import advance, guide, stack_conditioning, stack_latents
+from pipelines.inflight.request import Request
+from pipelines.samplers import X
+
+# Pictures that are drawn together.
+AT_ONCE = 4
+_TEXT = "encoder_hidden_states"
+Array = npt.NDArray[Any]
+Float32 = npt.NDArray[np.float32]
+Feed = Mapping[str, Array]
+# What a denoiser is given to what it predicts, (rows, channels, height, width).
+Predict = Callable[[Feed], Float32]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A UNet with all that is needed to see what quantizing it does.
+
+    ``unet`` is diffusers' own module inside ``denoiser``; ``requests`` are the pictures to draw.
+    """
+
+    denoiser: Exportable
+    decoder: VaeDecoder
+    requests: tuple[Request, ...]
+
+    @property
+    def unet(self) -> nn.Module:
+        """The model whose layers are quantized."""
+        model: nn.Module = self.denoiser.get_submodule("model")
+        return model
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """All of the UNet's."""
+        return find(self.unet)
+
+    @property
+    def texts(self) -> Array:
+        """What the UNet is given for each picture's prompt, (pictures, tokens, width)."""
+        return np.stack([request.slots[-1][_TEXT] for request in self.requests])
+
+    def predict(self, feed: Feed) -> Float32:
+        """One denoiser call."""
+        with torch.inference_mode():
+            prediction: Tensor = self.denoiser(*map(torch.from_numpy, feed.values()))
+        found: Float32 = prediction.numpy()
+        return found
+
+    def decode(self, latents: Float32) -> Float32:
+        """Latents (pictures, channels, height, width) to pictures (pictures, 3, height, width).
+
+        They are levels from 0 to 255, not rounded: that would hide what one layer changes.
+        """
+        with torch.inference_mode():
+            found: Float32 = self.decoder.levels(torch.from_numpy(latents)).numpy()
+        return found
+
+    def pictures(self) -> Float32:
+        """All pictures as the UNet draws them now."""
+        parts = batches(self.requests)
+        return np.concatenate([self.decode(draw(self.predict, part)) for part in parts])
+
+
+def open_study(checkpoint: Checkpoint, drawing: Drawing) -> Study:
+    """Encode the prompts and load what draws the pictures; raises CheckpointError."""
+    requests = encode(checkpoint, drawing)
+    parts = (checkpoint.pipeline.denoiser, checkpoint.pipeline.decoder)
+    denoiser, decoder = (load(checkpoint, part) for part in parts)
+    assert isinstance(decoder, VaeDecoder)
+    return Study(denoiser, decoder, tuple(requests))
+
+
+def batches(requests: Sequence[Request]) -> Iterator[Sequence[Request]]:
+    """Requests as they are drawn together."""
+    for start in range(0, len(requests), AT_ONCE):
+        yield requests[start : start + AT_ONCE]
+
+
+def draw(predict: Predict, requests: Iterable[Request]) -> Float32:
+    """Latents of one picture for each request, drawn together as the server draws them.
+
+    All must have as many steps and the same shapes. Returns (pictures, channels, height, width).
+    """
+    pictures = [next(request.pictures()) for request in requests]
+    for picture in pictures:
+        picture.start(0.0)
+    conditioning = stack_conditioning(pictures)
+    while not pictures[0].finished:
+        latents, timesteps = stack_latents(pictures)
+        feed = {"latents": latents, "timestep": timesteps, **conditioning}
+        advance(pictures, guide(pictures, predict(feed)))
+    return np.stack([picture.state[X] for picture in pictures])

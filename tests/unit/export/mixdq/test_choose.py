@@ -1,0 +1,98 @@
+"""Plans for two layers of the miniature from scores that are made up."""
+
+from dataclasses import replace
+
+import pytest
+
+from export.errors import QuantizationError
+from export.mixdq.activations import Clipping
+from export.mixdq.calibrate import calibrate
+from export.mixdq.choose import choose, measured
+from export.mixdq.fake import quantized
+from export.mixdq.first_token import first_token
+from export.mixdq.metrics import psnr
+from export.mixdq.plan import Entry
+from export.mixdq.runtimes import RUNTIMES
+from export.mixdq.sensitivity import trials
+
+RUNTIME = RUNTIMES["onnxruntime"]
+CONV, LINEAR = NAMES = ("conv_in", "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.2")
+
+
+@pytest.fixture(scope="module")
+def few(study):
+    return replace(study, requests=study.requests[:2])
+
+
+@pytest.fixture(scope="module")
+def layers(few):
+    return [layer for layer in few.layers if layer.name in NAMES]
+
+
+@pytest.fixture(scope="module")
+def found(few, tmp_path_factory):
+    recording = calibrate(few, few.layers, tmp_path_factory.mktemp("calibration"))
+    return recording, first_token(few.unet, few.layers, few.texts)
+
+
+@pytest.fixture
+def scores(layers):
+    """Percentiles suit the convolution best, and all else is alike."""
+    made = {}
+    for trial in trials(layers, RUNTIME):
+        made[trial] = 40.0 if trial.layer == CONV else 0.99
+        if trial.layer == CONV and trial.clipping is Clipping.PERCENTILE:
+            made[trial] = 41.0
+    return made
+
+
+def size(layers, plan):
+    return sum(RUNTIME.size(layer, plan[layer.name].weight_bits) for layer in layers)
+
+
+def plan_for(few, layers, scores, found, budget, protected=()):
+    return choose(few, layers, scores, found, RUNTIME, budget, protected)
+
+
+def test_a_budget_for_everything_leaves_everything(few, layers, scores, found):
+    plan = plan_for(few, layers, scores, found, 10**9)
+    assert plan == {name: Entry(16, 16) for name in NAMES}
+
+
+def test_the_clipping_with_the_best_score_is_taken_with_its_score(few, layers, scores, found):
+    least = RUNTIME.size(layers[0], 8) + RUNTIME.size(layers[1], 4)
+    plan = plan_for(few, layers, scores, found, least)
+    assert plan[CONV] == Entry(8, 8, 40.0, 41.0, Clipping.PERCENTILE)
+    assert size(layers, plan) <= least
+
+
+def test_the_division_with_the_best_pictures_is_taken(few, layers, scores, found):
+    """Either layer may stay as it is; which of them is better is seen in the pictures."""
+    sizes = {layer.name: RUNTIME.size(layer, 16) for layer in layers}
+    small = {
+        layer.name: min(RUNTIME.size(layer, bits) for bits in RUNTIME.bits(layer))
+        for layer in layers
+    }
+    budget = max(sizes[CONV] + small[LINEAR], sizes[LINEAR] + small[CONV])
+    plan = plan_for(few, layers, scores, found, budget)
+    references = few.pictures()
+    with quantized(few.unet, layers, plan, measured(layers, plan, *found), RUNTIME.rounding):
+        got = psnr(few.pictures(), references)
+    others = {CONV: Entry(8, 8), LINEAR: Entry(16, 16)}
+    with quantized(few.unet, layers, others, measured(layers, others, *found), RUNTIME.rounding):
+        worse = psnr(few.pictures(), references)
+    print(f"{got:.1f} dB, the other way round {worse:.1f} dB")
+    assert got > worse
+
+
+def test_protected_layers_are_left_as_they_are(few, layers, scores, found):
+    least = RUNTIME.size(layers[0], 16) + RUNTIME.size(layers[1], 4)
+    plan = plan_for(few, layers, scores, found, least, ["conv_*"])
+    assert (plan[CONV].weight_bits, plan[LINEAR].weight_bits) == (16, 4)
+    with pytest.raises(QuantizationError, match=f"2 layers need at least {least:,} bytes where"):
+        plan_for(few, layers, scores, found, least - 1, ["conv_*"])
+
+
+def test_a_protected_layer_that_there_is_not_is_named(few, layers, scores, found):
+    with pytest.raises(QuantizationError, match="no layer is called 'conv', .*like 'conv_in'"):
+        plan_for(few, layers, scores, found, 10**9, ["conv"])

@@ -1,0 +1,41 @@
+"""First tokens of real text encoders, and of those that are none."""
+
+import numpy as np
+import pytest
+import torch
+
+from export.errors import QuantizationError
+from export.mixdq.first_token import first_token
+from export.mixdq.layers import find
+from tests.unit.export.mixdq.conftest import feed
+
+
+def test_the_miniature_begins_every_prompt_alike(study):
+    found = first_token(study.unet, study.layers, study.texts)
+    distance = np.abs(study.texts[:, 0] - found.embedding).max()
+    print(f"{distance:.1e} between prompts, at most {found.margin:.1e}")
+    assert distance <= found.margin
+    assert list(found.outputs) == [layer.name for layer in study.layers if layer.begins_alike]
+    name, output = next(iter(found.outputs.items()))
+    with torch.inference_mode():
+        expected = study.unet.get_submodule(name)(torch.from_numpy(study.texts[:, :1]))[:, 0]
+    assert np.allclose(expected, output, atol=1e-5)
+
+
+def test_it_follows_the_text_encoder(sd15):
+    texts = feed()[2].numpy()
+    before, after = (
+        first_token(sd15, find(sd15), given).outputs for given in (texts, 1.01 * texts)
+    )
+    for name, output in before.items():
+        assert np.allclose(after[name], 1.01 * output, rtol=1e-4)
+        assert not np.allclose(after[name], output, rtol=1e-4)
+
+
+def test_an_encoder_in_which_it_depends_on_the_prompt_is_refused(sd15):
+    texts = feed(rows=3)[2].numpy()
+    texts[2, 0, 5] += 1.0
+    with pytest.raises(QuantizationError) as caught:
+        first_token(sd15, find(sd15), texts)
+    assert "the first token of prompt 3 is embedded as another one" in str(caught.value)
+    assert "by up to 1 where 0.1 is allowed" in str(caught.value)

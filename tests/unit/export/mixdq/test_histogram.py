@@ -1,0 +1,45 @@
+"""Histograms against numpy's over all values at once."""
+
+import numpy as np
+import pytest
+import torch
+
+from export.errors import QuantizationError
+from export.mixdq.histogram import BINS, count, pack, total, unpack
+
+PARTS = [torch.randn(3, 700), 40 * torch.randn(1500), torch.rand(9) - 90.0, torch.zeros(5)]
+
+
+def test_a_sum_counts_what_all_parts_hold():
+    values = torch.cat([part.flatten() for part in PARTS]).numpy()
+    for order in (PARTS, PARTS[::-1]):
+        found = total(map(count, order))
+        expected, _ = np.histogram(values, BINS, (-found.reach, found.reach))
+        assert found.reach == 2.0 ** np.ceil(np.log2(np.abs(values).max()))
+        assert (found.low, found.high) == (values.min(), values.max())
+        # numpy divides by the width of a bin, and may round a value on an edge the other way.
+        assert np.abs(found.counts - expected).sum() <= 2
+        assert found.counts.sum() == len(values)
+
+
+def test_centers_are_those_of_the_bins():
+    found = count(torch.tensor([0.75, -1.0]))
+    assert found.reach == 2.0
+    for value, bin_ in zip((-1.0, 0.75), np.flatnonzero(found.counts), strict=True):
+        assert abs(found.centers[bin_] - value) <= found.reach / BINS
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_without_a_range_are_refused(value):
+    with pytest.raises(QuantizationError, match="no finite numbers"):
+        count(torch.tensor([0.0, value]))
+
+
+def test_what_is_stored_is_read_again(tmp_path):
+    before = [count(part) for part in PARTS]
+    np.savez_compressed(tmp_path / "a.npz", **pack(before))
+    with np.load(tmp_path / "a.npz") as arrays:
+        after = unpack(arrays)
+    for ours, theirs in zip(before, after, strict=True):
+        assert (ours.counts == theirs.counts).all()
+        assert (ours.reach, ours.low, ours.high) == (theirs.reach, theirs.low, theirs.high)

@@ -1,0 +1,63 @@
+"""What layers take, and what budgets by name come to."""
+
+import json
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from export.errors import QuantizationError
+from export.mixdq.layers import Group, Layer, find
+from export.mixdq.runtimes import BUDGETS, RUNTIMES, budget_bytes
+from tests.conftest import ROOT
+
+LINEAR = Layer("linear", (10, 100), Group.QUALITY)
+CONVOLUTION = Layer("convolution", (10, 100, 3, 3), Group.QUALITY)
+
+
+@pytest.fixture(scope="module")
+def sdxl():
+    config = json.loads((ROOT / "export/families/sdxl/unet/config.json").read_text())
+    with torch.device("meta"):
+        return find(UNet2DConditionModel.from_config(config))
+
+
+def test_sizes_are_codes_and_scales():
+    runtime = RUNTIMES["onnxruntime"]
+    assert runtime.size(LINEAR, 16) == 2000
+    assert runtime.size(LINEAR, 8) == 1000 + 10 * 4
+    assert runtime.size(LINEAR, 4) == 10 * 2 * (32 + 4)
+    assert runtime.size(CONVOLUTION, 8) == 9000 + 10 * 4
+    halves = Layer("split", (10, 100, 3, 3), Group.QUALITY, split=60)
+    assert runtime.size(halves, 8) == 9000 + 2 * 10 * 4
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_convolutions_have_no_four_bits(runtime):
+    assert 4 not in RUNTIMES[runtime].bits(CONVOLUTION)
+    assert 4 in RUNTIMES[runtime].bits(LINEAR)
+
+
+@pytest.mark.parametrize(("name", "floor"), [("w8a8", 1.95), ("w5a8", 2.7), ("w4a8", 3.0)])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_budgets_make_sdxl_as_much_smaller_as_they_should(sdxl, runtime, name, floor):
+    used = RUNTIMES[runtime]
+    whole = sum(used.size(layer, 16) for layer in sdxl)
+    times = whole / budget_bytes(name, sdxl, used)
+    print(f"{runtime} {name}: {times:.2f} times smaller than FP16, at least {floor}")
+    assert times >= floor
+
+
+def test_a_budget_may_be_bytes(sdxl):
+    assert budget_bytes("1000", sdxl, RUNTIMES["tensorrt"]) == 1000
+
+
+@pytest.mark.parametrize("text", ["w3a8", "W8A8", "", "-5", "0", "1.5", "10MB"])
+def test_other_budgets_are_refused(text):
+    with pytest.raises(QuantizationError, match=f"got the budget '{text}'; allowed are w8a8"):
+        budget_bytes(text, [LINEAR], RUNTIMES["tensorrt"])
+
+
+def test_names_are_in_the_order_of_their_sizes(sdxl):
+    sizes = [budget_bytes(name, sdxl, RUNTIMES["onnxruntime"]) for name in BUDGETS]
+    assert sizes == sorted(sizes, reverse=True)

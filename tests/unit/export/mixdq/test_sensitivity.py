@@ -1,0 +1,97 @@
+"""Scores of single layers of the miniature, and how a run goes on."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from export.mixdq.activations import Clipping, activations
+from export.mixdq.calibrate import calibrate
+from export.mixdq.first_token import first_token
+from export.mixdq.layers import Group
+from export.mixdq.runtimes import RUNTIMES
+from export.mixdq.sensitivity import Trial, loss, measure, trials
+
+RUNTIME = RUNTIMES["onnxruntime"]
+NAMES = ("conv_in", "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.2")
+
+
+@pytest.fixture(scope="module")
+def few(study):
+    return replace(study, requests=study.requests[:2])
+
+
+@pytest.fixture(scope="module")
+def measured(few, tmp_path_factory):
+    """A function from a path to the scores of two layers, one of each group."""
+    layers = [layer for layer in few.layers if layer.name in NAMES]
+    recording = calibrate(few, few.layers, tmp_path_factory.mktemp("calibration"))
+    ranges = {
+        clipping: activations(recording, layers, dict.fromkeys(NAMES, clipping))
+        for clipping in Clipping
+    }
+    first = first_token(few.unet, few.layers, few.texts)
+    return lambda path: measure(few, layers, ranges, first, RUNTIME, path)
+
+
+@pytest.fixture(scope="module")
+def path(measured, tmp_path_factory):
+    path = tmp_path_factory.mktemp("scores") / "scores.jsonl"
+    measured(path)
+    return path
+
+
+def test_trials_are_what_the_runtime_can_do(study):
+    by_layer = {}
+    for trial in trials(study.layers, RUNTIME):
+        by_layer.setdefault(trial.layer, []).append(trial)
+    for layer in study.layers:
+        weights = [trial.bits for trial in by_layer[layer.name] if trial.clipping is None]
+        assert weights == ([4, 8] if layer.is_linear else [8])
+        clippings = [trial.clipping for trial in by_layer[layer.name] if trial.clipping]
+        assert clippings == list(Clipping)
+
+
+def test_each_group_has_its_own_measure(measured, path):
+    scores = measured(path)
+    content = {trial: score for trial, score in scores.items() if trial.group is Group.CONTENT}
+    quality = {trial: score for trial, score in scores.items() if trial.group is Group.QUALITY}
+    print(content, quality)
+    assert {trial.layer for trial in content} == {NAMES[1]}
+    assert all(0.9 < score <= 1 for score in content.values())
+    assert {trial.layer for trial in quality} == {NAMES[0]}
+    assert all(20 < score < 100 for score in quality.values())
+
+
+def test_fewer_bits_cost_more(measured, path):
+    scores = measured(path)
+    four, eight = (Trial(NAMES[1], Group.CONTENT, bits) for bits in (4, 8))
+    print(f"similarity {scores[four]} with 4 bits, {scores[eight]} with 8")
+    assert loss(Group.CONTENT, scores[four]) > loss(Group.CONTENT, scores[eight])
+
+
+def test_losses_are_shares():
+    assert loss(Group.CONTENT, 0.75) == 0.25
+    assert loss(Group.QUALITY, 20.0) == pytest.approx(0.01)
+
+
+def test_a_run_goes_on_where_it_was_stopped(few, measured, path, tmp_path):
+    """Killed while it wrote its third score; the first two are not measured again."""
+    whole = path.read_text()
+    first, second, third = whole.splitlines(keepends=True)[:3]
+    marked = {**json.loads(first), "score": 0.123}
+    stopped = tmp_path / "scores.jsonl"
+    stopped.write_text(json.dumps(marked) + "\n" + second + third[:20])
+    scores, expected = measured(stopped), measured(path)
+    assert scores.keys() == expected.keys()
+    kept, *others = expected
+    assert scores[kept] == 0.123
+    assert [scores[trial] for trial in others] == [expected[trial] for trial in others]
+    assert len(stopped.read_text().splitlines()) == len(expected)
+
+
+def test_nothing_is_left_of_what_was_tried(few, measured, path, tmp_path):
+    before = few.pictures()
+    measured(tmp_path / "again.jsonl")
+    assert np.array_equal(few.pictures(), before)
