@@ -1,19 +1,17 @@
 """ONNX graph to engine, with TensorRT or TensorRT for RTX: one builder interface, two libraries."""
 
-import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from export import builder_log
+from export.builder_log import BuiltLayer
 from export.errors import EngineError
 from export.libraries import LIBRARIES, load
 from export.profiles import Profiles, Shape, covering
-
-_LAYER = re.compile(r"^Name: .*?, LayerType: (\S+), .*Outputs: \[ ?(.*)\], TacticName", re.M)
-_DATATYPE = re.compile(r"Datatype: (\w+)")
 
 # Layers by their type and the datatype of their first output.
 Layers = dict[str, dict[str, int]]
@@ -25,8 +23,16 @@ class Built:
 
     plan: memoryview
     shapes: Mapping[str, Shape]
-    layers: Layers
+    listing: tuple[BuiltLayer, ...]
     seconds: float
+
+    @property
+    def layers(self) -> Layers:
+        """How many layers there are of each kind."""
+        counts: dict[str, Counter[str]] = {}
+        for layer in self.listing:
+            counts.setdefault(layer.kind, Counter())[next(iter(layer.outputs), "none")] += 1
+        return {kind: dict(counter) for kind, counter in sorted(counts.items())}
 
 
 def build(name: str, graph: Path, profiles: Sequence[Profiles], capability: str) -> Built:
@@ -55,7 +61,8 @@ def build(name: str, graph: Path, profiles: Sequence[Profiles], capability: str)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(f"{name} cannot build {graph}: {'; '.join(log.errors[-2:])}")
-    return Built(memoryview(plan), _shapes(network), _layers(log.lines), time.monotonic() - start)
+    listing = tuple(builder_log.read(log.lines))
+    return Built(memoryview(plan), _shapes(network), listing, time.monotonic() - start)
 
 
 def _log(trt: Any) -> Any:
@@ -100,12 +107,3 @@ def _shapes(network: Any) -> dict[str, Shape]:
     tensors = [network.get_input(index) for index in range(network.num_inputs)]
     tensors += [network.get_output(index) for index in range(network.num_outputs)]
     return {tensor.name: tuple(tensor.shape) for tensor in tensors}
-
-
-def _layers(lines: Iterable[str]) -> Layers:
-    """Layers as the builder's log tells them: only an engine on its GPU could be asked."""
-    counts: dict[str, Counter[str]] = {}
-    for kind, outputs in _LAYER.findall("\n".join(lines)):
-        datatype = _DATATYPE.search(outputs)
-        counts.setdefault(kind, Counter())[datatype.group(1) if datatype else "none"] += 1
-    return {kind: dict(counter) for kind, counter in sorted(counts.items())}

@@ -37,15 +37,20 @@ def write_half(source: Path, component: str, folder: Path) -> Path:
     """
     model = ir.load(source)
     widen(model.graph)
-    casts = _Casts(model.graph, component)
-    for node in list(model.graph):
-        _convert(node, casts)
-    for index in range(len(model.graph.outputs)):
-        casts.restore(index)
-    drop_unused(model.graph)
+    convert(model.graph, component)
     path = save(model, folder)
     onnx.checker.check_model(str(path), full_check=True)
     return path
+
+
+def convert(graph: ir.Graph, component: str) -> None:
+    """Let a float32 graph compute in float16; raises PrecisionError as ``write_half`` does."""
+    casts = _Casts(graph, component)
+    for node in list(graph):
+        _convert(node, casts)
+    for index in range(len(graph.outputs)):
+        casts.restore(index)
+    drop_unused(graph)
 
 
 def half_values(graph: ir.Graph, component: str) -> Iterator[ir.Value]:

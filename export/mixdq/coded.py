@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from math import gcd
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +12,7 @@ import onnx_ir as ir
 import torch
 
 from export.mixdq.patch import Patch
-from export.mixdq.plan import FLOAT_BITS, Entry
-from export.mixdq.recipe import Recipe
+from export.mixdq.plan import Entry
 from export.mixdq.sites import Site
 from export.mixdq.weights import encode, encode_by
 
@@ -41,33 +42,37 @@ class Coded:
 
     def codes(self) -> npt.NDArray[np.int8]:
         """The codes, in the weight's own shape."""
-        codes = self.blocks().reshape(len(self.scales), -1)
-        return codes[:, : int(np.prod(self.shape[1:]))].reshape(self.shape)
+        return self.blocks().reshape(self.shape)
 
     def initializer(
         self, patch: Patch, name: str, dtype: ir.DataType = ir.DataType.INT8
     ) -> ir.Value:
         """The codes as the graph has the weight, (in, out) where that is turned."""
 
-        def compute() -> npt.NDArray[np.int8]:
-            return self.codes().T if self.site.is_turned else self.codes()
+        def compute() -> npt.NDArray[Any]:
+            codes = self.codes().astype(dtype.numpy())
+            return codes.T if self.site.is_turned else codes
 
         shape = self.shape[::-1] if self.site.is_turned else self.shape
         return patch.weight(name, dtype, shape, compute)
 
     def blocks(self) -> npt.NDArray[np.int8]:
-        """The codes (outputs, blocks, inputs of a block), zeros behind."""
+        """The codes (outputs, blocks, inputs of a block)."""
         weight = _part(self.site, self.start, self.stop)
         codes: npt.NDArray[np.int8]
         codes = encode_by(weight, self.scales, self.bits, self.block).codes.numpy()
         return codes
 
 
-def encoded(site: Site, entry: Entry, recipe: Recipe) -> Iterator[Coded]:
-    """A site's weight, in as many parts as the layer is split into if its input is rounded."""
-    splits = [site.layer.split] if site.layer.split and entry.activation_bits != FLOAT_BITS else []
+def encoded(site: Site, entry: Entry, block: int) -> Iterator[Coded]:
+    """A site's weight, in as many parts as the layer is split into if its input is rounded.
+
+    ``block`` is how many inputs of 4-bit weights share a scale, or the largest part of it that
+    divides the layer's inputs.
+    """
+    splits = [site.layer.split] if site.layer.split and entry.rounds else []
     ends = [0, *splits, site.layer.shape[1]]
-    block = recipe.block if entry.weight_bits == 4 else 0
+    block = gcd(block, site.layer.shape[1]) if entry.weight_bits == 4 else 0
     for start, stop in pairwise(ends):
         weight = _part(site, start, stop)
         scales = encode(weight, entry.weight_bits, block).scales

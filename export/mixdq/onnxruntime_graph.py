@@ -11,9 +11,8 @@ from export.graph import save
 from export.lazy import widen
 from export.mixdq import first_rows, onnxruntime_layers, sites
 from export.mixdq.coded import encoded
-from export.mixdq.onnxruntime_layers import FLOAT_PRODUCT, INTEGER_PRODUCT
-from export.mixdq.patch import CONTRIB, Patch
-from export.mixdq.plan import FLOAT_BITS, Entry
+from export.mixdq.patch import CONTRIB, OPSET, Patch
+from export.mixdq.plan import Entry
 from export.mixdq.recipe import Recipe
 from export.mixdq.sites import Site
 from export.mixdq.tidy import tidy
@@ -44,17 +43,14 @@ def write(source: Path, recipe: Recipe, folder: Path) -> Path:
         site.replace(output)
     _store_halves(patch)
     tidy(model.graph)
-    model.opset_imports[CONTRIB] = 1
+    model.opset_imports.update({"": OPSET, CONTRIB: 1})
     return save(model, folder)
 
 
 def _quantized(patch: Patch, site: Site, entry: Entry, recipe: Recipe) -> ir.Value:
-    parts, rounds = list(encoded(site, entry, recipe)), entry.activation_bits != FLOAT_BITS
-    if entry.weight_bits == 4:
-        accuracy = INTEGER_PRODUCT if rounds else FLOAT_PRODUCT
-        return onnxruntime_layers.four_bits(patch, site, parts[0], accuracy)
-    if not rounds:
-        return onnxruntime_layers.float_product(patch, site, parts[0])
+    parts = list(encoded(site, entry, recipe.block))
+    if not entry.rounds:
+        return onnxruntime_layers.four_bits(patch, site, parts)
     if site.layer.is_linear:
         kernel = onnxruntime_layers.linear
     elif site.is_pointwise:

@@ -10,20 +10,15 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
+from ml_dtypes import int4
 
 from export.mixdq.activations import Activation, Range
 from export.mixdq.coded import Coded
 from export.mixdq.patch import CONTRIB, Patch
 from export.mixdq.sites import Site
 
-_FLOAT, _HALF, _INT8, _UINT8 = (
-    ir.DataType.FLOAT,
-    ir.DataType.FLOAT16,
-    ir.DataType.INT8,
-    ir.DataType.UINT8,
-)
-# Values of MatMulNBits' accuracy_level: float32, or int8 with a scale for each block of each row.
-FLOAT_PRODUCT, INTEGER_PRODUCT = 0, 4
+_FLOAT, _UINT8 = ir.DataType.FLOAT, ir.DataType.UINT8
+_INT8, _INT4 = ir.DataType.INT8, ir.DataType.INT4
 _CHANNELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
@@ -77,45 +72,25 @@ def convolution(patch: Patch, site: Site, parts: Sequence[Coded], ranges: Activa
     return patch.node(f"{name}/DequantizeLinear", "DequantizeLinear", outputs)
 
 
-def four_bits(patch: Patch, site: Site, part: Coded, accuracy: int) -> ir.Value:
-    """A matrix product with 4-bit weights; ``accuracy`` is MatMulNBits' own level."""
-    name, (outputs, width) = site.layer.name, part.shape
-    blocks = part.scales.shape[1]
-    packed = (outputs, blocks, part.block // 2)
-    scales = patch.constant(f"{name}/scales", part.scales.numpy().reshape(-1).astype(np.float16))
+def four_bits(patch: Patch, site: Site, parts: Sequence[Coded]) -> ir.Value:
+    """A matrix product in float32 whose weights stay at 4 bits in memory."""
+    (part,), name = parts, site.layer.name
+    outputs, width = part.shape
+    packed = (outputs, width // part.block, part.block // 2)
     inputs = [
         site.input,
         patch.weight(f"{name}/weight", _UINT8, packed, lambda: _pack(part.blocks())),
-        # Folded when the graph is loaded: float16 is what the file holds.
-        patch.node(f"{name}/Cast", "Cast", [scales], attributes={"to": _FLOAT}),
+        _block_scales(patch, name, part.scales.numpy().reshape(-1)),
         *(None, None, site.bias),
     ]
-    attributes = {
-        "K": width,
-        "N": outputs,
-        "bits": 4,
-        "block_size": part.block,
-        "accuracy_level": accuracy,
-    }
-    return patch.node(
-        f"{name}/MatMulNBits", "MatMulNBits", inputs, attributes=attributes, domain=CONTRIB
-    )
-
-
-def float_product(patch: Patch, site: Site, part: Coded) -> ir.Value:
-    """The layer as it was, with a weight that is folded into float32 when the graph is loaded."""
-    name = site.layer.name
-    levels = part.initializer(patch, f"{name}/weight")
-    scales = part.scales.numpy().reshape(-1, *[1] * (len(part.shape) - 1))
-    scale = patch.constant(f"{name}/scales", scales.T if site.is_turned else scales)
-    cast = patch.node(f"{name}/Cast", "Cast", [levels], attributes={"to": _FLOAT})
-    weight = patch.node(f"{name}/Mul", "Mul", [cast, scale])
-    return site.again(patch, site.input, weight, site.bias)
+    attributes = {"K": width, "N": outputs, "bits": 4, "block_size": part.block}
+    kernel = "MatMulNBits"
+    return patch.node(f"{name}/{kernel}", kernel, inputs, attributes=attributes, domain=CONTRIB)
 
 
 def _product(
     patch: Patch,
-    layer: str,
+    name: str,
     levels: ir.Value,
     ranged: Range,
     part: Coded,
@@ -123,22 +98,54 @@ def _product(
     suffix: str = "",
 ) -> ir.Value:
     """Levels (…, inputs) times a weight, plus a bias: (…, outputs)."""
-    outputs, width = part.shape[:2]
     scale, zero = _grid(patch, ranged)
-    inputs = [
-        levels,
-        patch.weight(
-            f"{layer}/weight{suffix}",
-            _INT8,
-            (width, outputs),
-            lambda: part.codes().reshape(outputs, width).T,
-        ),
-        scale,
-        patch.constant(f"{layer}/scales{suffix}", part.scales.numpy().reshape(-1)),
-        *(zero, None, bias),
-    ]
-    operator = "MatMulIntegerToFloat"
-    return patch.node(f"{layer}/{operator}{suffix}", operator, inputs, domain=CONTRIB)
+    weight, scales = (_widened if part.bits == 4 else _stored)(patch, name, suffix, part)
+    inputs = [levels, weight, scale, scales, *(zero, None, bias)]
+    kernel = "MatMulIntegerToFloat"
+    return patch.node(f"{name}/{kernel}{suffix}", kernel, inputs, domain=CONTRIB)
+
+
+def _stored(patch: Patch, name: str, suffix: str, part: Coded) -> tuple[ir.Value, ir.Value]:
+    """An 8-bit weight (inputs, outputs) and its scales (outputs,)."""
+    outputs, width = part.shape[:2]
+    shape = (width, outputs)
+    codes = patch.weight(
+        f"{name}/weight{suffix}", _INT8, shape, lambda: part.codes().reshape(outputs, width).T
+    )
+    return codes, patch.constant(f"{name}/scales{suffix}", part.scales.numpy().reshape(-1))
+
+
+def _widened(patch: Patch, name: str, _suffix: str, part: Coded) -> tuple[ir.Value, ir.Value]:
+    """A 4-bit weight as 8 bits (inputs, outputs), and scales (outputs,).
+
+    ONNX Runtime folds this when it loads the graph: a file of 4 bits computes as fast as one of 8.
+    """
+    outputs, width = part.shape
+    shape = (width // part.block, part.block, outputs)
+    codes = patch.weight(
+        f"{name}/weight", _INT4, shape, lambda: part.blocks().transpose(1, 2, 0).astype(int4)
+    )
+    scales = _block_scales(patch, name, part.scales.numpy().transpose(1, 2, 0))
+    # The greatest code of a block is 7, and that of the block with the greatest scale becomes 127.
+    wide = part.scales.numpy().max(axis=1).reshape(-1) * np.float32(7 / 127)
+    rows = patch.constant(f"int64s_{width}_{outputs}", np.array([width, outputs]))
+    steps = patch.constant(f"{name}/scales", wide)
+
+    def then(operator: str, *inputs: ir.Value, dtype: ir.DataType = _FLOAT) -> ir.Value:
+        attributes = {"to": dtype} if operator == "Cast" else None
+        return patch.node(
+            f"{name}/{operator}_{dtype.name}", operator, inputs, dtype, attributes=attributes
+        )
+
+    value = then("Mul", then("Cast", codes), scales)
+    rounded = then("Round", then("Div", value, steps))
+    return then("Reshape", then("Cast", rounded, dtype=_INT8), rows, dtype=_INT8), steps
+
+
+def _block_scales(patch: Patch, name: str, scales: npt.NDArray[np.float32]) -> ir.Value:
+    """The scales of 4-bit weights, which a file has as float16."""
+    stored = patch.constant(f"{name}/block_scales", scales.astype(np.float16))
+    return patch.node(f"{name}/Widen", "Cast", [stored], attributes={"to": _FLOAT})
 
 
 def _levels(patch: Patch, value: ir.Value, ranged: Range) -> ir.Value:

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+# The first operator set that knows INT4. The exporter's operators compute the same in it.
+OPSET = 21
 # ONNX Runtime's own operators.
 CONTRIB = "com.microsoft"
 

@@ -32,6 +32,11 @@ class Entry:
     activation_score: float | None = None
     clipping: Clipping = Clipping.MINMAX
 
+    @property
+    def rounds(self) -> bool:
+        """Whether activations are quantized."""
+        return self.activation_bits != FLOAT_BITS
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -38,15 +38,16 @@ class Recipe:
         return [(layer, entry) for layer, entry in chosen if entry.weight_bits != FLOAT_BITS]
 
 
+# Bits of weights and activations that there are kernels for; 4 are for linear layers alone.
+_KERNELS = ((4, 8), (4, FLOAT_BITS), (8, 8), (FLOAT_BITS, FLOAT_BITS))
+
+
 def _check(layer: Layer, entry: Entry) -> None:
-    if entry.weight_bits == 4 and not layer.is_linear:
+    bits = (entry.weight_bits, entry.activation_bits)
+    allowed = [pair for pair in _KERNELS if layer.is_linear or pair[0] != 4]
+    if bits not in allowed:
         raise QuantizationError(
-            f"the plan gives {layer.name} 4-bit weights, which no runtime has a kernel for in a "
-            "convolution; give it 8 or 16"
-        )
-    if entry.weight_bits == FLOAT_BITS and entry.activation_bits != FLOAT_BITS:
-        raise QuantizationError(
-            f"the plan gives {layer.name} {entry.activation_bits}-bit activations with "
-            f"{FLOAT_BITS}-bit weights, which no runtime has a kernel for; give its weights 8 bits "
-            f"or its activations {FLOAT_BITS}"
+            f"the plan gives {layer.name} weights of {bits[0]} bits and activations of {bits[1]}, "
+            f"which no runtime has a kernel for; allowed are "
+            f"{', '.join('{} and {}'.format(*pair) for pair in allowed)}"
         )

@@ -101,7 +101,8 @@ class Site:
     ) -> ir.Value:
         """The layer computed from another input, weight and bias."""
         kind, name = self.product.op_type, f"{self.layer.name}/"
-        inputs = [value, weight] if self.is_turned else [value, weight, bias]
+        whole = self.is_turned or bias is None
+        inputs = [value, weight] if whole else [value, weight, bias]
         output = patch.node(f"{name}{kind}{suffix}", kind, inputs, attributes=self.attributes)
         if self.is_turned and bias is not None:
             output = patch.node(f"{name}Add{suffix}", "Add", [output, bias])

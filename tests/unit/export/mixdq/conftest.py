@@ -77,14 +77,14 @@ def drawn(checkpoints):
 
 @pytest.fixture(scope="session")
 def recipe(drawn):
-    """Makes a recipe of one bit-width for all layers but the first and last."""
+    """Makes a recipe of one bit-width for all linear layers; convolutions have 8 with it."""
 
     def make(weight_bits, activation_bits, block=64):
         entries = {layer.name: Entry(FLOAT_BITS, FLOAT_BITS) for layer in drawn.layers}
         for layer in drawn.layers:
             if layer.name not in ENDS and weight_bits != FLOAT_BITS:
-                bits = weight_bits if layer.is_linear else 8
-                entries[layer.name] = Entry(bits, activation_bits)
+                bits = (weight_bits, activation_bits) if layer.is_linear else (8, 8)
+                entries[layer.name] = Entry(*bits)
         plan = Plan("miniatures/sdxl_turbo", 0, entries)
         return Recipe(drawn.layers, plan, drawn.activations, drawn.first, block)
 
