@@ -140,12 +140,12 @@ def _shards(model: nn.Module) -> Iterator[list[str]]:
 
 
 def _random(model: nn.Module, name: str) -> Tensor:
-    """Weights that neither grow nor fade what passes through them; norms leave it as it is."""
+    """Weights as wide as torch's layers begin with; norms leave what passes through as it is."""
     value = model.state_dict()[name]
     if name.endswith("bias"):
         return torch.zeros(value.shape, dtype=torch.float16)
     if value.dim() == 1:
         return torch.ones(value.shape, dtype=torch.float16)
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    scale = 1 / math.sqrt(value[0].numel())
+    scale = 1 / math.sqrt(3 * value[0].numel())
     return (scale * torch.randn(value.shape, generator=generator)).half()
