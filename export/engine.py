@@ -3,7 +3,7 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from export.errors import EngineError
 from export.libraries import LIBRARIES, load
 from export.profiles import Profiles, Shape, covering
 
-_LAYER = re.compile(r"^Name: .*?, LayerType: (\S+), .*Outputs: \[ ?(.*)\], TacticName", re.M)
+_LAYER = re.compile(
+    r"^Name: .*?, LayerType: (\S+), .*Outputs: \[ ?(.*)\], TacticName: (.*?),", re.M
+)
 _DATATYPE = re.compile(r"Datatype: (\w+)")
 
 # Layers by their type and the datatype of their first output.
@@ -20,13 +22,33 @@ Layers = dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """A layer of an engine: its type, the datatype of its first output, the code it runs ("" none).
+
+    ``code`` is the builder's own name for it.
+    """
+
+    kind: str
+    datatype: str
+    code: str
+
+
+@dataclass(frozen=True)
 class Built:
-    """A serialized engine, the shapes of its inputs and outputs (-1 where dynamic), its layers."""
+    """A serialized engine, the shapes of its inputs and outputs (-1 where dynamic), its kernels."""
 
     plan: memoryview
     shapes: Mapping[str, Shape]
-    layers: Layers
+    kernels: tuple[Kernel, ...]
     seconds: float
+
+    @property
+    def layers(self) -> Layers:
+        """How many kernels there are of each type and datatype."""
+        counts: dict[str, Counter[str]] = {}
+        for kernel in self.kernels:
+            counts.setdefault(kernel.kind, Counter())[kernel.datatype] += 1
+        return {kind: dict(counter) for kind, counter in sorted(counts.items())}
 
 
 def build(name: str, graph: Path, profiles: Sequence[Profiles], capability: str) -> Built:
@@ -55,7 +77,8 @@ def build(name: str, graph: Path, profiles: Sequence[Profiles], capability: str)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(f"{name} cannot build {graph}: {'; '.join(log.errors[-2:])}")
-    return Built(memoryview(plan), _shapes(network), _layers(log.lines), time.monotonic() - start)
+    kernels = tuple(_kernels(log.lines))
+    return Built(memoryview(plan), _shapes(network), kernels, time.monotonic() - start)
 
 
 def _log(trt: Any) -> Any:
@@ -102,10 +125,8 @@ def _shapes(network: Any) -> dict[str, Shape]:
     return {tensor.name: tuple(tensor.shape) for tensor in tensors}
 
 
-def _layers(lines: Iterable[str]) -> Layers:
-    """Layers as the builder's log tells them: only an engine on its GPU could be asked."""
-    counts: dict[str, Counter[str]] = {}
-    for kind, outputs in _LAYER.findall("\n".join(lines)):
+def _kernels(lines: Iterable[str]) -> Iterator[Kernel]:
+    """Kernels as the builder's log tells them: only an engine on its GPU could be asked."""
+    for kind, outputs, code in _LAYER.findall("\n".join(lines)):
         datatype = _DATATYPE.search(outputs)
-        counts.setdefault(kind, Counter())[datatype.group(1) if datatype else "none"] += 1
-    return {kind: dict(counter) for kind, counter in sorted(counts.items())}
+        yield Kernel(kind, datatype.group(1) if datatype else "none", code)
