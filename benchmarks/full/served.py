@@ -1,5 +1,6 @@
 """Serves an exported checkpoint of true size: one step of one picture, held to diffusers'."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ def measure(family: str, checkpoint: Path, repository: Path) -> Figures:
     """Seconds and bytes of both, and how like each other their pictures are, in dB."""
     picture = repository / "reference.npy"
     reference = apart(_reference, family, checkpoint, picture)
-    served = apart(_served, family, repository, picture)
+    served = _served(family, repository, picture)
     picture.unlink()
     return {
         "side": SIDE,
@@ -47,12 +48,16 @@ def _reference(family: str, checkpoint: Path, picture: Path) -> Figures:
 
 
 def _served(family: str, repository: Path, reference: Path) -> Figures:
-    with serving(repository) as server, Client(server.grpc_url) as client:
+    start = time.monotonic()
+    with serving(repository) as server:
+        seconds = round(time.monotonic() - start, 1)
+        client = Client(server.grpc_url)
         events = [
             client.pictures(family, PROMPT, seed=SEED, steps=1, **_settings())[0] for _ in range(2)
         ]
         resident = look(server).resident
     return {
+        "loading_seconds": seconds,
         "psnr": round(psnr(events[0].image, np.load(reference)), 1),
         "denoising_ms": [round(event.denoising_ms) for event in events],
         "resident": resident,
