@@ -65,15 +65,22 @@ fuzz: $(STAMP) ## Send 2,000 generated requests to a live server; damage 200 che
 	FUZZ_EXAMPLES=2000 $(PYTHON) -m pytest tests/e2e/test_fuzz.py -rP
 	DAMAGE_EXAMPLES=200 $(PYTHON) -m pytest tests/unit/export/test_damage.py -rP
 
-full-size: $(STAMP) ## Export and check components of true size, with random weights (hours, 60 GB of disk)
+full-size: $(STAMP) ## Export, check, build and serve components of true size, with random weights (hours, 45 GB of disk)
 	$(PYTHON) -m miniatures full sdxl --output out/full/sdxl
-	$(PYTHON) -m benchmarks.full sdxl unet --checkpoint out/full/sdxl --side 512
-	$(PYTHON) -m benchmarks.full sdxl vae_decoder --checkpoint out/full/sdxl
+	$(PYTHON) -m benchmarks.full component sdxl unet --checkpoint out/full/sdxl --side 512 --engine
+	$(PYTHON) -m benchmarks.full component sdxl vae_decoder --checkpoint out/full/sdxl --side 512 --engine
 	rm -rf out/full/sdxl
+	$(PYTHON) -m miniatures full sdxl_turbo --output out/full/sdxl_turbo
+	$(PYTHON) -m export sdxl_turbo --checkpoint out/full/sdxl_turbo --precision fp16 --repository out/full/repository
+	$(PYTHON) -m benchmarks.full served sdxl_turbo --checkpoint out/full/sdxl_turbo --repository out/full/repository
+	rm -rf out/full/sdxl_turbo out/full/repository
 	$(PYTHON) -m miniatures full sd3 --output out/full/sd3
-	$(PYTHON) -m benchmarks.full sd3 transformer --checkpoint out/full/sd3
-	$(PYTHON) -m benchmarks.full sd3 t5 --checkpoint out/full/sd3
+	$(PYTHON) -m benchmarks.full component sd3 transformer --checkpoint out/full/sd3 --engine
+	$(PYTHON) -m benchmarks.full component sd3 vae_decoder --checkpoint out/full/sd3 --side 512 --engine
+	$(PYTHON) -m benchmarks.full component sd3 t5 --checkpoint out/full/sd3
 	rm -rf out/full/sd3
+	$(PYTHON) -m benchmarks.full operators sd3
+	$(PYTHON) -m benchmarks.full operators sdxl
 
 screenshot: $(STAMP) browser ## Redraw docs/page.png
 	SCREENSHOT=docs/page.png $(PYTHON) -m pytest tests/e2e/test_page.py -k readme

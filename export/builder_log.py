@@ -1,4 +1,4 @@
-"""The layers of an engine, as its builder tells of them while it builds.
+"""The kernels of an engine, as its builder tells of them while it builds.
 
 Only on its GPU could an engine itself be asked.
 """
@@ -9,26 +9,35 @@ from dataclasses import dataclass
 
 _LINE = re.compile(
     r"^Name: .*?, LayerType: (?P<kind>\S+), (?:Inputs: \[(?P<inputs>.*?)\], )?"
-    r"(?:Constants: \[(?P<constants>.*?)\], )?Outputs: \[(?P<outputs>.*?)\], TacticName"
-    r"(?:.*?Metadata: (?P<metadata>.*))?"
+    r"(?:Constants: \[(?P<constants>.*?)\], )?Outputs: \[(?P<outputs>.*?)\], "
+    r"TacticName: (?P<code>.*?),(?:.*?Metadata: (?P<metadata>.*))?"
 )
 _DATATYPE = re.compile(r"Datatype: (\w+)")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 
 
 @dataclass(frozen=True)
-class BuiltLayer:
-    """A layer of an engine: the datatypes of what it takes and gives, and the nodes it is of."""
+class Kernel:
+    """A layer of an engine: the datatypes of what it takes and gives, and the nodes it is of.
+
+    ``code`` is the builder's own name for what it runs, "" for none.
+    """
 
     kind: str
     inputs: tuple[str, ...]
     constants: tuple[str, ...]
     outputs: tuple[str, ...]
+    code: str
     nodes: tuple[str, ...]
 
+    @property
+    def datatype(self) -> str:
+        """That of its first output, "none" if it gives nothing."""
+        return next(iter(self.outputs), "none")
 
-def read(lines: Iterable[str]) -> Iterator[BuiltLayer]:
-    """The layers that a builder's detailed log lists, in their order."""
+
+def read(lines: Iterable[str]) -> Iterator[Kernel]:
+    """The kernels that a builder's detailed log lists, in their order."""
     for line in "\n".join(lines).splitlines():
         if found := _LINE.match(line):
             inputs, constants, outputs = (
@@ -36,4 +45,4 @@ def read(lines: Iterable[str]) -> Iterator[BuiltLayer]:
                 for place in ("inputs", "constants", "outputs")
             )
             nodes = tuple(_NODE.findall(found["metadata"] or ""))
-            yield BuiltLayer(found["kind"], inputs, constants, outputs, nodes)
+            yield Kernel(found["kind"], inputs, constants, outputs, found["code"], nodes)

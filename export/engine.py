@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from export import builder_log
-from export.builder_log import BuiltLayer
+from export.builder_log import Kernel
 from export.errors import EngineError
 from export.libraries import LIBRARIES, load
 from export.profiles import Profiles, Shape, covering
@@ -19,19 +19,19 @@ Layers = dict[str, dict[str, int]]
 
 @dataclass(frozen=True)
 class Built:
-    """A serialized engine, the shapes of its inputs and outputs (-1 where dynamic), its layers."""
+    """A serialized engine, the shapes of its inputs and outputs (-1 where dynamic), its kernels."""
 
     plan: memoryview
     shapes: Mapping[str, Shape]
-    listing: tuple[BuiltLayer, ...]
+    kernels: tuple[Kernel, ...]
     seconds: float
 
     @property
     def layers(self) -> Layers:
-        """How many layers there are of each kind."""
+        """How many kernels there are of each type and datatype."""
         counts: dict[str, Counter[str]] = {}
-        for layer in self.listing:
-            counts.setdefault(layer.kind, Counter())[next(iter(layer.outputs), "none")] += 1
+        for kernel in self.kernels:
+            counts.setdefault(kernel.kind, Counter())[kernel.datatype] += 1
         return {kind: dict(counter) for kind, counter in sorted(counts.items())}
 
 
@@ -61,8 +61,8 @@ def build(name: str, graph: Path, profiles: Sequence[Profiles], capability: str)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(f"{name} cannot build {graph}: {'; '.join(log.errors[-2:])}")
-    listing = tuple(builder_log.read(log.lines))
-    return Built(memoryview(plan), _shapes(network), listing, time.monotonic() - start)
+    kernels = tuple(builder_log.read(log.lines))
+    return Built(memoryview(plan), _shapes(network), kernels, time.monotonic() - start)
 
 
 def _log(trt: Any) -> Any:

@@ -60,7 +60,7 @@ def save(model: ir.Model, folder: Path) -> Path:
     return path
 
 
-def trace(module: Exportable, component: Component, sizes: Sizes) -> ir.Model:
+def trace(module: Exportable, component: Component, sizes: Sizes, opset: int = OPSET) -> ir.Model:
     """The graph of ``module``, whose weights are not read before it is saved."""
     weights = module.state_dict()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -72,7 +72,7 @@ def trace(module: Exportable, component: Component, sizes: Sizes) -> ir.Model:
             input_names=[tensor.name for tensor in component.inputs],
             output_names=[tensor.name for tensor in component.outputs],
             dynamic_shapes=tuple(_axes(tensor) for tensor in component.inputs),
-            opset_version=OPSET,
+            opset_version=opset,
             dynamo=True,
             verbose=False,
             # Only once the weights are known can constants be folded.

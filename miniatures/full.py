@@ -75,13 +75,12 @@ def write(family: str, output: Path) -> None:
 
     A component that is there whole is kept, so that a stopped run goes on.
     """
-    base = HERE / "sd3" if family == "sd3" else CONFIGS / family
+    base = _base(family)
     index = json.loads((base / "model_index.json").read_text())
     output.mkdir(parents=True, exist_ok=True)
     for name, listed in index.items():
         if isinstance(listed, list) and listed[1] in CLASSES:
-            config = SD3[name] if family == "sd3" else _config(base / name)
-            write_component(config, CLASSES[listed[1]], output / name)
+            write_component(config(family, name), CLASSES[listed[1]], output / name)
         elif isinstance(listed, list):
             # Schedulers and tokenizers are files of configs; CLIP's vocabulary is the real one.
             clip = listed[1] == "CLIPTokenizer"
@@ -90,9 +89,16 @@ def write(family: str, output: Path) -> None:
     shutil.copy(base / "model_index.json", output)
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    return config
+def config(family: str, name: str) -> dict[str, Any]:
+    """The published config of a family's component."""
+    if family == "sd3":
+        return SD3[name]
+    read: dict[str, Any] = json.loads((_base(family) / name / "config.json").read_text())
+    return read
+
+
+def _base(family: str) -> Path:
+    return HERE / "sd3" if family == "sd3" else CONFIGS / family
 
 
 def build(config: Mapping[str, Any], kind: Any) -> Any:
@@ -140,12 +146,12 @@ def _shards(model: nn.Module) -> Iterator[list[str]]:
 
 
 def _random(model: nn.Module, name: str) -> Tensor:
-    """Weights that neither grow nor fade what passes through them; norms leave it as it is."""
+    """Weights as wide as torch's layers begin with; norms leave what passes through as it is."""
     value = model.state_dict()[name]
     if name.endswith("bias"):
         return torch.zeros(value.shape, dtype=torch.float16)
     if value.dim() == 1:
         return torch.ones(value.shape, dtype=torch.float16)
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    scale = 1 / math.sqrt(value[0].numel())
+    scale = 1 / math.sqrt(3 * value[0].numel())
     return (scale * torch.randn(value.shape, generator=generator)).half()

@@ -14,7 +14,7 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime
 
-from export.builder_log import BuiltLayer
+from export.builder_log import Kernel
 from export.mixdq.plan import FLOAT_BITS, Entry, Plan
 
 FLOAT = "float"
@@ -38,7 +38,7 @@ _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
-class Kernel:
+class Computed:
     """What a layer was planned to compute in, what it computes in, and its kernels' names."""
 
     layer: str
@@ -47,13 +47,13 @@ class Kernel:
     names: tuple[str, ...]
 
 
-def share(kernels: Iterable[Kernel]) -> float:
+def share(kernels: Iterable[Computed]) -> float:
     """How many of the layers that were to be quantized are so, from 0 to 1."""
     right = [found.arithmetic == found.planned for found in kernels if found.planned != FLOAT]
     return sum(right) / max(len(right), 1)
 
 
-def table(kernels: Sequence[Kernel]) -> str:
+def table(kernels: Sequence[Computed]) -> str:
     """A line for each arithmetic and its kernels, then one for each layer that got another."""
     counts = Counter(
         (found.arithmetic, " and ".join(found.names) or "its own") for found in kernels
@@ -69,7 +69,7 @@ def table(kernels: Sequence[Kernel]) -> str:
 
 def onnxruntime_kernels(
     graph: Path, plan: Plan, feed: Mapping[str, npt.NDArray[Any]]
-) -> list[Kernel]:
+) -> list[Computed]:
     """Run a graph of ``onnxruntime_graph`` once, and tell what ran for each layer of its plan."""
     ran: defaultdict[str, set[str]] = defaultdict(set)
     for name, operator in _executed(graph, feed):
@@ -78,11 +78,13 @@ def onnxruntime_kernels(
     return [_ran(layer, entry, ran[layer]) for layer, entry in plan.layers.items()]
 
 
-def _ran(layer: str, entry: Entry, operators: set[str]) -> Kernel:
+def _ran(layer: str, entry: Entry, operators: set[str]) -> Computed:
     planned = _due(entry, _ONNXRUNTIME)
     names = tuple(sorted(operators & _KERNELS.keys()))
     done = names and all(planned in _KERNELS[name] for name in names)
-    return Kernel(layer, planned, planned if done and _UNFOLDED not in operators else FLOAT, names)
+    return Computed(
+        layer, planned, planned if done and _UNFOLDED not in operators else FLOAT, names
+    )
 
 
 def _executed(graph: Path, feed: Mapping[str, npt.NDArray[Any]]) -> list[tuple[str, str]]:
@@ -101,27 +103,27 @@ def _executed(graph: Path, feed: Mapping[str, npt.NDArray[Any]]) -> list[tuple[s
     ]
 
 
-def tensorrt_kernels(listing: Iterable[BuiltLayer], plan: Plan) -> list[Kernel]:
+def tensorrt_kernels(kernels: Iterable[Kernel], plan: Plan) -> list[Computed]:
     """What an engine of a graph of ``tensorrt_graph`` has for each layer of its plan."""
     built: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
-    for layer in listing:
-        for node in layer.nodes:
+    for kernel in kernels:
+        for node in kernel.nodes:
             name, _, product = node.rpartition("/")
             # The second half of a split layer has a number.
-            if product.rstrip("1") in _PRODUCTS and (arithmetic := _arithmetic(layer)):
-                built[name].add((arithmetic, layer.kind))
+            if product.rstrip("1") in _PRODUCTS and (arithmetic := _arithmetic(kernel)):
+                built[name].add((arithmetic, kernel.kind))
     return [_built(layer, entry, built[layer]) for layer, entry in plan.layers.items()]
 
 
-def _built(layer: str, entry: Entry, found: set[tuple[str, str]]) -> Kernel:
+def _built(layer: str, entry: Entry, found: set[tuple[str, str]]) -> Computed:
     done = {arithmetic for arithmetic, _ in found}
     names = tuple(sorted(kind for _, kind in found))
-    return Kernel(layer, _due(entry, _TENSORRT), done.pop() if len(done) == 1 else FLOAT, names)
+    return Computed(layer, _due(entry, _TENSORRT), done.pop() if len(done) == 1 else FLOAT, names)
 
 
-def _arithmetic(layer: BuiltLayer) -> str | None:
+def _arithmetic(kernel: Kernel) -> str | None:
     """What a layer of an engine multiplies a weight in; None if it holds none."""
-    types = (*layer.inputs[:1], *layer.constants[:1])
+    types = (*kernel.inputs[:1], *kernel.constants[:1])
     return _INT8 if types == ("Int8", "Int8") else _INT4 if types == ("Half", "Int4") else None
 
 

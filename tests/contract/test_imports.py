@@ -14,7 +14,7 @@ ALLOWED = {
     "export": {"export", "pipelines"},
     "server": {"server"},
     "client": {"client"},
-    "benchmarks": {"benchmarks", "client", "miniatures", "pipelines", "server"},
+    "benchmarks": {"benchmarks", "client", "export", "miniatures", "pipelines", "server"},
     "model_repository": {"pipelines"},
 }
 

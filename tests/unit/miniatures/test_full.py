@@ -1,5 +1,3 @@
-import json
-
 import pytest
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
@@ -16,15 +14,9 @@ SIZES = {
 }
 
 
-def config(family, name):
-    if family == "sd3":
-        return full.SD3[name]
-    return json.loads((full.CONFIGS / family / name / "config.json").read_text())
-
-
 @pytest.mark.parametrize(("family", "name", "kind"), SIZES, ids=[name for _, name, _ in SIZES])
 def test_dimensions_are_those_of_the_real_checkpoints(family, name, kind):
-    model = full.build(config(family, name), kind)
+    model = full.build(full.config(family, name), kind)
     millions = sum(weight.numel() for weight in set(model.parameters())) / 1e6
     print(f"{millions:.0f} M, {SIZES[family, name, kind]}")
     assert round(millions) == SIZES[family, name, kind]

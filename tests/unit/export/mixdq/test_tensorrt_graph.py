@@ -44,7 +44,7 @@ def test_outputs_are_near_those_of_torch(written, drawn):
 def test_layers_get_the_kernels_that_were_planned(written, recipe, drawn, capability):
     bits, path = written
     built = build(RTX, path, [profile(path)], capability)
-    found = tensorrt_kernels(built.listing, recipe(*bits).plan)
+    found = tensorrt_kernels(built.kernels, recipe(*bits).plan)
     print(table(found))
     assert sum(kernel.planned != FLOAT for kernel in found) == len(drawn.layers) - 2
     print(f"{share(found):.3f}, {FLOOR}")
@@ -54,6 +54,6 @@ def test_layers_get_the_kernels_that_were_planned(written, recipe, drawn, capabi
 def test_layers_that_are_left_in_float_are_told(float_graph, recipe, tmp_path):
     path = write(float_graph, recipe(16, 16), "unet", tmp_path)
     built = build(RTX, path, [profile(path)], "8.9")
-    found = tensorrt_kernels(built.listing, recipe(8, 8).plan)
+    found = tensorrt_kernels(built.kernels, recipe(8, 8).plan)
     assert share(found) == 0
     assert "time_embedding.linear_1: float, where W8A8" in table(found)

@@ -1,0 +1,74 @@
+"""Checkpoints of true size: adds a record to benchmarks/results/full_size.json.
+
+``component`` exports one of a checkpoint's: its memory, its distance from torch, its engine.
+``served`` makes one step of one picture of an exported checkpoint on a server of its own.
+``operators`` tells what the runtimes make of a denoiser's operators.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.full import component, operators, served
+from benchmarks.full.apart import Figures
+from pipelines import PIPELINES
+
+RESULT = "full_size"
+MADE_BY = "make full-size"
+
+
+def main() -> int:
+    """Measure; the exit status is 1 if a check failed."""
+    options = _parser().parse_args()
+    name, figures, passed = _measured(options)
+    path = report.RESULTS / f"{RESULT}.json"
+    records = json.loads(path.read_text())["records"] if path.is_file() else {}
+    command = " ".join(["python -m benchmarks.full", *sys.argv[1:]])
+    records[name] = {"command": command, **figures}
+    report.write(RESULT, MADE_BY, {"records": records})
+    return 0 if passed else 1
+
+
+def _measured(options: argparse.Namespace) -> tuple[str, Figures, bool]:
+    family = options.family
+    if options.what == "component":
+        fields = (family, options.component, options.checkpoint, options.side, options.scratch)
+        figures = component.measure(component.Job(*fields), engine=options.engine)
+        return f"{family} {options.component}", figures, component.passed(figures)
+    if options.what == "served":
+        figures = served.measure(family, options.checkpoint, options.repository)
+        return f"{family} served", figures, served.passed(figures)
+    return f"{family} operators", operators.measure(family), True
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.full",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parsers = parser.add_subparsers(dest="what", required=True)
+    parts = {name: parsers.add_parser(name) for name in ("component", "served", "operators")}
+    for name, part in parts.items():
+        part.add_argument("family", choices=sorted(PIPELINES))
+        if name != "operators":
+            part.add_argument("--checkpoint", type=Path, required=True, help="a diffusers folder")
+    one = parts["component"]
+    one.add_argument("component", help="such as transformer, unet, t5 or vae_decoder")
+    one.add_argument("--side", type=int, default=256, help="of pictures, in pixels")
+    one.add_argument("--engine", action="store_true", help="build an engine too")
+    one.add_argument(
+        "--scratch",
+        type=Path,
+        default=Path("out/full/scratch"),
+        help="where graphs lie meanwhile (default: %(default)s)",
+    )
+    help_ = "what the checkpoint was exported into"
+    parts["served"].add_argument("--repository", type=Path, required=True, help=help_)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Exports a component: what it takes, how far its graphs are from torch, and its engine."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.full.apart import Figures, apart
+from export import parity
+from export.budget import costs
+from export.checkpoint import open_checkpoint
+from export.engine import build
+from export.half import halve
+from export.loading import load
+from export.profiles import Profile
+from export.repository import checked_graph
+from export.session import open_session
+from export.target import GRAPH, Target
+from export.tokenizer import token_length
+from pipelines import PIPELINES
+from pipelines.spec import Component
+
+Array = npt.NDArray[Any]
+# ‖difference‖ / ‖reference‖ of a graph and torch. Pictures in float32 may differ by one level.
+TOLERANCES = {"fp16": 1e-2, "fp32": 1e-4}
+LEVELS = 1.0
+# Resident memory of an export in fp16: a multiple of its weights on disk, and bytes beside.
+FACTOR, BESIDE_BYTES = 1.3, 2 << 30
+# Engines are for Ada Lovelace; pictures have 256 to 1024 pixels a side, one to four rows.
+LIBRARY, CAPABILITY = "tensorrt-rtx", "8.9"
+_SIDES, _ROWS = (256, 1024, 1024), (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A component of a checkpoint, what it is run at, and where its graphs go meanwhile."""
+
+    family: str
+    name: str
+    checkpoint: Path
+    side: int
+    scratch: Path
+
+    @property
+    def component(self) -> Component:
+        """What is measured."""
+        return next(c for c in PIPELINES[self.family].components if c.name == self.name)
+
+    @property
+    def target(self) -> Target:
+        """Where it is exported to."""
+        checkpoint = open_checkpoint(self.checkpoint, PIPELINES[self.family])
+        return Target(checkpoint, self.scratch, self.family, "fp16")
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """How many tokens the component is given, if it is an encoder."""
+        component = self.component
+        length = token_length(self.target.checkpoint, component) if component.tokenizer else 0
+        return {component.name: length}
+
+    def sizes(self, side: int, batch: int) -> dict[str, int]:
+        """Every dynamic axis at ``batch`` rows of pictures with ``side`` pixels a side."""
+        checkpoint = self.target.checkpoint
+        usual = checkpoint.pipeline.ranges["text"].usual
+        latents = side // checkpoint.vae_scale
+        sizes = {"batch": batch, "tokens": self.tokens[self.name], "text": usual}
+        return sizes | {"height": latents, "width": latents}
+
+    def folder(self, name: str) -> Path:
+        """A new folder for a graph."""
+        folder = self.scratch / name
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+
+def measure(job: Job, *, engine: bool) -> Figures:
+    """Run every step in a process of its own; figures in seconds, bytes and relative distances."""
+    job.scratch.mkdir(parents=True, exist_ok=True)
+    (cost,) = costs(job.target, [job.component])
+    figures: Figures = {"parameters": cost.parameters, "side": job.side}
+    steps = {"torch": _torch, "export": _export, "fp16": _half, "fp32": _single}
+    for name, step in {**steps, **({"engine": _engine} if engine else {})}.items():
+        figures[name] = apart(step, job)
+        print(f"{name}: {figures[name]}", flush=True)
+    export = figures["export"]
+    allowed = int(FACTOR * export["weights"] + BESIDE_BYTES)
+    single = figures["fp32"]
+    figures["checks"] = {
+        "memory": {"got": export["peak"], "allowed": allowed, "expected": cost.memory},
+        "fp16": {"got": figures["fp16"]["relative"], "allowed": TOLERANCES["fp16"]},
+        "fp32": {"got": single["levels"], "allowed": LEVELS}
+        if single["levels"] is not None
+        else {"got": single["relative"], "allowed": TOLERANCES["fp32"]},
+    }
+    shutil.rmtree(job.scratch)
+    return figures
+
+
+def passed(figures: Figures) -> bool:
+    """Whether every check of a record is within what is allowed."""
+    return all(check["got"] <= check["allowed"] for check in figures["checks"].values())
+
+
+def _torch(job: Job) -> Figures:
+    """What torch makes of random inputs, kept for the other steps."""
+    module, sizes = load(job.target.checkpoint, job.component), job.sizes(job.side, batch=1)
+    (example,) = parity.expect(module, job.component, [sizes])
+    np.savez(job.scratch / "feed.npz", **example.feed)
+    np.savez(job.scratch / "outputs.npz", *example.outputs)
+    return {}
+
+
+def _feed(job: Job) -> dict[str, Array]:
+    with np.load(job.scratch / "feed.npz") as file:
+        return dict(file)
+
+
+def _export(job: Job) -> Figures:
+    """The way of a component into its folder; the float32 graph that it goes by is kept."""
+    reference, folder = job.folder("fp32"), job.folder("fp16")
+    checked_graph(job.target, job.component, job.tokens, reference, narrow=True)
+    halve(reference / GRAPH, job.name, [_feed(job)], folder)
+    return {"weights": sum(path.stat().st_size for path in folder.glob(f"{GRAPH}*"))}
+
+
+def _half(job: Job) -> Figures:
+    return _distance(job, job.scratch / "fp16" / GRAPH)
+
+
+def _single(job: Job) -> Figures:
+    return _distance(job, job.scratch / "fp32" / GRAPH)
+
+
+def _distance(job: Job, graph: Path) -> Figures:
+    """How far a graph is from torch: relative to the norm, and in levels if it gives pictures."""
+    tensors = job.component.outputs
+    outputs = open_session(graph).run([tensor.name for tensor in tensors], _feed(job))
+    with np.load(job.scratch / "outputs.npz") as file:
+        rows = [
+            parity.measure(job.name, tensor, wanted, got)
+            for tensor, wanted, got in zip(tensors, file.values(), outputs, strict=True)
+        ]
+    levels = [row.difference for row, t in zip(rows, tensors, strict=True) if t.dtype == "UINT8"]
+    return {"relative": max(row.relative for row in rows), "levels": max(levels, default=None)}
+
+
+def _engine(job: Job) -> Figures:
+    ends = [job.sizes(side, rows) for side, rows in zip(_SIDES, _ROWS, strict=True)]
+    feed = _feed(job)
+    profile = {
+        tensor.name: Profile(
+            *(
+                tuple(
+                    sizes[dim] if isinstance(dim, str) else fixed
+                    for dim, fixed in zip(tensor.dims, feed[tensor.name].shape, strict=True)
+                )
+                for sizes in ends
+            )
+        )
+        for tensor in job.component.inputs
+    }
+    built = build(LIBRARY, job.scratch / "fp16" / GRAPH, [profile], CAPABILITY)
+    return {"library": LIBRARY, "capability": CAPABILITY, "bytes": len(built.plan)}
