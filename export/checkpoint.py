@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,9 +217,22 @@ def digest(checkpoint: Checkpoint) -> str:
 
     A repository exported by an older exporter is therefore not taken for an up-to-date one.
     """
+    here = Path(__file__).parent
+    files = sorted(here.glob("*.py"))
+    files += [here.parent / "pipelines" / f"{module}.py" for module in ("spec", "manifest")]
+    exporter = [(f"{path.parent.name}/{path.name}", path) for path in files]
+    return _digest(checkpoint, [*exporter, *_sources(checkpoint)])
+
+
+def weights_digest(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the checkpoint's files alone, for what takes longer than an exporter lasts."""
+    return _digest(checkpoint, _sources(checkpoint))
+
+
+def _digest(checkpoint: Checkpoint, sources: Iterable[tuple[str, Path]]) -> str:
     total = hashlib.sha256()
     total.update(repr(checkpoint.pipeline).encode())
-    for name, path in _sources(checkpoint):
+    for name, path in sources:
         total.update(f"{name}\n".encode())
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
@@ -227,11 +240,8 @@ def digest(checkpoint: Checkpoint) -> str:
 
 
 def _sources(checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:
-    """Each file with what it is for."""
-    here = Path(__file__).parent
-    files = [*sorted(here.glob("*.py"))]
-    files += [here.parent / "pipelines" / f"{module}.py" for module in ("spec", "manifest")]
-    files += [checkpoint.folder / INDEX, checkpoint.folder / SCHEDULER]
+    """Each of the checkpoint's files with what it is for."""
+    files = [checkpoint.folder / INDEX, checkpoint.folder / SCHEDULER]
     for component in checkpoint.pipeline.components:
         for subfolder in filter(None, (component.subfolder, component.tokenizer)):
             files += sorted(p for p in (checkpoint.folder / subfolder).glob("*") if p.is_file())

@@ -1,7 +1,7 @@
 """The plan within a budget whose pictures are the best, of all divisions between the two groups."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence, Set
 from fnmatch import fnmatchcase
 
 from tqdm import tqdm
@@ -15,7 +15,7 @@ from export.mixdq.layers import Group, Layer
 from export.mixdq.metrics import psnr
 from export.mixdq.plan import FLOAT_BITS, Entry
 from export.mixdq.recording import Recording
-from export.mixdq.runtimes import Runtime
+from export.mixdq.runtimes import Limit, Runtime
 from export.mixdq.sensitivity import Scores, Trial, loss
 from export.mixdq.study import Study
 
@@ -31,19 +31,23 @@ def choose(
     scores: Scores,
     found: tuple[Recording, FirstToken],
     runtime: Runtime,
-    budget: int,
+    limit: Limit,
     protected: Iterable[str] = (),
 ) -> dict[str, Entry]:
-    """An entry for each layer, all weights together in at most ``budget`` bytes.
+    """An entry for each layer, all weights together within the limit.
 
     ``protected`` are names, in which ``*`` is any text, of layers that are left as they are. Each
     division's plan draws the study's pictures; the one that is nearest to the UNet's own is taken.
     Raises QuantizationError if no plan fits or a protected name is none.
     """
     kept = _protected(layers, protected)
+
+    def allowed(layer: Layer) -> Set[int]:
+        return {FLOAT_BITS} if layer.name in kept else limit.bits & runtime.bits(layer).keys()
+
     groups = {
         group: {
-            layer.name: tuple(_choices(layer, scores, runtime, layer.name in kept))
+            layer.name: [_choice(layer, bits, scores, runtime) for bits in allowed(layer)]
             for layer in layers
             if layer.group is group
         }
@@ -54,7 +58,7 @@ def choose(
             layer.name: _entry(layer, allocation[layer.name].bits, scores, runtime)
             for layer in layers
         }
-        for allocation in sweep(groups, budget, DIVISIONS)
+        for allocation in sweep(groups, limit.size, DIVISIONS)
     ]
     different = [plan for place, plan in enumerate(plans) if plan not in plans[:place]]
     references = study.pictures()
@@ -88,13 +92,11 @@ def _protected(layers: Sequence[Layer], patterns: Iterable[str]) -> set[str]:
     return kept
 
 
-def _choices(layer: Layer, scores: Scores, runtime: Runtime, kept: bool) -> Iterator[Choice]:
-    for bits in [FLOAT_BITS] if kept else runtime.bits(layer):
-        entry = _entry(layer, bits, scores, runtime)
-        known = [s for s in (entry.weight_score, entry.activation_score) if s is not None]
-        yield Choice(
-            bits, runtime.size(layer, bits), -sum(loss(layer.group, score) for score in known)
-        )
+def _choice(layer: Layer, bits: int, scores: Scores, runtime: Runtime) -> Choice:
+    entry = _entry(layer, bits, scores, runtime)
+    known = [score for score in (entry.weight_score, entry.activation_score) if score is not None]
+    cost = sum(loss(layer.group, score) for score in known)
+    return Choice(bits, runtime.size(layer, bits), -cost)
 
 
 def _entry(layer: Layer, bits: int, scores: Scores, runtime: Runtime) -> Entry:

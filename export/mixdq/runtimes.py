@@ -52,25 +52,36 @@ RUNTIMES = {
 
 
 @dataclass(frozen=True)
-class Budget:
-    """A named budget: the mean bits of linear layers where convolutions have 8, and a margin.
+class Limit:
+    """Bytes that all weights together may take, and the bits that each may have."""
 
-    What is over lets the layers that quantizing hurts most have more.
+    size: int
+    bits: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A named limit: the mean bits of linear layers where convolutions have 8, and a margin.
+
+    What is over lets the layers that quantizing hurts most have more. ``bits`` are those that a
+    weight may have: of w8a8, all that is not left as it is has 8-bit activations, too.
     """
 
     linear_bits: int
     margin: float
+    bits: frozenset[int]
 
 
+_EVERY = frozenset({4, 8, FLOAT_BITS})
 BUDGETS = {
-    "w8a8": Budget(8, 1.015),
-    "w5a8": Budget(5, 1.015),
-    "w4a8": Budget(4, 1.03),
+    "w8a8": Budget(8, 1.015, frozenset({8, FLOAT_BITS})),
+    "w5a8": Budget(5, 1.015, _EVERY),
+    "w4a8": Budget(4, 1.03, _EVERY),
 }
 
 
-def budget_bytes(text: str, layers: Sequence[Layer], runtime: Runtime) -> int:
-    """Bytes for the weights of ``layers``: a name of BUDGETS, or a whole number of bytes.
+def limit(text: str, layers: Sequence[Layer], runtime: Runtime) -> Limit:
+    """What a name of BUDGETS, or a whole number of bytes, allows the weights of ``layers``.
 
     Raises QuantizationError for anything else.
     """
@@ -78,13 +89,13 @@ def budget_bytes(text: str, layers: Sequence[Layer], runtime: Runtime) -> int:
         budget = BUDGETS[text]
         share = (budget.linear_bits - 4) / 4
         large, small = (_size(layers, runtime, bits) for bits in (8, 4))
-        return round(budget.margin * (share * large + (1 - share) * small))
+        return Limit(round(budget.margin * (share * large + (1 - share) * small)), budget.bits)
     if not text.isdecimal() or int(text) < 1:
         raise QuantizationError(
             f"got the budget {text!r}; allowed are {', '.join(BUDGETS)}, or how many bytes the "
             "UNet's weights may take"
         )
-    return int(text)
+    return Limit(int(text), _EVERY)
 
 
 def _size(layers: Iterable[Layer], runtime: Runtime, linear_bits: int) -> int:

@@ -12,7 +12,7 @@ from export.mixdq.fake import quantized
 from export.mixdq.first_token import first_token
 from export.mixdq.metrics import psnr
 from export.mixdq.plan import Entry
-from export.mixdq.runtimes import RUNTIMES
+from export.mixdq.runtimes import RUNTIMES, Limit
 from export.mixdq.sensitivity import trials
 
 RUNTIME = RUNTIMES["onnxruntime"]
@@ -50,8 +50,9 @@ def size(layers, plan):
     return sum(RUNTIME.size(layer, plan[layer.name].weight_bits) for layer in layers)
 
 
-def plan_for(few, layers, scores, found, budget, protected=()):
-    return choose(few, layers, scores, found, RUNTIME, budget, protected)
+def plan_for(few, layers, scores, found, budget, protected=(), bits=(4, 8, 16)):
+    limit = Limit(budget, frozenset(bits))
+    return choose(few, layers, scores, found, RUNTIME, limit, protected)
 
 
 def test_a_budget_for_everything_leaves_everything(few, layers, scores, found):
@@ -83,6 +84,13 @@ def test_the_division_with_the_best_pictures_is_taken(few, layers, scores, found
         worse = psnr(few.pictures(), references)
     print(f"{got:.1f} dB, the other way round {worse:.1f} dB")
     assert got > worse
+
+
+def test_weights_have_only_the_bits_that_are_allowed(few, layers, scores, found):
+    least = sum(RUNTIME.size(layer, 8) for layer in layers)
+    plan = plan_for(few, layers, scores, found, least, bits=(8, 16))
+    assert {entry.weight_bits for entry in plan.values()} == {8}
+    assert size(layers, plan) == least
 
 
 def test_protected_layers_are_left_as_they_are(few, layers, scores, found):

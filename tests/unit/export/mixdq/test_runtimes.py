@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 
 from export.errors import QuantizationError
 from export.mixdq.layers import Group, Layer, find
-from export.mixdq.runtimes import BUDGETS, RUNTIMES, budget_bytes
+from export.mixdq.runtimes import BUDGETS, RUNTIMES, Limit, limit
 from tests.conftest import ROOT
 
 LINEAR = Layer("linear", (10, 100), Group.QUALITY)
@@ -43,21 +43,21 @@ def test_convolutions_have_no_four_bits(runtime):
 def test_budgets_make_sdxl_as_much_smaller_as_they_should(sdxl, runtime, name, floor):
     used = RUNTIMES[runtime]
     whole = sum(used.size(layer, 16) for layer in sdxl)
-    times = whole / budget_bytes(name, sdxl, used)
+    times = whole / limit(name, sdxl, used).size
     print(f"{runtime} {name}: {times:.2f} times smaller than FP16, at least {floor}")
     assert times >= floor
 
 
 def test_a_budget_may_be_bytes(sdxl):
-    assert budget_bytes("1000", sdxl, RUNTIMES["tensorrt"]) == 1000
+    assert limit("1000", sdxl, RUNTIMES["tensorrt"]) == Limit(1000, frozenset({4, 8, 16}))
 
 
 @pytest.mark.parametrize("text", ["w3a8", "W8A8", "", "-5", "0", "1.5", "10MB"])
 def test_other_budgets_are_refused(text):
     with pytest.raises(QuantizationError, match=f"got the budget '{text}'; allowed are w8a8"):
-        budget_bytes(text, [LINEAR], RUNTIMES["tensorrt"])
+        limit(text, [LINEAR], RUNTIMES["tensorrt"])
 
 
 def test_names_are_in_the_order_of_their_sizes(sdxl):
-    sizes = [budget_bytes(name, sdxl, RUNTIMES["onnxruntime"]) for name in BUDGETS]
+    sizes = [limit(name, sdxl, RUNTIMES["onnxruntime"]).size for name in BUDGETS]
     assert sizes == sorted(sizes, reverse=True)
