@@ -1,6 +1,7 @@
 """The evaluation list: 300 captions with their seeds, 100 of them never seen in training.
 
-``prompts.json`` is the list; ``python -m miniatures.prompts`` writes it again.
+``prompts.json`` is the list. ``calibration.txt`` has captions for ``export --quantize``: of training,
+and none that are evaluated. ``python -m miniatures.prompts`` writes both again.
 """
 
 import hashlib
@@ -11,7 +12,8 @@ from pathlib import Path
 from miniatures.captions import BY_CAPTION, HELD_OUT, TRAINING, Scene
 
 PATH = Path(__file__).with_name("prompts.json")
-SEEN_COUNT, HELD_OUT_COUNT = 200, 100
+CALIBRATION = Path(__file__).with_name("calibration.txt")
+SEEN_COUNT, HELD_OUT_COUNT, CALIBRATION_COUNT = 200, 100, 32
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ def make() -> tuple[Prompt, ...]:
     return tuple(Prompt(scene, seed, scene in HELD_OUT) for seed, scene in enumerate(scenes))
 
 
+def calibration() -> tuple[str, ...]:
+    """The captions behind those of training that are evaluated, in the same order."""
+    scenes = sorted(TRAINING, key=_digest)[SEEN_COUNT:]
+    return tuple(scene.caption for scene in scenes[:CALIBRATION_COUNT])
+
+
 def save(prompts: tuple[Prompt, ...]) -> None:
     """Write ``prompts.json``, one prompt a line."""
     rows = [
@@ -56,3 +64,4 @@ def load() -> tuple[Prompt, ...]:
 
 if __name__ == "__main__":
     save(make())
+    CALIBRATION.write_text("\n".join(calibration()) + "\n")
