@@ -1,7 +1,7 @@
 """The evaluation list: 300 captions with their seeds, 100 of them never seen in training.
 
-``prompts.json`` is the list. ``calibration.txt`` has captions for ``export --quantize``: of training,
-and none that are evaluated. ``python -m miniatures.prompts`` writes both again.
+``prompts.json`` is the list. ``calibration.txt`` has captions for ``export --quantize``: of
+training, and none that are evaluated. ``python -m miniatures.prompts`` writes both again.
 """
 
 import hashlib
