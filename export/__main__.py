@@ -12,6 +12,7 @@ from export.checkpoint import digest
 from export.configs import REPOSITORY, write_committed
 from export.errors import CheckpointError, ExportError
 from export.libraries import LIBRARIES, compute_capability, load
+from export.quantization import BUDGETS, PLAN, PROMPTS, Quantization
 from export.sources import open_source
 from export.target import PRECISIONS, Target, is_finished
 from pipelines import PIPELINES
@@ -73,6 +74,40 @@ def _arguments() -> argparse.Namespace:
         help="the GPU to build tensorrt-rtx engines for (default: this machine's, or else 8.9)",
     )
     parser.add_argument(
+        "--quantize",
+        choices=BUDGETS,
+        help="quantize the UNet with MixDQ: 8-bit activations, and weights of 8, about 5 or about "
+        "4 bits",
+    )
+    parser.add_argument(
+        "--memory-budget",
+        type=_bytes,
+        metavar="BYTES",
+        help="quantize the UNet so that its weights take at most so many bytes",
+    )
+    parser.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help=f"quantize the UNet as this file says, such as the {PLAN} that lies beside a "
+        "quantized graph; it may be edited",
+    )
+    parser.add_argument(
+        "--protect",
+        action="append",
+        default=[],
+        metavar="LAYER",
+        help="a layer to leave as it is, such as conv_in or '*.proj_out'; may be repeated",
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        default=PROMPTS,
+        metavar="FILE",
+        help="prompts to calibrate with, one a line, like those that will be asked for "
+        "(default: 32 of our own)",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="print what the graphs of each component need of memory and disk, and write nothing",
@@ -80,7 +115,28 @@ def _arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.compute_capability and arguments.target == "onnx":
         parser.error("--compute-capability: graphs run on any GPU; leave it out or name a --target")
+    if len([way for way in _ways(arguments) if way]) > 1:
+        parser.error("--quantize, --memory-budget, --plan: name one of them, each says it all")
+    if arguments.protect and not (arguments.quantize or arguments.memory_budget):
+        parser.error("--protect: goes with --quantize or --memory-budget; a plan can be edited")
     return arguments
+
+
+def _ways(arguments: argparse.Namespace) -> tuple[object, ...]:
+    return arguments.quantize, arguments.memory_budget, arguments.plan
+
+
+def _quantization(arguments: argparse.Namespace) -> Quantization | None:
+    if not any(_ways(arguments)):
+        return None
+    budget, protected = arguments.quantize or arguments.memory_budget or "", arguments.protect
+    return Quantization(arguments.prompts, budget, arguments.plan, tuple(protected))
+
+
+def _bytes(text: str) -> str:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; it should be a number of bytes")
+    return text
 
 
 def _name(text: str) -> str:
@@ -106,7 +162,12 @@ def run(arguments: argparse.Namespace) -> None:
         load(arguments.target)
         capability = compute_capability(arguments.target, arguments.compute_capability)
     checkpoint = open_source(arguments.checkpoint, pipeline, arguments.config, arguments.lora)
-    target = Target(checkpoint, arguments.repository, name, arguments.precision)
+    quantization = _quantization(arguments)
+    if quantization:
+        from export.mixdq.wish import check_wish
+
+        check_wish(checkpoint, quantization)
+    target = Target(checkpoint, arguments.repository, name, arguments.precision, quantization)
     if arguments.dry_run:
         found = budget.costs(target, pipeline.components)
         print(budget.table(found))

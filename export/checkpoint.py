@@ -221,17 +221,16 @@ def digest(checkpoint: Checkpoint) -> str:
     files = sorted(here.glob("*.py"))
     files += [here.parent / "pipelines" / f"{module}.py" for module in ("spec", "manifest")]
     exporter = [(f"{path.parent.name}/{path.name}", path) for path in files]
-    return _digest(checkpoint, [*exporter, *_sources(checkpoint)])
+    return _digest([*exporter, *_sources(checkpoint)], repr(checkpoint.pipeline))
 
 
 def weights_digest(checkpoint: Checkpoint) -> str:
     """SHA-256 of the checkpoint's files alone, for what takes longer than an exporter lasts."""
-    return _digest(checkpoint, _sources(checkpoint))
+    return _digest(_sources(checkpoint))
 
 
-def _digest(checkpoint: Checkpoint, sources: Iterable[tuple[str, Path]]) -> str:
-    total = hashlib.sha256()
-    total.update(repr(checkpoint.pipeline).encode())
+def _digest(sources: Iterable[tuple[str, Path]], settings: str = "") -> str:
+    total = hashlib.sha256(settings.encode())
     for name, path in sources:
         total.update(f"{name}\n".encode())
         with path.open("rb") as file:

@@ -18,16 +18,22 @@ FILE = "export.json"
 
 @dataclass(frozen=True)
 class Finished:
-    """A component's graph: the digest of its checkpoint and exporter, its precision, its digest."""
+    """A component's graph: the digest of its checkpoint and exporter, its precision, its digest.
+
+    ``quantized`` is the digest of what it was quantized to, "" if it was not.
+    """
 
     source: str
     precision: str
+    quantized: str
     graph: str
 
 
-def write(target: Target, source: str, rows: Iterable[Parity], folder: Path) -> None:
+def write(
+    target: Target, source: str, component: Component, rows: Iterable[Parity], folder: Path
+) -> None:
     """Record the graph in ``folder``, and how far it is from torch."""
-    record = Finished(source, target.precision, graph_digest(folder))
+    record = _due(target, source, component, folder)
     (folder / FILE).write_text(json.dumps(asdict(record), indent=2) + "\n")
     report.write(rows, folder)
 
@@ -40,5 +46,10 @@ def read(target: Target, source: str, component: Component) -> list[Parity] | No
         rows = report.read(folder)
     except (OSError, ValueError, TypeError):
         return None
-    due = Finished(source, target.precision, graph_digest(folder))
-    return rows if got == asdict(due) else None
+    return rows if got == asdict(_due(target, source, component, folder)) else None
+
+
+def _due(target: Target, source: str, component: Component, folder: Path) -> Finished:
+    is_denoiser = component == target.checkpoint.pipeline.denoiser
+    quantized = target.quantized if is_denoiser else ""
+    return Finished(source, target.precision, quantized, graph_digest(folder))

@@ -7,7 +7,8 @@ import gc
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,13 +64,15 @@ def _export_component(
     """Load, write and check one component; its model folder is complete or has no version."""
     start = time.monotonic()
     with replaced(target.version(component)) as folder:
-        if target.precision == "fp32":
+        if target.quantization and component == target.checkpoint.pipeline.denoiser:
+            rows = quantized_graph(target, component, tokens, feeds[component.name], folder)
+        elif target.precision == "fp32":
             rows = checked_graph(target, component, tokens, folder)
         else:
             rows = half_graph(target, component, tokens, feeds[component.name], folder)
         text = configs.render(graph_config(component, target.name, folder / GRAPH))
         (target.model(component) / configs.FILE).write_text(text)
-        finished.write(target, source, rows, folder)
+        finished.write(target, source, component, rows, folder)
     log.info("%s: done in %.1f s", component.name, time.monotonic() - start)
     return rows
 
@@ -82,13 +85,38 @@ def half_graph(
     folder: Path,
 ) -> list[Parity]:
     """Write a float16 graph by way of a float32 one, which has the weights as they are stored."""
-    reference = folder / _REFERENCE
-    reference.mkdir()
-    rows = checked_graph(target, component, tokens, reference, narrow=True)
-    distance = halve(reference / GRAPH, component.name, feeds, folder)
-    shutil.rmtree(reference)
+    with scratch(folder) as reference:
+        rows = checked_graph(target, component, tokens, reference, narrow=True)
+        distance = halve(reference / GRAPH, component.name, feeds, folder)
     log.info("%s: float16, %.1e from float32 (relative)", component.name, distance)
     return rows
+
+
+def quantized_graph(
+    target: Target,
+    component: Component,
+    tokens: Mapping[str, int],
+    feeds: Sequence[Feed],
+    folder: Path,
+) -> list[Parity]:
+    """Write a quantized graph by way of a float32 one, which is the one that torch is held to."""
+    # What it needs takes seconds to import.
+    from export.mixdq import beside
+
+    assert target.quantization is not None
+    with scratch(folder) as reference:
+        rows = checked_graph(target, component, tokens, reference, narrow=True)
+        beside.write(target, target.quantization, reference / GRAPH, feeds[0], folder)
+    return rows
+
+
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """A folder for the graph that another one is made from; gone after the block."""
+    reference = folder / _REFERENCE
+    reference.mkdir()
+    yield reference
+    shutil.rmtree(reference)
 
 
 def checked_graph(
@@ -129,5 +157,6 @@ def _write_manifest(target: Target, source: str, tokens: dict[str, int]) -> None
         precision=target.precision,
         graphs={c.name: graph_digest(target.version(c)) for c in components},
         source=source,
+        quantized=target.quantized,
     )
     write_manifest(manifest, target.prepare)

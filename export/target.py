@@ -9,6 +9,7 @@ from pathlib import Path
 
 from export import configs, report
 from export.checkpoint import Checkpoint
+from export.quantization import Quantization
 from pipelines.manifest import FILE as MANIFEST
 from pipelines.manifest import TOKENIZERS, Manifest
 from pipelines.spec import Component
@@ -23,12 +24,16 @@ _PARTIAL = "partial"
 
 @dataclass(frozen=True)
 class Target:
-    """A checkpoint to be served as ``name`` from ``repository``, in one of ``PRECISIONS``."""
+    """A checkpoint to be served as ``name`` from ``repository``, in one of ``PRECISIONS``.
+
+    With a ``quantization``, its denoiser is quantized and the precision is all other components'.
+    """
 
     checkpoint: Checkpoint
     repository: Path
     name: str
     precision: str = "fp32"
+    quantization: Quantization | None = None
 
     @property
     def prepare(self) -> Path:
@@ -43,6 +48,11 @@ class Target:
             for encoder in self.checkpoint.pipeline.encoders
             if encoder.name not in self.checkpoint.missing
         }
+
+    @property
+    def quantized(self) -> str:
+        """The digest of what the denoiser is quantized to; "" if it is not."""
+        return self.quantization.digest if self.quantization else ""
 
     def model(self, component: Component) -> Path:
         """The folder of a component's model."""
@@ -77,6 +87,7 @@ def is_finished(target: Target, source: str) -> bool:
     files += [target.model(component) / configs.FILE for component in components]
     return (
         (manifest.source, manifest.precision) == (source, target.precision)
+        and manifest.quantized == target.quantized
         and all(path.is_file() for path in files)
         and all(_is_whole(target, manifest, component) for component in components)
     )

@@ -32,7 +32,8 @@ class Manifest:
     its graph and weights. ``buckets`` are the only heights and widths in pixels that are served;
     without any, every size within ``sides`` is. ``largest_clip_skip`` is how many layers of CLIP a
     request may leave out, ``zero_negative`` whether an absent negative prompt becomes embeddings of
-    zeros, and ``source`` the SHA-256 of the checkpoint and its exporter.
+    zeros, ``source`` the SHA-256 of the checkpoint and its exporter, and ``quantized`` that of what
+    its denoiser was quantized to, "" if it was not.
     """
 
     family: str
@@ -51,6 +52,7 @@ class Manifest:
     zero_negative: bool = False
     source: str = ""
     loras: tuple[str, ...] = ()
+    quantized: str = ""
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` into the folder of ``<name>_prepare``."""

@@ -13,11 +13,12 @@ from export.mixdq.fake import Measured, quantized
 from export.mixdq.first_token import FirstToken
 from export.mixdq.layers import Group, Layer
 from export.mixdq.metrics import psnr
-from export.mixdq.plan import FLOAT_BITS, Entry
+from export.mixdq.plan import Entry
 from export.mixdq.recording import Recording
 from export.mixdq.runtimes import Limit, Runtime
 from export.mixdq.sensitivity import Scores, Trial, loss
 from export.mixdq.study import Study
+from export.quantization import FLOAT_BITS
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def choose(
     division's plan draws the study's pictures; the one that is nearest to the UNet's own is taken.
     Raises QuantizationError if no plan fits or a protected name is none.
     """
-    kept = _protected(layers, protected)
+    kept = protected_names(layers, protected)
 
     def allowed(layer: Layer) -> Set[int]:
         return {FLOAT_BITS} if layer.name in kept else limit.bits & runtime.bits(layer).keys()
@@ -79,7 +80,8 @@ def measured(
     return Measured(activations(recording, layers, clippings), first)
 
 
-def _protected(layers: Sequence[Layer], patterns: Iterable[str]) -> set[str]:
+def protected_names(layers: Sequence[Layer], patterns: Iterable[str]) -> set[str]:
+    """The layers that are meant by names in which ``*`` is any text; QuantizationError for none."""
     kept: set[str] = set()
     for pattern in patterns:
         names = {layer.name for layer in layers if fnmatchcase(layer.name, pattern)}

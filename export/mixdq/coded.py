@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from math import gcd
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,6 @@ from export.mixdq.patch import Patch
 from export.mixdq.plan import Entry
 from export.mixdq.sites import Site
 from export.mixdq.weights import encode, encode_by
-
-# The least scale that float16 holds, which 4-bit scales are written in.
-_LEAST = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -31,8 +27,12 @@ class Coded:
     start: int
     stop: int
     bits: int
-    block: int
     scales: torch.Tensor
+
+    @property
+    def block(self) -> int:
+        """How many inputs share a scale."""
+        return (self.stop - self.start) // self.scales.shape[1]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,25 +60,21 @@ class Coded:
         """The codes (outputs, blocks, inputs of a block)."""
         weight = _part(self.site, self.start, self.stop)
         codes: npt.NDArray[np.int8]
-        codes = encode_by(weight, self.scales, self.bits, self.block).codes.numpy()
+        codes = encode_by(weight, self.scales, self.bits).codes.numpy()
         return codes
 
 
 def encoded(site: Site, entry: Entry, block: int) -> Iterator[Coded]:
     """A site's weight, in as many parts as the layer is split into if its input is rounded.
 
-    ``block`` is how many inputs of 4-bit weights share a scale, or the largest part of it that
-    divides the layer's inputs.
+    ``block`` is how many inputs of 4-bit weights share a scale.
     """
     splits = [site.layer.split] if site.layer.split and entry.rounds else []
     ends = [0, *splits, site.layer.shape[1]]
-    block = gcd(block, site.layer.shape[1]) if entry.weight_bits == 4 else 0
+    bits = entry.weight_bits
     for start, stop in pairwise(ends):
-        weight = _part(site, start, stop)
-        scales = encode(weight, entry.weight_bits, block).scales
-        if block:
-            scales = scales.half().float().clamp_min(_LEAST)
-        yield Coded(site, start, stop, entry.weight_bits, block, scales)
+        scales = encode(_part(site, start, stop), bits, block if bits == 4 else 0).scales
+        yield Coded(site, start, stop, bits, scales)
 
 
 def _part(site: Site, start: int, stop: int) -> torch.Tensor:

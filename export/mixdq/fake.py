@@ -14,8 +14,9 @@ from torch.nn import functional
 from export.mixdq.activations import Activation, Activations, Range
 from export.mixdq.first_token import FirstToken
 from export.mixdq.layers import Layer, unwrapped
-from export.mixdq.plan import FLOAT_BITS, Entry
+from export.mixdq.plan import Entry
 from export.mixdq.weights import encode
+from export.quantization import FLOAT_BITS
 
 Forward = Callable[[Tensor], Tensor]
 

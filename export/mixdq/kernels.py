@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from export.builder_log import Kernel
-from export.mixdq.plan import FLOAT_BITS, Entry, Plan
+from export.mixdq.plan import Entry, Plan
+from export.quantization import FLOAT_BITS
 
 FLOAT = "float"
 _INT8 = "W8A8: int8 by int8"

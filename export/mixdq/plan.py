@@ -12,9 +12,8 @@ from typing import Any
 from export.errors import QuantizationError, reason
 from export.mixdq.activations import Clipping
 from export.mixdq.layers import Layer
+from export.quantization import FLOAT_BITS
 
-# What a layer that is left as it is has for bits.
-FLOAT_BITS = 16
 WEIGHT_BITS = (4, 8, FLOAT_BITS)
 ACTIVATION_BITS = (8, FLOAT_BITS)
 
@@ -40,15 +39,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """Entries by the names of layers; ``checkpoint`` is whose scores they are, ``budget`` bytes."""
+    """Entries by the names of layers, whose weights may take ``budget`` bytes together.
+
+    ``checkpoint`` is what they were found for, ``source`` the SHA-256 of its files: text encoders
+    are among them, because what they make of prompts decides about ranges and scores.
+    """
 
     checkpoint: str
+    source: str
     budget: int
     layers: Mapping[str, Entry]
 
     def write(self, path: Path) -> None:
         """Write the file; layers keep their order."""
-        head = {"checkpoint": self.checkpoint, "budget": self.budget}
+        head = {"checkpoint": self.checkpoint, "source": self.source, "budget": self.budget}
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
         rows = [
             f"    {json.dumps(name)}: {json.dumps(asdict(entry))}"
@@ -63,7 +67,7 @@ class Plan:
         """Read what ``write`` wrote or somebody edited; QuantizationError names what is wrong."""
         try:
             given = json.loads(path.read_text())
-            checkpoint, budget, layers = (given[field.name] for field in fields(cls))
+            checkpoint, source, budget, layers = (given[field.name] for field in fields(cls))
             entries = {name: _entry(path, name, entry) for name, entry in layers.items()}
         except QuantizationError:
             raise
@@ -71,7 +75,7 @@ class Plan:
             raise QuantizationError(
                 f"{path} is no plan ({type(error).__name__}: {reason(error)}); make a new one"
             ) from error
-        return cls(str(checkpoint), int(budget), entries)
+        return cls(str(checkpoint), str(source), int(budget), entries)
 
 
 def check(plan: Plan, layers: Iterable[Layer]) -> None:

@@ -1,117 +1,106 @@
 """From a checkpoint to a plan for its UNet, in steps that are not done twice."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from export.checkpoint import Checkpoint, weights_digest
-from export.errors import QuantizationError, reason
 from export.mixdq import plot, sensitivity
 from export.mixdq.activations import Clipping, activations
 from export.mixdq.calibrate import calibrate
 from export.mixdq.choose import choose
 from export.mixdq.first_token import FirstToken, first_token
 from export.mixdq.layers import Layer
-from export.mixdq.plan import Plan
+from export.mixdq.plan import Entry, Plan, check
+from export.mixdq.recipe import Recipe
 from export.mixdq.recording import Recording
-from export.mixdq.runtimes import RUNTIMES, limit
+from export.mixdq.runtimes import BLOCK, RUNTIMES, limit
 from export.mixdq.sensitivity import Scores
 from export.mixdq.study import Study, open_study
+from export.mixdq.wish import DRAWN, check_source, read_prompts
+from export.quantization import Quantization
 from export.rehearsal import Drawing
 
+# What takes long, by what decides it: budgets and names share it.
+WORK = Path("out/mixdq")
 # Of the pictures that ranges are taken from, how many each trial of a layer draws, and each plan.
 _JUDGED, _COMPARED = 4, 8
-# Steps and guidance of those pictures: each family's own, and no more than show all noise levels.
-_DRAWN = {"sdxl_turbo": (4, 0.0), "sdxl": (10, 5.0)}
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known of a UNet before there is a budget."""
+    """What is known of a UNet before there is a plan; ``folder`` has what was measured of it."""
 
     study: Study
     layers: Sequence[Layer]
     recording: Recording
     first: FirstToken
-    scores: Scores
+    folder: Path
 
-    @property
-    def compared(self) -> Study:
-        """The pictures that plans are compared by."""
-        return replace(self.study, requests=self.study.requests[:_COMPARED])
+    def scores(self, runtime: str) -> Scores:
+        """How sensitive each layer is, with a plot beside the scores; what is known is kept."""
+        ranges = {
+            clipping: activations(
+                self.recording, self.layers, {layer.name: clipping for layer in self.layers}
+            )
+            for clipping in Clipping
+        }
+        few = replace(self.study, requests=self.study.requests[:_JUDGED])
+        path = self.folder / f"sensitivity_{runtime}.jsonl"
+        found = sensitivity.measure(few, self.layers, ranges, self.first, RUNTIMES[runtime], path)
+        plot.write(self.layers, found, path.with_suffix(".png"))
+        return found
+
+    def entries(
+        self, runtime: str, budget: str, protected: Sequence[str] = ()
+    ) -> tuple[dict[str, Entry], int]:
+        """The best plan within a budget, and its bytes; QuantizationError if none fits."""
+        used, compared = RUNTIMES[runtime], self.study.requests[:_COMPARED]
+        allowed = limit(budget, self.layers, used)
+        study, found = replace(self.study, requests=compared), (self.recording, self.first)
+        scores = self.scores(runtime)
+        chosen = choose(study, self.layers, scores, found, used, allowed, protected)
+        return chosen, allowed.size
+
+    def recipe(self, plan: Plan) -> Recipe:
+        """A plan with the ranges that it asks for."""
+        clippings = {name: entry.clipping for name, entry in plan.layers.items()}
+        ranges = activations(self.recording, self.layers, clippings)
+        return Recipe(self.layers, plan, ranges, self.first, BLOCK)
 
 
-def read_prompts(path: Path) -> tuple[str, ...]:
-    """One prompt a line; QuantizationError if there is none."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise QuantizationError(
-            f"{path} cannot be read ({reason(error)}); give a text file with one prompt a line"
-        ) from error
-    if not (prompts := tuple(line.strip() for line in lines if line.strip())):
-        raise QuantizationError(f"{path} holds no prompt; write one a line, 8 or more")
-    return prompts
-
-
-def examine(
-    checkpoint: Checkpoint, prompts: tuple[str, ...], runtime: str, folder: Path
-) -> Findings:
-    """Calibrate a checkpoint's UNet and measure each of its layers.
-
-    What takes long is kept in ``folder``, under a digest of all that decides it, with a plot of
-    the scores. Raises CheckpointError, and QuantizationError for a family without a UNet.
-    """
-    family = checkpoint.pipeline.family
-    if family not in _DRAWN:
-        raise QuantizationError(
-            f"got {family}, which has no UNet; {', '.join(_DRAWN)} can be quantized"
-        )
-    drawing = Drawing(prompts, *_DRAWN[family], largest_side=checkpoint.sides.native)
-    study = open_study(checkpoint, drawing)
-    kept = folder / _key(checkpoint, drawing)
+def examine(study: Study, folder: Path) -> Findings:
+    """Calibrate a UNet; batches that ``folder`` has are not drawn again."""
     layers = study.layers
-    recording = calibrate(study, layers, kept / "calibration")
+    recording = calibrate(study, layers, folder / "calibration")
     first = first_token(study.unet, layers, study.texts)
-    path = kept / f"sensitivity_{runtime}.jsonl"
-    scores = measure(study, layers, (recording, first), runtime, path)
-    plot.write(layers, scores, path.with_suffix(".png"))
-    return Findings(study, layers, recording, first, scores)
+    return Findings(study, layers, recording, first, folder)
 
 
-def measure(
-    study: Study,
-    layers: Sequence[Layer],
-    found: tuple[Recording, FirstToken],
-    runtime: str,
-    path: Path,
-) -> Scores:
-    """The scores of layers, on as many pictures as one layer needs."""
-    recording, first = found
-    ranges = {
-        clipping: activations(recording, layers, {layer.name: clipping for layer in layers})
-        for clipping in Clipping
-    }
-    few = replace(study, requests=study.requests[:_JUDGED])
-    return sensitivity.measure(few, layers, ranges, first, RUNTIMES[runtime], path)
+def prepare(checkpoint: Checkpoint, wanted: Quantization, runtime: str) -> Recipe:
+    """All that a checkpoint's graph needs to become the one that is wanted.
+
+    What takes long is kept in WORK, under a digest of all that decides it. Raises CheckpointError
+    and QuantizationError.
+    """
+    source = weights_digest(checkpoint)
+    drawing = _drawing(checkpoint, wanted)
+    findings = examine(open_study(checkpoint, drawing), WORK / _key(source, drawing))
+    if wanted.plan is None:
+        found = findings.entries(runtime, wanted.budget, wanted.protected)
+        return findings.recipe(Plan(str(checkpoint.origin), source, found[1], found[0]))
+    plan = Plan.read(wanted.plan)
+    check(plan, findings.layers)
+    check_source(plan, source)
+    return findings.recipe(plan)
 
 
-def plan(
-    checkpoint: Checkpoint,
-    findings: Findings,
-    runtime: str,
-    budget: str,
-    protected: Iterable[str] = (),
-) -> Plan:
-    """The best plan within a budget: a name of BUDGETS, or bytes; QuantizationError if none is."""
-    used, layers = RUNTIMES[runtime], findings.layers
-    allowed = limit(budget, layers, used)
-    found = (findings.recording, findings.first)
-    entries = choose(findings.compared, layers, findings.scores, found, used, allowed, protected)
-    return Plan(str(checkpoint.origin), allowed.size, entries)
+def _drawing(checkpoint: Checkpoint, wanted: Quantization) -> Drawing:
+    prompts = read_prompts(wanted.prompts)
+    family = checkpoint.pipeline.family
+    return Drawing(prompts, *DRAWN[family], largest_side=checkpoint.sides.native)
 
 
-def _key(checkpoint: Checkpoint, drawing: Drawing) -> str:
-    decided = f"{weights_digest(checkpoint)}\n{drawing!r}"
-    return hashlib.sha256(decided.encode()).hexdigest()[:16]
+def _key(source: str, drawing: Drawing) -> str:
+    return hashlib.sha256(f"{source}\n{drawing!r}".encode()).hexdigest()[:16]

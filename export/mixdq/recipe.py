@@ -7,7 +7,8 @@ from export.errors import QuantizationError
 from export.mixdq.activations import Activations
 from export.mixdq.first_token import FirstToken
 from export.mixdq.layers import Layer
-from export.mixdq.plan import FLOAT_BITS, Entry, Plan, check
+from export.mixdq.plan import Entry, Plan, check
+from export.quantization import FLOAT_BITS
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from export.mixdq.fake import Measured, quantized
 from export.mixdq.first_token import FirstToken
 from export.mixdq.layers import Group, Layer
 from export.mixdq.metrics import noise, ssim
-from export.mixdq.plan import FLOAT_BITS, Entry
+from export.mixdq.plan import Entry
 from export.mixdq.runtimes import Runtime
 from export.mixdq.study import Feed, Study, batches, draw
+from export.quantization import FLOAT_BITS
 
 # What stands for predictions without any noise.
 _SILENCE = 1e-12

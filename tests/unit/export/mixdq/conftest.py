@@ -4,9 +4,10 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from export.mixdq.plan import FLOAT_BITS, Entry, Plan
+from export.mixdq.plan import Entry, Plan
 from export.mixdq.recipe import Recipe
 from export.mixdq.study import open_study
+from export.quantization import FLOAT_BITS
 from export.rehearsal import Drawing
 from export.sources import open_source
 from export.target import GRAPH
@@ -85,7 +86,7 @@ def recipe(drawn):
             if layer.name not in ENDS and weight_bits != FLOAT_BITS:
                 bits = (weight_bits, activation_bits) if layer.is_linear else (8, 8)
                 entries[layer.name] = Entry(*bits)
-        plan = Plan("miniatures/sdxl_turbo", 0, entries)
+        plan = Plan("miniatures/sdxl_turbo", "", 0, entries)
         return Recipe(drawn.layers, plan, drawn.activations, drawn.first, block)
 
     return make

@@ -9,7 +9,9 @@ from export.errors import QuantizationError
 from export.mixdq.layers import Group, Layer
 from export.mixdq.plan import Entry, Plan, check
 
-PLAN = Plan("miniatures/sdxl_turbo", 7_000_000, {"conv_in": Entry(16, 16), "b": Entry(4, 8, 0.5)})
+PLAN = Plan(
+    "miniatures/sdxl_turbo", "ab12", 7_000_000, {"conv_in": Entry(16, 16), "b": Entry(4, 8, 0.5)}
+)
 LAYERS = (Layer("conv_in", (8, 4, 3, 3), Group.QUALITY), Layer("b", (8, 8), Group.CONTENT))
 
 

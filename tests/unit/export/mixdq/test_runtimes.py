@@ -11,7 +11,7 @@ from export.mixdq.layers import Group, Layer, find
 from export.mixdq.runtimes import BUDGETS, RUNTIMES, Limit, limit
 from tests.conftest import ROOT
 
-LINEAR = Layer("linear", (10, 100), Group.QUALITY)
+LINEAR = Layer("linear", (10, 128), Group.QUALITY)
 CONVOLUTION = Layer("convolution", (10, 100, 3, 3), Group.QUALITY)
 
 
@@ -24,9 +24,9 @@ def sdxl():
 
 def test_sizes_are_codes_and_scales():
     runtime = RUNTIMES["onnxruntime"]
-    assert runtime.size(LINEAR, 16) == 2000
-    assert runtime.size(LINEAR, 8) == 1000 + 10 * 4
-    assert runtime.size(LINEAR, 4) == 10 * 2 * (32 + 4)
+    assert runtime.size(LINEAR, 16) == 2 * 1280
+    assert runtime.size(LINEAR, 8) == 1280 + 10 * 4
+    assert runtime.size(LINEAR, 4) == 10 * 2 * (32 + 2)
     assert runtime.size(CONVOLUTION, 8) == 9000 + 10 * 4
     halves = Layer("split", (10, 100, 3, 3), Group.QUALITY, split=60)
     assert runtime.size(halves, 8) == 9000 + 2 * 10 * 4
@@ -36,6 +36,7 @@ def test_sizes_are_codes_and_scales():
 def test_convolutions_have_no_four_bits(runtime):
     assert 4 not in RUNTIMES[runtime].bits(CONVOLUTION)
     assert 4 in RUNTIMES[runtime].bits(LINEAR)
+    assert 4 not in RUNTIMES[runtime].bits(Layer("narrow", (10, 100), Group.QUALITY)), "blocks of 4"
 
 
 @pytest.mark.parametrize(("name", "floor"), [("w8a8", 1.95), ("w5a8", 2.7), ("w4a8", 3.0)])

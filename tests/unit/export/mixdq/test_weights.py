@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from export.mixdq.weights import encode
+from export.mixdq.weights import block_of, encode
 
 
 @pytest.mark.parametrize(("bits", "least", "greatest"), [(8, -127, 127), (4, -8, 7)])
@@ -12,13 +12,15 @@ def test_weights_are_within_half_a_step(bits, least, greatest, block):
     torch.manual_seed(0)
     weight = torch.randn(5, 80) * torch.logspace(-3, 3, 5)[:, None]
     codes = encode(weight, bits, block)
-    assert codes.scales.shape[:2] == (5, -(-80 // (block or 80)))
+    assert codes.scales.shape[:2] == (5, 80 // block_of(80, block))
     assert codes.codes.min() >= least
     assert codes.codes.max() <= greatest
-    steps = codes.scales.expand(codes.codes.shape).flatten(1)[:, :80]
+    steps = codes.scales.expand(codes.codes.shape).flatten(1)
     worst = float(((codes.values() - weight).abs() / steps).max())
-    print(f"{worst:.3f} steps off, at most 0.5")
-    assert worst <= 0.5 + 1e-3
+    # A scale of 4 bits is rounded to a float16, which moves the greatest codes.
+    allowed = 0.5 + (7 * 2**-11 if bits == 4 else 1e-3)
+    print(f"{worst:.4f} steps off, at most {allowed:.4f}")
+    assert worst <= allowed
 
 
 def test_a_scale_belongs_to_an_output_alone():
@@ -31,9 +33,12 @@ def test_an_output_without_weights_stays_without():
     assert not encode(torch.zeros(2, 9), 4, 4).values().any()
 
 
-def test_the_ends_of_a_row_that_fills_no_block_are_kept():
-    weight = torch.ones(1, 70)
-    assert torch.allclose(encode(weight, 4, 64).values(), weight)
+@pytest.mark.parametrize(("inputs", "block"), [(320, 64), (640, 128), (70, 2), (64, 64)])
+def test_blocks_are_the_largest_that_are_full(inputs, block):
+    assert block_of(inputs, 128 if inputs > 64 else 64) == block
+    codes = encode(torch.ones(1, inputs), 4, 128)
+    assert codes.codes.shape == (1, inputs // block, block)
+    assert torch.allclose(codes.values(), torch.ones(1, inputs), rtol=1e-3)
 
 
 def test_half_precision_is_encoded_as_its_own_values():

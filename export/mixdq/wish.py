@@ -1,0 +1,67 @@
+"""What is asked for, held to what there is, before anything is computed."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from export.checkpoint import Checkpoint, weights_digest
+from export.errors import QuantizationError, reason
+from export.mixdq.choose import protected_names
+from export.mixdq.layers import Layer, find
+from export.mixdq.plan import Plan, check
+from export.mixdq.runtimes import RUNTIMES, limit
+from export.quantization import Quantization
+
+# Steps and guidance of calibration pictures: each family's own, and no more than show all noise
+# levels. Families that are missing have no UNet.
+DRAWN = {"sdxl_turbo": (4, 0.0), "sdxl": (10, 5.0)}
+
+
+def check_wish(checkpoint: Checkpoint, wanted: Quantization) -> None:
+    """Raise QuantizationError for what cannot be done to a checkpoint, before anything is loaded."""
+    family = checkpoint.pipeline.family
+    if family not in DRAWN:
+        raise QuantizationError(
+            f"got {family}, which has no UNet; {', '.join(DRAWN)} can be quantized"
+        )
+    read_prompts(wanted.prompts)
+    layers = layers_of(checkpoint)
+    protected_names(layers, wanted.protected)
+    if wanted.plan is None:
+        limit(wanted.budget, layers, RUNTIMES["onnxruntime"])
+        return
+    plan = Plan.read(wanted.plan)
+    check(plan, layers)
+    check_source(plan, weights_digest(checkpoint))
+
+
+def check_source(plan: Plan, source: str) -> None:
+    """Raise QuantizationError unless a plan was made from files with the digest ``source``."""
+    if plan.source != source:
+        raise QuantizationError(
+            f"the plan was made for {plan.checkpoint} with other weights, text encoders or LoRAs "
+            f"(digest {plan.source[:12] or 'none'}, this checkpoint's is {source[:12]}): its bits "
+            "and ranges are not for these; make a new one with --quantize or --memory-budget"
+        )
+
+
+def layers_of(checkpoint: Checkpoint) -> tuple[Layer, ...]:
+    """The layers of a checkpoint's UNet, from its config alone."""
+    path = checkpoint.folder / checkpoint.pipeline.denoiser.subfolder / "config.json"
+    with torch.device("meta"):
+        return find(UNet2DConditionModel.from_config(json.loads(path.read_text())))
+
+
+def read_prompts(path: Path) -> tuple[str, ...]:
+    """One prompt a line; QuantizationError if there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise QuantizationError(
+            f"{path} cannot be read ({reason(error)}); give a text file with one prompt a line"
+        ) from error
+    if not (prompts := tuple(line.strip() for line in lines if line.strip())):
+        raise QuantizationError(f"{path} holds no prompt; write one a line, 8 or more")
+    return prompts
