@@ -7,6 +7,7 @@ Writes benchmarks/results/<benchmark>_<pipeline>.json, and of another precision 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks import (
     cancels,
@@ -20,7 +21,9 @@ from benchmarks import (
     soak,
     together,
 )
+from export.checkpoint import open_checkpoint
 from miniatures import prompts
+from pipelines import PIPELINES
 from pipelines.manifest import Manifest
 
 ROOT = Path(__file__).parent.parent
@@ -46,11 +49,12 @@ def main(arguments: list[str] | None = None) -> int:
     name, repository = options.pipeline, options.repository
     precision = Manifest.read(repository / f"{name}_prepare").precision
     suffix = "" if precision == "fp32" else f"_{precision}"
+    suffix += "_quantized" * options.quantized
     result = f"{options.benchmark}_{name}{suffix}"
     measures = {
         "latency": lambda: latency.measure(repository, CHECKPOINTS / name, name),
         "inflight": lambda: inflight.measure(repository, name),
-        "quality": lambda: quality.measure(repository, CHECKPOINTS / name, name, prompts.load()),
+        "quality": lambda: _quality(repository, name, quantized=options.quantized),
         "load": lambda: load.measure(repository, name, report.RESULTS / f"{result}.png"),
         "together": lambda: together.measure(repository, name),
         "caps": lambda: caps.measure(repository, name, write=options.write),
@@ -62,6 +66,16 @@ def main(arguments: list[str] | None = None) -> int:
     command = ["python -m benchmarks", *(sys.argv[1:] if arguments is None else arguments)]
     report.write(result, " ".join(command), figures)
     return 1 if figures.get("failures") else 0
+
+
+def _quality(repository: Path, name: str, *, quantized: bool) -> dict[str, Any]:
+    if not quantized:
+        return quality.measure(repository, CHECKPOINTS / name, name, prompts.load())
+    # The stock tools that it needs take seconds to import.
+    from benchmarks.quantized import table
+
+    checkpoint = open_checkpoint(CHECKPOINTS / name, PIPELINES[name])
+    return table.measure(checkpoint, prompts.load(), ROOT / "docs" / f"quantized_{name}.png")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,6 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--minutes", type=float, default=20, help="of soak (default: 20)")
     parser.add_argument(
         "--write", action="store_true", help="caps: write caps.json, which the server reads"
+    )
+    parser.add_argument(
+        "--quantized",
+        action="store_true",
+        help="quality: compare MixDQ with stock tools and draw docs/quantized_<pipeline>.png",
     )
     return parser
 

@@ -59,8 +59,7 @@ def _cost(target: Target, component: Component) -> Cost:
     sizes = {name: prod(shape) for name, shape in _shapes(checkpoint, component, files)}
     parameters = sum(sizes.values())
     stored = parameters * _MAPPED.get(stored_as(files), _SINGLE_BYTES)
-    quantized = target.quantization and component == checkpoint.pipeline.denoiser
-    if target.precision == "fp32" and not quantized:
+    if target.precision == "fp32" and not target.is_quantized(component):
         return Cost(component.name, parameters, stored, _SINGLE_BYTES * parameters, 0)
     single = sum(size for name, size in sizes.items() if _is_single(name, component))
     return Cost(component.name, parameters, stored, 2 * (parameters + single), stored)

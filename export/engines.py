@@ -17,7 +17,7 @@ from export.engine import Built, Layers, build
 from export.graph_config import engine_config
 from export.libraries import LIBRARIES, load
 from export.profiles import Profiles, profiles
-from export.target import GRAPH, Target
+from export.target import ENGINE_GRAPH, GRAPH, Target
 from pipelines.manifest import Manifest
 from pipelines.spec import Component
 
@@ -141,7 +141,14 @@ def _built(
 ) -> Engine:
     capability, path = wanted["compute_capability"], target.repository / wanted["file"]
     log.info("%s: building its engine for compute capability %s", component.name, capability)
-    built = build(name, target.version(component) / GRAPH, shapes, capability)
+    quantized = target.is_quantized(component)
+    graph = target.version(component) / (ENGINE_GRAPH if quantized else GRAPH)
+    built = build(name, graph, shapes, capability)
+    if quantized:
+        # What it needs takes seconds to import.
+        from export.mixdq import beside
+
+        beside.report(target, component, built.kernels)
     partial = path.with_suffix(".partial")
     partial.write_bytes(built.plan)
     partial.rename(path)

@@ -50,6 +50,5 @@ def read(target: Target, source: str, component: Component) -> list[Parity] | No
 
 
 def _due(target: Target, source: str, component: Component, folder: Path) -> Finished:
-    is_denoiser = component == target.checkpoint.pipeline.denoiser
-    quantized = target.quantized if is_denoiser else ""
+    quantized = target.quantized if target.is_quantized(component) else ""
     return Finished(source, target.precision, quantized, graph_digest(folder))

@@ -64,7 +64,7 @@ def _export_component(
     """Load, write and check one component; its model folder is complete or has no version."""
     start = time.monotonic()
     with replaced(target.version(component)) as folder:
-        if target.quantization and component == target.checkpoint.pipeline.denoiser:
+        if target.is_quantized(component):
             rows = quantized_graph(target, component, tokens, feeds[component.name], folder)
         elif target.precision == "fp32":
             rows = checked_graph(target, component, tokens, folder)

@@ -15,6 +15,8 @@ from pipelines.manifest import TOKENIZERS, Manifest
 from pipelines.spec import Component
 
 GRAPH = "model.onnx"
+# Of a quantized component: TensorRT and ONNX Runtime want other graphs of one plan.
+ENGINE_GRAPH = f"tensorrt/{GRAPH}"
 # A graph with its weights inside is in memory several times while it is read or written, so weights
 # of more than this go to a file beside it.
 LARGEST_INLINE_BYTES = 200_000_000
@@ -61,6 +63,10 @@ class Target:
     def version(self, component: Component) -> Path:
         """The folder of a component's graph."""
         return self.model(component) / "1"
+
+    def is_quantized(self, component: Component) -> bool:
+        """Whether a component is quantized, as a denoiser may be."""
+        return self.quantization is not None and component == self.checkpoint.pipeline.denoiser
 
 
 def graph_digest(folder: Path) -> str:

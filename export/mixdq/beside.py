@@ -2,35 +2,53 @@
 
 import json
 import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from export.mixdq import onnxruntime_graph
-from export.mixdq.kernels import Computed, onnxruntime_kernels, table
+from export.builder_log import Kernel
+from export.mixdq import onnxruntime_graph, tensorrt_graph
+from export.mixdq.kernels import Computed, onnxruntime_kernels, table, tensorrt_kernels
+from export.mixdq.plan import Plan
 from export.mixdq.quantize import prepare
 from export.quantization import PLAN, Quantization
 from export.rehearsal import Feed
-from export.target import Target
+from export.target import ENGINE_GRAPH, Target
+from pipelines.spec import Component
 
 log = logging.getLogger(__name__)
 
-RANGES, KERNELS = "ranges.json", "kernels.json"
+RANGES, KERNELS, ENGINE_KERNELS = "ranges.json", "kernels.json", "engine_kernels.json"
 
 
 def write(target: Target, wanted: Quantization, source: Path, feed: Feed, folder: Path) -> None:
     """Write the float32 graph ``source`` quantized into ``folder``, with its plan and a report.
 
-    The plan can be edited and given to ``--plan``. ``ranges.json`` has what is told apart by 8 bits
-    of each layer's activations, ``kernels.json`` what ONNX Runtime computes each layer in when it
-    is given ``feed``.
+    One graph is for ONNX Runtime, and one of the same plan for engines. The plan can be edited and
+    given to ``--plan``. ``ranges.json`` has what is told apart by 8 bits of each layer's
+    activations, ``kernels.json`` what ONNX Runtime computes each layer in when it is given
+    ``feed``.
     """
     recipe = prepare(target.checkpoint, wanted, "onnxruntime")
     graph = onnxruntime_graph.write(source, recipe, folder)
+    for_engines = (folder / ENGINE_GRAPH).parent
+    for_engines.mkdir()
+    tensorrt_graph.write(source, recipe, target.checkpoint.pipeline.denoiser.name, for_engines)
     recipe.plan.write(folder / PLAN)
     ranges = {name: asdict(found) for name, found in recipe.activations.items()}
     _write(ranges, folder / RANGES)
-    kernels = onnxruntime_kernels(graph, recipe.plan, feed)
-    _write({found.layer: _row(found) for found in kernels}, folder / KERNELS)
+    _report(onnxruntime_kernels(graph, recipe.plan, feed), folder / KERNELS)
+
+
+def report(target: Target, component: Component, kernels: Iterable[Kernel]) -> None:
+    """Write ``engine_kernels.json``: what an engine of a quantized component computes in."""
+    folder = target.version(component)
+    plan = Plan.read(folder / PLAN)
+    _report(tensorrt_kernels(kernels, plan), folder / ENGINE_KERNELS)
+
+
+def _report(kernels: Sequence[Computed], path: Path) -> None:
+    _write({found.layer: _row(found) for found in kernels}, path)
     log.info("layers by arithmetic and kernels:\n%s", table(kernels))
 
 

@@ -85,8 +85,8 @@ def prepare(checkpoint: Checkpoint, wanted: Quantization, runtime: str) -> Recip
     and QuantizationError.
     """
     source = weights_digest(checkpoint)
-    drawing = _drawing(checkpoint, wanted)
-    findings = examine(open_study(checkpoint, drawing), WORK / _key(source, drawing))
+    drawing = drawn(checkpoint, wanted.prompts)
+    findings = examine(open_study(checkpoint, drawing), kept(source, drawing))
     if wanted.plan is None:
         found = findings.entries(runtime, wanted.budget, wanted.protected)
         return findings.recipe(Plan(str(checkpoint.origin), source, found[1], found[0]))
@@ -96,11 +96,12 @@ def prepare(checkpoint: Checkpoint, wanted: Quantization, runtime: str) -> Recip
     return findings.recipe(plan)
 
 
-def _drawing(checkpoint: Checkpoint, wanted: Quantization) -> Drawing:
-    prompts = read_prompts(wanted.prompts)
-    family = checkpoint.pipeline.family
-    return Drawing(prompts, *DRAWN[family], largest_side=checkpoint.sides.native)
+def drawn(checkpoint: Checkpoint, prompts: Path) -> Drawing:
+    """The pictures that a checkpoint is calibrated with, at its own size."""
+    steps, guidance = DRAWN[checkpoint.pipeline.family]
+    return Drawing(read_prompts(prompts), steps, guidance, checkpoint.sides.native)
 
 
-def _key(source: str, drawing: Drawing) -> str:
-    return hashlib.sha256(f"{source}\n{drawing!r}".encode()).hexdigest()[:16]
+def kept(source: str, drawing: Drawing) -> Path:
+    """The folder of what is measured of files with the digest ``source`` by a drawing."""
+    return WORK / hashlib.sha256(f"{source}\n{drawing!r}".encode()).hexdigest()[:16]

@@ -20,7 +20,7 @@ DRAWN = {"sdxl_turbo": (4, 0.0), "sdxl": (10, 5.0)}
 
 
 def check_wish(checkpoint: Checkpoint, wanted: Quantization) -> None:
-    """Raise QuantizationError for what cannot be done to a checkpoint, before anything is loaded."""
+    """Raise QuantizationError for what cannot be done to a checkpoint; nothing is loaded."""
     family = checkpoint.pipeline.family
     if family not in DRAWN:
         raise QuantizationError(

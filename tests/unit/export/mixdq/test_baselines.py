@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from benchmarks.baselines import (
+from benchmarks.quantized.baselines import (
     DEFAULT,
     SMOOTHQUANT,
     fake_quantize,

@@ -1,0 +1,152 @@
+"""The rows of the table: each way to make a UNet smaller, and the graph that it gives."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.quantized.baselines import (
+    DEFAULT,
+    SMOOTHQUANT,
+    Feed,
+    fake_quantize,
+    naive,
+    stock,
+    write_fake_quantized,
+)
+from benchmarks.quantized.subject import Subject, less
+from export.mixdq import onnxruntime_graph
+from export.mixdq.kernels import onnxruntime_kernels, share
+from export.mixdq.layers import Group
+from export.mixdq.plan import Entry, Plan
+from export.mixdq.quantize import Findings
+from export.mixdq.study import Study, draw
+from export.precision import write_half
+from export.quantization import BUDGETS
+
+RUNTIME = "onnxruntime"
+FP32 = "FP32"
+# Whose bits the rows less a part of the method have.
+WHOLE = "MixDQ W8A8"
+Entries = Mapping[str, Entry]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A graph of the UNet; ``told`` is what else is to be said of it."""
+
+    label: str
+    graph: Path
+    told: Mapping[str, Any]
+
+
+def rows(subject: Subject) -> Iterator[Row]:
+    """Every row, float graphs first."""
+    yield Row(FP32, subject.graph, {})
+    yield Row(
+        "FP16", write_half(subject.graph, subject.component.name, _place(subject, "FP16")), {}
+    )
+    for label, bits in (("naive min-max W8A8", 8), ("naive min-max W4A8", 4)):
+        yield _row(subject, label, _simple(subject), _everywhere(subject, bits))
+    yield _stock(subject)
+    for label, config in (
+        ("nvidia-modelopt INT8 default", DEFAULT),
+        ("nvidia-modelopt INT8 SmoothQuant", SMOOTHQUANT),
+    ):
+        yield _modelopt(subject, label, config)
+    yield from mixdq(subject)
+
+
+def mixdq(subject: Subject) -> Iterator[Row]:
+    """Those of the method, and it less each of its parts."""
+    plans = {name: subject.findings.entries(RUNTIME, name)[0] for name in BUDGETS}
+    for name, entries in plans.items():
+        yield _row(subject, f"MixDQ {name.upper()}", subject.findings, entries)
+    parts = {"BOS": {"begins_alike": False}, "split": {"split": None}}
+    for part, changes in parts.items():
+        yield _row(subject, f"{WHOLE} less {part}", less(subject, **changes), plans["w8a8"])
+    together = _together(subject)
+    for name in ("w8a8", "w4a8"):
+        entries, _ = together.entries(RUNTIME, name)
+        yield _row(subject, f"MixDQ {name.upper()} less decoupling", subject.findings, entries)
+
+
+def _together(subject: Subject) -> Findings:
+    """All layers judged by SQNR alone; what was measured of quality layers holds here too."""
+    known = subject.findings.folder
+    folder = known / "not decoupled"
+    if not folder.is_dir():
+        shutil.copytree(known, folder, ignore=shutil.ignore_patterns("*.png", "planted"))
+    return replace(less(subject, group=Group.QUALITY), folder=folder)
+
+
+def _row(subject: Subject, label: str, findings: Findings, entries: Entries) -> Row:
+    plan = Plan("", "", 0, entries)
+    graph = onnxruntime_graph.write(subject.graph, findings.recipe(plan), _place(subject, label))
+    kernels = onnxruntime_kernels(graph, plan, feeds(findings.study, 1)[0])
+    counts = {
+        f"{weights}-bit weights, {activations}-bit activations": sum(
+            (entry.weight_bits, entry.activation_bits) == (weights, activations)
+            for entry in entries.values()
+        )
+        for weights, activations in sorted(
+            {(entry.weight_bits, entry.activation_bits) for entry in entries.values()}
+        )
+    }
+    return Row(label, graph, {"layers": counts, "kernels_as_planned": share(kernels)})
+
+
+def _simple(subject: Subject) -> Findings:
+    return replace(subject.findings, layers=naive(subject.findings.layers))
+
+
+def _everywhere(subject: Subject, bits: int) -> dict[str, Entry]:
+    """All layers at ``bits``, convolutions at 8 at least."""
+    return {
+        layer.name: Entry(bits if layer.is_linear else 8, 8) for layer in subject.findings.layers
+    }
+
+
+def _stock(subject: Subject) -> Row:
+    label = "onnxruntime.quantization static W8A8"
+    calls = feeds(subject.findings.study)
+    return Row(label, stock(subject.graph, calls, _place(subject, label)), {})
+
+
+def _modelopt(subject: Subject, label: str, config: str) -> Row:
+    study = subject.source.calibration()
+    _plain(study)
+    fake_quantize(study.unet, config, study.pictures)
+    path = _place(subject, label) / "model.onnx"
+    write_fake_quantized(study.denoiser, subject.component, subject.sizes, path)
+    return Row(label, path, {"weights": "stored as float32, rounded whenever the graph runs"})
+
+
+def _plain(study: Study) -> None:
+    """Give a UNet weights of torch's own kind."""
+    for module in study.unet.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            plain = torch.nn.Parameter(weight.float().detach().clone(), requires_grad=False)
+            module.register_parameter(name, plain)
+
+
+def feeds(study: Study, pictures: int | None = None) -> Sequence[Feed]:
+    """What the UNet is given while a study's pictures are drawn, one call after the other."""
+    calls: list[Feed] = []
+
+    def predict(feed: Feed) -> Any:
+        calls.append(dict(feed))
+        return study.predict(feed)
+
+    for request in study.requests[:pictures]:
+        draw(predict, [request])
+    return calls
+
+
+def _place(subject: Subject, label: str) -> Path:
+    folder = subject.folder / label.replace(" ", "_")
+    folder.mkdir()
+    return folder

@@ -1,0 +1,72 @@
+"""The UNet that all rows of the table begin with: in torch, as a float graph, calibrated."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.quantized.planted import plant
+from export.checkpoint import Checkpoint, weights_digest
+from export.graph import write_graph
+from export.mixdq.quantize import Findings, drawn, examine, kept
+from export.mixdq.study import Study, open_study
+from export.shapes import Sizes, traced
+from miniatures.prompts import CALIBRATION
+from pipelines.spec import Component
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint whose UNet is studied, with an outlier for a first token if ``planted``."""
+
+    checkpoint: Checkpoint
+    planted: bool
+
+    def calibration(self) -> Study:
+        """Captions that are not evaluated; weights are its own."""
+        return self._opened(open_study(self.checkpoint, drawn(self.checkpoint, CALIBRATION)))
+
+    def study(self, captions: Sequence[str], steps: int) -> Study:
+        """These captions; weights are its own."""
+        drawing = replace(drawn(self.checkpoint, CALIBRATION), prompts=tuple(captions), steps=steps)
+        return self._opened(open_study(self.checkpoint, drawing))
+
+    @property
+    def folder(self) -> Path:
+        """Where an export keeps what it measures of the checkpoint."""
+        found = kept(weights_digest(self.checkpoint), drawn(self.checkpoint, CALIBRATION))
+        return found / "planted" if self.planted else found
+
+    def _opened(self, study: Study) -> Study:
+        if not self.planted:
+            return study
+        return plant(study, open_study(self.checkpoint, drawn(self.checkpoint, CALIBRATION)).texts)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A UNet, its float32 graph, and a folder for the graphs that become of it."""
+
+    source: Source
+    component: Component
+    sizes: Sizes
+    graph: Path
+    findings: Findings
+    folder: Path
+
+
+def begin(source: Source, folder: Path) -> Subject:
+    """Calibrate a UNet and write its float32 graph into ``folder``."""
+    checkpoint, study = source.checkpoint, source.calibration()
+    component = checkpoint.pipeline.denoiser
+    sizes = traced(checkpoint.sides, checkpoint.vae_scale, 0)
+    findings = examine(study, source.folder)
+    place = folder / "FP32"
+    place.mkdir(parents=True)
+    graph = write_graph(study.denoiser, component, sizes, place)
+    return Subject(source, component, sizes, graph, findings, folder)
+
+
+def less(subject: Subject, **changes: object) -> Findings:
+    """What was found, of layers that are changed so."""
+    found = subject.findings
+    return replace(found, layers=[replace(layer, **changes) for layer in found.layers])

@@ -1,0 +1,91 @@
+"""What cannot be quantized is refused before anything is computed, in one sentence."""
+
+import json
+import shutil
+
+import pytest
+
+from export.checkpoint import open_checkpoint, weights_digest
+from export.errors import QuantizationError
+from export.mixdq.layers import find
+from export.mixdq.plan import Entry, Plan
+from export.mixdq.wish import check_wish, layers_of
+from export.quantization import PROMPTS, Quantization
+from pipelines import PIPELINES
+from tests.conftest import ROOT
+
+
+def turbo(folder=ROOT / "miniatures" / "sdxl_turbo"):
+    return open_checkpoint(folder, PIPELINES["sdxl_turbo"])
+
+
+def plan_for(checkpoint, layers=None, source=None):
+    entries = {layer.name: Entry(8, 8) for layer in layers or layers_of(checkpoint)}
+    return Plan("another", source or weights_digest(checkpoint), 0, entries)
+
+
+def wanted(tmp_path, plan):
+    plan.write(tmp_path / "plan.json")
+    return Quantization(PROMPTS, plan=tmp_path / "plan.json")
+
+
+def test_layers_are_known_without_weights(study):
+    assert layers_of(turbo()) == find(study.unet)
+
+
+def test_a_plan_for_these_files_is_taken(tmp_path):
+    check_wish(turbo(), wanted(tmp_path, plan_for(turbo())))
+
+
+def test_a_plan_for_another_model_names_the_layers_that_do_not_match(tmp_path):
+    others = layers_of(open_checkpoint(ROOT / "miniatures" / "sdxl", PIPELINES["sdxl"]))
+    renamed = [type(layer)(f"x.{layer.name}", layer.shape, layer.group) for layer in others]
+    told = f"this one does not have {len(renamed)}: x.add_embedding"
+    with pytest.raises(QuantizationError, match=told):
+        check_wish(turbo(), wanted(tmp_path, plan_for(turbo(), renamed)))
+    missing = f"this one has beside them {len(others) - 1}: "
+    with pytest.raises(QuantizationError, match=missing):
+        check_wish(turbo(), wanted(tmp_path, plan_for(turbo(), others[:1])))
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "unet"])
+def test_a_plan_is_stale_once_weights_or_text_encoders_change(tmp_path, part):
+    folder = tmp_path / "checkpoint"
+    shutil.copytree(ROOT / "miniatures" / "sdxl_turbo", folder)
+    (path,) = (folder / part).glob("*.safetensors")
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(QuantizationError, match="with other weights, text encoders or LoRAs"):
+        check_wish(turbo(folder), wanted(tmp_path, plan_for(turbo())))
+
+
+def test_families_without_a_unet_are_refused():
+    checkpoint = open_checkpoint(ROOT / "miniatures" / "sd3", PIPELINES["sd3"])
+    with pytest.raises(QuantizationError, match="got sd3, which has no UNet; sdxl_turbo, sdxl"):
+        check_wish(checkpoint, Quantization(PROMPTS, "w8a8"))
+
+
+@pytest.mark.parametrize("text", [None, "", " \n\n"])
+def test_prompts_that_are_none_are_refused(tmp_path, text):
+    path = tmp_path / "prompts.txt"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(QuantizationError, match=r"prompts\.txt (cannot be read|holds no prompt)"):
+        check_wish(turbo(), Quantization(path, "w8a8"))
+
+
+def test_protected_layers_must_exist():
+    with pytest.raises(QuantizationError, match="no layer is called 'conv_inn'"):
+        check_wish(turbo(), Quantization(PROMPTS, "w8a8", protected=("conv_inn",)))
+
+
+def test_what_decides_is_in_the_digest(tmp_path):
+    plan = wanted(tmp_path, plan_for(turbo()))
+    before = plan.digest
+    assert before == plan.digest != Quantization(PROMPTS, "w8a8").digest
+    path = tmp_path / "plan.json"
+    given = json.loads(path.read_text())
+    given["layers"]["conv_in"]["weight_bits"] = 16
+    path.write_text(json.dumps(given))
+    assert plan.digest != before
