@@ -48,12 +48,15 @@ def allocate(choices: Choices, budget: int) -> Allocation:
         (np.ones(len(rows)), ([places[name] for name, _ in rows], range(len(rows)))),
         shape=(len(places), len(rows)),
     )
-    sizes = np.array([choice.size for _, choice in rows]) / max(budget, 1)
+    sizes, scores = (
+        np.array([getattr(choice, field) for _, choice in rows]) for field in ("size", "score")
+    )
     found = milp(
-        c=[-choice.score for _, choice in rows],
+        # The solver takes differences of less than 1e-6 for none, which scores may well have.
+        c=-scores / (np.abs(scores).max() or 1.0),
         constraints=[
             LinearConstraint(once, 1, 1),
-            LinearConstraint(sizes[None], ub=max(1 - _MARGIN, least / max(budget, 1))),
+            LinearConstraint(sizes[None], ub=max(budget * (1 - _MARGIN), least)),
         ],
         bounds=Bounds(0, 1),
         integrality=np.ones(len(rows)),

@@ -3,6 +3,7 @@
 import itertools
 import random
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,22 @@ def test_no_other_allocation_is_better(seed):
     print(f"score {got}, the best of {len(BITS) ** 6} is {best}")
     assert size(found) <= budget
     assert got == pytest.approx(best, rel=1e-3)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_the_unit_of_scores_does_not_matter(unit):
+    offered = choices(40, 1)
+    budget = (smallest(offered) + largest(offered)) // 2
+    scaled = {
+        name: [replace(choice, score=unit * choice.score) for choice in rows]
+        for name, rows in offered.items()
+    }
+    best, got = (
+        sum(choice.score for choice in allocate(made, budget).values())
+        for made in (offered, scaled)
+    )
+    print(f"score {got / unit}, at least {best}")
+    assert got / unit == pytest.approx(best, rel=1e-3)
 
 
 def test_sdxl_takes_less_than_half_a_minute_and_half_a_percent():
