@@ -75,7 +75,9 @@ def _quality(repository: Path, name: str, *, quantized: bool) -> dict[str, Any]:
     from benchmarks.quantized import table
 
     checkpoint = open_checkpoint(CHECKPOINTS / name, PIPELINES[name])
-    return table.measure(checkpoint, prompts.load(), ROOT / "docs" / f"quantized_{name}.png")
+    return table.measure(
+        repository, checkpoint, prompts.load(), ROOT / "docs" / f"quantized_{name}.png"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,9 +29,12 @@ from export.quantization import BUDGETS
 
 RUNTIME = "onnxruntime"
 FP32 = "FP32"
+STOCK = "onnxruntime.quantization static W8A8"
 # Whose bits the rows less a part of the method have.
 WHOLE = "MixDQ W8A8"
 Entries = Mapping[str, Entry]
+# By the name of the budget.
+Plans = Mapping[str, Entries]
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Row:
     told: Mapping[str, Any]
 
 
-def rows(subject: Subject) -> Iterator[Row]:
+def rows(subject: Subject, plans: Plans) -> Iterator[Row]:
     """Every row, float graphs first."""
     yield Row(FP32, subject.graph, {})
     yield Row(
@@ -57,15 +60,19 @@ def rows(subject: Subject) -> Iterator[Row]:
         ("nvidia-modelopt INT8 SmoothQuant", SMOOTHQUANT),
     ):
         yield _modelopt(subject, label, config)
-    yield from mixdq(subject)
+    yield from _mixdq(subject, plans)
 
 
-def mixdq(subject: Subject) -> Iterator[Row]:
+def choose(subject: Subject) -> Plans:
+    """The method's plan for each named budget."""
+    return {name: subject.findings.entries(RUNTIME, name)[0] for name in BUDGETS}
+
+
+def _mixdq(subject: Subject, plans: Plans) -> Iterator[Row]:
     """Those of the method, and it less each of its parts."""
-    plans = {name: subject.findings.entries(RUNTIME, name)[0] for name in BUDGETS}
     for name, entries in plans.items():
         yield _row(subject, f"MixDQ {name.upper()}", subject.findings, entries)
-    parts = {"BOS": {"begins_alike": False}, "split": {"split": None}}
+    parts: dict[str, dict[str, Any]] = {"BOS": {"begins_alike": False}, "split": {"split": None}}
     for part, changes in parts.items():
         yield _row(subject, f"{WHOLE} less {part}", less(subject, **changes), plans["w8a8"])
     together = _together(subject)
@@ -111,9 +118,8 @@ def _everywhere(subject: Subject, bits: int) -> dict[str, Entry]:
 
 
 def _stock(subject: Subject) -> Row:
-    label = "onnxruntime.quantization static W8A8"
     calls = feeds(subject.findings.study)
-    return Row(label, stock(subject.graph, calls, _place(subject, label)), {})
+    return Row(STOCK, stock(subject.graph, calls, _place(subject, STOCK)), {})
 
 
 def _modelopt(subject: Subject, label: str, config: str) -> Row:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from benchmarks.quantized.planted import plant
 from export.checkpoint import Checkpoint, weights_digest
@@ -66,7 +67,7 @@ def begin(source: Source, folder: Path) -> Subject:
     return Subject(source, component, sizes, graph, findings, folder)
 
 
-def less(subject: Subject, **changes: object) -> Findings:
+def less(subject: Subject, **changes: Any) -> Findings:
     """What was found, of layers that are changed so."""
     found = subject.findings
     return replace(found, layers=[replace(layer, **changes) for layer in found.layers])

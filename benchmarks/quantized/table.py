@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quantized import grid
+from benchmarks.quantized import engines, grid, served
 from benchmarks.quantized.figures import Levels, open_session, pictures, quality, size, speed
-from benchmarks.quantized.rows import FP32, WHOLE, Row, feeds, rows
-from benchmarks.quantized.subject import Source, begin
+from benchmarks.quantized.rows import FP32, STOCK, WHOLE, Row, choose, feeds, rows
+from benchmarks.quantized.subject import Source, Subject, begin
 from export.checkpoint import Checkpoint
 from export.mixdq.study import Study
 from miniatures.prompts import Prompt
@@ -20,35 +20,51 @@ STEPS = (4, 1)
 _ROWS_AT_ONCE = 8
 # Percentage points of pictures right that may be lost against FP32.
 MAY_LOSE = {WHOLE: 1.0, "MixDQ W4A8": 3.0}
+# Whose speed is measured on a server, too.
+SERVED = (FP32, STOCK, WHOLE, "MixDQ W4A8")
 Figures = dict[str, Any]
 # The pictures of each row, by steps.
 Drawn = dict[str, dict[int, Levels]]
 
 
-def measure(checkpoint: Checkpoint, prompts: Sequence[Prompt], picture: Path) -> Figures:
-    """Every row of both tables; a grid of pictures is written to ``picture``."""
-    plain, planted = (_table(Source(checkpoint, planted), prompts) for planted in (False, True))
-    made = {label: drawn[STEPS[0]] for label, drawn in plain[1].items()}
-    made |= {f"outlier planted: {label}": drawn[STEPS[0]] for label, drawn in planted[1].items()}
-    grid.write(made, prompts, picture)
-    figures = {
+def measure(
+    repository: Path, checkpoint: Checkpoint, prompts: Sequence[Prompt], picture: Path
+) -> Figures:
+    """Every row of both tables, served speed and engines; a grid of pictures goes to ``picture``.
+
+    ``repository`` has the checkpoint's export under the name of its family.
+    """
+    with TemporaryDirectory() as folder:
+        subject = begin(Source(checkpoint, planted=False), Path(folder))
+        plans = choose(subject)
+        made = list(rows(subject, plans))
+        found, drawn = _measured(subject, made, prompts)
+        graphs = {row.label: row.graph for row in made if row.label in SERVED}
+        asked = served.measure(repository, checkpoint.pipeline, graphs, prompts)
+        built = engines.measure(subject, plans, Path(folder))
+    with TemporaryDirectory() as folder:
+        subject = begin(Source(checkpoint, planted=True), Path(folder))
+        changed = list(rows(subject, choose(subject)))
+        planted, with_outlier = _measured(subject, changed, prompts)
+    sheet = {label: levels[STEPS[0]] for label, levels in drawn.items()}
+    sheet |= {f"outlier: {label}": levels[STEPS[0]] for label, levels in with_outlier.items()}
+    grid.write(sheet, prompts, picture)
+    return {
         "pictures": len(prompts),
         "threads": 1,
         "instructions": instructions(),
-        "rows": plain[0],
-        "rows_with_an_outlier_planted_in_the_first_token": planted[0],
+        "rows": found,
+        "rows_with_an_outlier_planted_in_the_first_token": planted,
+        "served_4_steps": asked,
+        "tensorrt": built,
+        "failures": [*failures(found), *engines.failures(built)],
     }
-    return {**figures, "failures": failures(plain[0])}
-
-
-def _table(source: Source, prompts: Sequence[Prompt]) -> tuple[Figures, Drawn]:
-    with TemporaryDirectory() as folder:
-        return _measured(source, list(rows(begin(source, Path(folder)))), prompts)
 
 
 def _measured(
-    source: Source, made: Sequence[Row], prompts: Sequence[Prompt]
+    subject: Subject, made: Sequence[Row], prompts: Sequence[Prompt]
 ) -> tuple[Figures, Drawn]:
+    source = subject.source
     captions = [prompt.scene.caption for prompt in prompts]
     studies = {steps: source.study(captions, steps) for steps in STEPS}
     sessions = {row.label: open_session(row) for row in made}

@@ -1,0 +1,60 @@
+"""What TensorRT's builder makes of the method's plans, for GPUs that need not be here."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quantized.rows import feeds
+from benchmarks.quantized.subject import Subject
+from export.engine import build
+from export.mixdq import tensorrt_graph
+from export.mixdq.kernels import share, tensorrt_kernels
+from export.mixdq.plan import Entry, Plan
+from export.profiles import Profile, Profiles
+
+LIBRARY = "tensorrt-rtx"
+CAPABILITIES = ("8.0", "8.9")
+# Of the layers that are planned in 8 or 4 bits, how many should have kernels for them.
+LEAST = 0.95
+
+
+def measure(
+    subject: Subject, plans: Mapping[str, Mapping[str, Entry]], folder: Path
+) -> dict[str, Any]:
+    """Build each plan's graph for each GPU: layers by their arithmetic, and how many as planned."""
+    found: dict[str, Any] = {}
+    profiles = _profiles(feeds(subject.findings.study, 1)[0])
+    for name, entries in plans.items():
+        place = folder / f"TensorRT_{name}"
+        place.mkdir()
+        plan = Plan("", "", 0, entries)
+        recipe = subject.findings.recipe(plan)
+        graph = tensorrt_graph.write(subject.graph, recipe, subject.component.name, place)
+        for capability in CAPABILITIES:
+            built = build(LIBRARY, graph, [profiles], capability)
+            kernels = tensorrt_kernels(built.kernels, plan)
+            found[f"{name} SM{capability.replace('.', '')}"] = {
+                "as_planned": round(share(kernels), 4),
+                "arithmetics": dict(Counter(kernel.arithmetic for kernel in kernels)),
+                "others": [k.layer for k in kernels if k.arithmetic != k.planned],
+                "bytes": len(built.plan),
+            }
+    return found
+
+
+def _profiles(feed: Mapping[str, Any]) -> Profiles:
+    """One size of pictures, up to 16 rows of them."""
+    return {
+        name: Profile(*((rows, *values.shape[1:]) for rows in (1, 4, 16)))
+        for name, values in feed.items()
+    }
+
+
+def failures(found: Mapping[str, Any]) -> list[str]:
+    """Engines with too few layers as planned."""
+    return [
+        f"{name}: {figures['as_planned']:.1%} of its layers are as planned, {LEAST:.0%} are due"
+        for name, figures in found.items()
+        if figures["as_planned"] < LEAST
+    ]
