@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 PERF := .venv/perf_analyzer/.installed
 
-.PHONY: help demo test miniatures exported quality bench load caps perf soak fuzz full-size screenshot \
+.PHONY: help demo test miniatures exported quality quantized bench load caps perf soak fuzz full-size screenshot \
 	browser clean
 
 help: ## List the targets
@@ -36,6 +36,9 @@ quality: exported ## Score 300 served pictures of each pipeline, and diffusers';
 	$(PYTHON) -m benchmarks quality --pipeline sdxl_turbo
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3 --repository out/fp16 --precision fp16
 	$(PYTHON) -m benchmarks quality --repository out/fp16
+
+quantized: exported ## Compare MixDQ with stock quantizers on SDXL-Turbo's miniature (about an hour)
+	$(PYTHON) -m benchmarks quality --pipeline sdxl_turbo --quantized
 
 bench: exported ## Measure each pipeline's speed, two of them at once, and in-flight batching
 	$(PYTHON) -m benchmarks latency

@@ -1,0 +1,78 @@
+"""The planted outlier leaves pictures alone, and the table says what it should not show."""
+
+import copy
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.quantized import engines, grid
+from benchmarks.quantized.planted import FACTOR, plant
+from benchmarks.quantized.rows import FP32, WHOLE
+from benchmarks.quantized.table import failures
+from export.checkpoint import open_checkpoint
+from export.mixdq.metrics import psnr
+from export.mixdq.study import open_study
+from export.rehearsal import Drawing
+from miniatures import prompts
+from pipelines import PIPELINES
+from tests.conftest import ROOT
+
+# Levels that are not rounded, in decibels.
+FLOOR_DB = 60.0
+GOOD = {"right_percent": 99.0, "psnr_db": 45.0}
+ROWS = {
+    FP32: {steps: {"right_percent": 99.5, "psnr_db": 100.0} for steps in ("4_steps", "1_steps")},
+    WHOLE: {steps: dict(GOOD) for steps in ("4_steps", "1_steps")},
+    "MixDQ W4A8": {steps: {**GOOD, "right_percent": 97.0} for steps in ("4_steps", "1_steps")},
+    "naive min-max W8A8": {steps: {**GOOD, "psnr_db": 40.0} for steps in ("4_steps", "1_steps")},
+}
+
+
+def test_an_outlier_changes_the_first_token_and_no_picture():
+    checkpoint = open_checkpoint(ROOT / "miniatures" / "sdxl_turbo", PIPELINES["sdxl_turbo"])
+    captions = tuple(prompt.scene.caption for prompt in prompts.load()[:3])
+    study = open_study(checkpoint, Drawing(captions, 4, 0.0))
+    before, texts = study.pictures(), study.texts
+    changed = plant(study, texts)
+    found = psnr(changed.pictures(), before)
+    print(f"{found:.1f} dB, {FLOOR_DB}")
+    assert found >= FLOOR_DB
+    first, others = changed.texts[:, 0], changed.texts[:, 1:]
+    assert np.array_equal(others, texts[:, 1:])
+    assert np.abs(first).max() >= 0.9 * FACTOR * np.abs(others).max()
+    assert (first == first[0]).all()
+
+
+def test_good_rows_have_no_failures():
+    assert failures(ROWS) == []
+
+
+@pytest.mark.parametrize(
+    ("label", "figures", "told"),
+    [
+        (WHOLE, {"right_percent": 98.0}, "MixDQ W8A8 loses 1.50 points in 1_steps, 1 are allowed"),
+        ("MixDQ W4A8", {"right_percent": 96.0}, "MixDQ W4A8 loses 3.50 points in 1_steps"),
+        ("naive min-max W8A8", {"psnr_db": 45.0}, "naive min-max W8A8 has 45.0 dB in 1_steps"),
+    ],
+)
+def test_what_falls_short_is_told(label, figures, told):
+    rows = copy.deepcopy(ROWS)
+    rows[label]["1_steps"] |= figures
+    (found,) = failures(rows)
+    assert found.startswith(told)
+
+
+def test_engines_with_float_kernels_are_told():
+    found = engines.failures({"w8a8 SM80": {"as_planned": 0.94}, "w8a8 SM89": {"as_planned": 0.95}})
+    assert found == ["w8a8 SM80: 94.0% of its layers are as planned, 95% are due"]
+
+
+def test_the_grid_has_a_row_for_each_way(tmp_path):
+    levels = np.zeros((30, 3, 64, 64), np.uint8)
+    levels[-1] = 255
+    grid.write({"one": levels, "two": levels}, prompts.load()[:30], tmp_path / "grid.png")
+    sheet = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert sheet.shape[0] == 2 * 66
+    assert (sheet[10, -10] == 255).all()
+    assert (sheet[10, -80] == 0).all()
