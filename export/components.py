@@ -48,6 +48,17 @@ class ClipText(Exportable):
         return (hidden_states, output.text_embeds) if self.projects else hidden_states
 
 
+class StoredT5(T5EncoderModel):
+    """A T5 encoder all of whose weights are loaded in the type that is asked for.
+
+    transformers widens ``wo``, a fifth of them, because its products overflow float16. Ours are
+    computed in float32 whatever weights are stored in.
+    """
+
+    def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
+        return {}
+
+
 class T5Text(Exportable):
     """A T5 encoder."""
 
@@ -269,7 +280,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "CLIPTextModelWithProjection": Architecture(
         CLIPTextModelWithProjection, ClipText, "dtype", _TRANSFORMERS
     ),
-    "T5EncoderModel": Architecture(T5EncoderModel, T5Text, "dtype", _TRANSFORMERS),
+    "T5EncoderModel": Architecture(StoredT5, T5Text, "dtype", _TRANSFORMERS),
     "SD3Transformer2DModel": Architecture(SD3Transformer2DModel, Sd3Transformer, "torch_dtype", {}),
     "UNet2DConditionModel": Architecture(UNet2DConditionModel, SdxlUnet, "torch_dtype", {}),
     "AutoencoderKL": Architecture(AutoencoderKL, VaeDecoder, "torch_dtype", {}),
