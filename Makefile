@@ -3,8 +3,8 @@ PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 PERF := .venv/perf_analyzer/.installed
 
-.PHONY: help demo test miniatures exported quality quantized bench load caps perf soak fuzz full-size screenshot \
-	browser clean
+.PHONY: help demo test miniatures exported quality quantized bench load caps perf soak fuzz full-size \
+	screenshot browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14

@@ -1,6 +1,5 @@
 """The rows of the table: each way to make a UNet smaller, and the graph that it gives."""
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from benchmarks.quantized.baselines import (
     write_fake_quantized,
 )
 from benchmarks.quantized.subject import Subject, less
-from export.mixdq import onnxruntime_graph
+from export.mixdq import onnxruntime_graph, sensitivity
 from export.mixdq.kernels import onnxruntime_kernels, share
 from export.mixdq.layers import Group
 from export.mixdq.plan import Entry, Plan
@@ -84,9 +83,8 @@ def _mixdq(subject: Subject, plans: Plans) -> Iterator[Row]:
 def _together(subject: Subject) -> Findings:
     """All layers judged by SQNR alone; what was measured of quality layers holds here too."""
     known = subject.findings.folder
-    folder = known / "not decoupled"
-    if not folder.is_dir():
-        shutil.copytree(known, folder, ignore=shutil.ignore_patterns("*.png", "planted"))
+    folder = known.with_name(f"{known.name}_together")
+    sensitivity.borrow(known, folder, lambda trial: trial.group is Group.QUALITY)
     return replace(less(subject, group=Group.QUALITY), folder=folder)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.quantized.planted import plant
 from export.checkpoint import Checkpoint, weights_digest
 from export.graph import write_graph
+from export.mixdq import sensitivity
 from export.mixdq.quantize import Findings, drawn, examine, kept
 from export.mixdq.study import Study, open_study
 from export.shapes import Sizes, traced
@@ -35,7 +36,7 @@ class Source:
     def folder(self) -> Path:
         """Where an export keeps what it measures of the checkpoint."""
         found = kept(weights_digest(self.checkpoint), drawn(self.checkpoint, CALIBRATION))
-        return found / "planted" if self.planted else found
+        return found.with_name(f"{found.name}_planted") if self.planted else found
 
     def _opened(self, study: Study) -> Study:
         if not self.planted:
@@ -60,6 +61,11 @@ def begin(source: Source, folder: Path) -> Subject:
     checkpoint, study = source.checkpoint, source.calibration()
     component = checkpoint.pipeline.denoiser
     sizes = traced(checkpoint.sides, checkpoint.vae_scale, 0)
+    if source.planted:
+        # The outlier changes nothing but what these layers are given.
+        texts = {layer.name for layer in study.layers if layer.begins_alike}
+        plain = replace(source, planted=False).folder
+        sensitivity.borrow(plain, source.folder, lambda trial: trial.layer not in texts)
     findings = examine(study, source.folder)
     place = folder / "FP32"
     place.mkdir(parents=True)

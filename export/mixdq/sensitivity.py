@@ -6,7 +6,7 @@ known, so that a run which was stopped goes on where it was.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -111,9 +111,25 @@ def measure(
             entries, layer = {trial.layer: trial.entry}, by_name[trial.layer]
             with quantized(study.unet, [layer], entries, Measured(ranges, first), runtime.rounding):
                 known[trial] = judge.score(trial.group)
-            file.write(json.dumps({**asdict(trial), "score": known[trial]}) + "\n")
+            file.write(_row(trial, known[trial]))
             file.flush()
     return known
+
+
+def borrow(source: Path, folder: Path, holds: Callable[[Trial], bool]) -> None:
+    """Copy the scores in one folder to another, where those hold that ``holds`` says of.
+
+    What is in ``folder`` is kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in source.glob("*.jsonl"):
+        if not (folder / path.name).exists():
+            rows = [_row(*score) for score in _read(path).items() if holds(score[0])]
+            (folder / path.name).write_text("".join(rows))
+
+
+def _row(trial: Trial, score: float) -> str:
+    return json.dumps({**asdict(trial), "score": score}) + "\n"
 
 
 def _read(path: Path) -> dict[Trial, float]:

@@ -1,0 +1,159 @@
+"""A UNet of true size in its quantized graphs: bytes on disk, memory, and one step.
+
+Weights are random, so that nothing can be calibrated: every layer has the same range, and the bits
+are those that fill a budget. What files take depends on neither.
+"""
+
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from benchmarks.full.apart import Figures, apart
+from benchmarks.full.component import Job
+from export.graph import write_graph
+from export.loading import load
+from export.mixdq import onnxruntime_graph
+from export.mixdq.activations import Activation, Range
+from export.mixdq.allocate import Choice, allocate, size
+from export.mixdq.first_token import FirstToken
+from export.mixdq.layers import Layer
+from export.mixdq.plan import Entry, Plan
+from export.mixdq.recipe import Recipe
+from export.mixdq.runtimes import RUNTIMES, Runtime, limit
+from export.mixdq.wish import layers_of
+from export.precision import write_half
+from export.session import open_session
+from export.shapes import traced
+from export.target import GRAPH
+
+# How many times smaller than FP16 a budget's file must be.
+FLOORS = {"w8a8": 1.95, "w4a8": 3.0}
+BLOCKS = (32, 64, 128)
+_CALLS = 3
+_RANGE = Range(-8.0, 8.0)
+
+
+def measure(job: Job) -> Figures:
+    """Bytes of each graph, and seconds and memory of its step of one 512 x 512 picture."""
+    job.scratch.mkdir(parents=True, exist_ok=True)
+    figures: Figures = {"float": apart(_float, job), "fp16": apart(_half, job)}
+    figures["float step"] = apart(_step, job, "float", open_session)
+    for budget, block in (("w8a8", 64), *(("w4a8", block) for block in BLOCKS)):
+        name = f"{budget} in blocks of {block}"
+        figures[name] = apart(_quantized, job, budget, block)
+        figures[name]["times_smaller_than_fp16"] = round(
+            figures["fp16"]["bytes"] / figures[name]["bytes"], 3
+        )
+        figures[f"{name} step"] = apart(_step, job, budget, _open)
+        shutil.rmtree(job.scratch / budget)
+        print(f"{name}: {figures[name]} {figures[f'{name} step']}", flush=True)
+    shutil.rmtree(job.scratch)
+    return figures
+
+
+def passed(figures: Figures) -> bool:
+    """Whether every file is as small as its budget asks for."""
+    return all(
+        found["times_smaller_than_fp16"] >= FLOORS[name.split()[0]]
+        for name, found in figures.items()
+        if "times_smaller_than_fp16" in found
+    )
+
+
+def _float(job: Job) -> Figures:
+    """The float32 graph whose weights are stored as the checkpoint has them."""
+    checkpoint = job.target.checkpoint
+    module = load(checkpoint, job.component)
+    sizes = traced(checkpoint.sides, checkpoint.vae_scale, 0)
+    write_graph(module, job.component, sizes, job.folder("float"), narrow=True)
+    return {"bytes": _bytes(job.scratch / "float")}
+
+
+def _half(job: Job) -> Figures:
+    write_half(job.scratch / "float" / GRAPH, job.name, job.folder("fp16"))
+    found = {"bytes": _bytes(job.scratch / "fp16")}
+    shutil.rmtree(job.scratch / "fp16")
+    return found
+
+
+def _quantized(job: Job, budget: str, block: int) -> Figures:
+    layers = layers_of(job.target.checkpoint)
+    runtime = RUNTIMES["onnxruntime"]
+    runtime = replace(runtime, rounding=replace(runtime.rounding, block=block))
+    start = time.monotonic()
+    chosen = allocate(*_choices(layers, runtime, budget))
+    seconds = time.monotonic() - start
+    recipe = _recipe(layers, runtime, {name: choice.bits for name, choice in chosen.items()}, block)
+    onnxruntime_graph.write(job.scratch / "float" / GRAPH, recipe, job.folder(budget))
+    allowed = limit(budget, layers, runtime).size
+    return {
+        "bytes": _bytes(job.scratch / budget),
+        "weights": size(chosen),
+        "share_of_budget": round(size(chosen) / allowed, 5),
+        "allocation_seconds": round(seconds, 2),
+    }
+
+
+def _choices(
+    layers: tuple[Layer, ...], runtime: Runtime, budget: str
+) -> tuple[dict[str, list[Choice]], int]:
+    allowed = limit(budget, layers, runtime)
+    found = {
+        layer.name: [
+            Choice(bits, runtime.size(layer, bits), float(bits))
+            for bits in allowed.bits & runtime.bits(layer).keys()
+        ]
+        for layer in layers
+    }
+    return found, allowed.size
+
+
+def _recipe(
+    layers: tuple[Layer, ...], runtime: Runtime, bits: dict[str, int], block: int
+) -> Recipe:
+    entries = {
+        layer.name: Entry(bits[layer.name], runtime.bits(layer)[bits[layer.name]])
+        for layer in layers
+    }
+    ranges = {
+        layer.name: Activation((_RANGE,) * (1 + (layer.split is not None)), _RANGE)
+        for layer in layers
+    }
+    texts = [layer for layer in layers if layer.begins_alike]
+    outputs = {layer.name: np.zeros(layer.shape[0], np.float32) for layer in texts}
+    first = FirstToken(np.zeros(texts[0].shape[1], np.float32), outputs)
+    return Recipe(layers, Plan("", "", 0, entries), ranges, first, block)
+
+
+def _step(job: Job, name: str, opened: Callable[[Path], Any]) -> Figures:
+    """The median of some calls; the float graph widens its weights in each of them."""
+    session, spent = opened(job.scratch / name / GRAPH), []
+    generator = np.random.default_rng(0)
+    sizes = job.sizes(job.side, batch=1)
+    feed = {
+        value.name: generator.standard_normal([sizes.get(d, d) for d in value.shape], np.float32)
+        for value in session.get_inputs()
+    }
+    for _ in range(_CALLS):
+        start = time.perf_counter()
+        (output,) = session.run(None, feed)
+        spent.append(time.perf_counter() - start)
+    return {
+        "step_seconds": round(statistics.median(spent), 2),
+        "finite": bool(np.isfinite(output).all()),
+    }
+
+
+def _open(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob(f"{GRAPH}*"))
