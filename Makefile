@@ -72,6 +72,7 @@ full-size: $(STAMP) ## Export, check, build and serve components of true size, w
 	$(PYTHON) -m miniatures full sdxl --output out/full/sdxl
 	$(PYTHON) -m benchmarks.full component sdxl unet --checkpoint out/full/sdxl --side 512 --engine
 	$(PYTHON) -m benchmarks.full component sdxl vae_decoder --checkpoint out/full/sdxl --side 512 --engine
+	$(PYTHON) -m benchmarks.full quantized sdxl unet --checkpoint out/full/sdxl --side 512
 	rm -rf out/full/sdxl
 	$(PYTHON) -m miniatures full sdxl_turbo --output out/full/sdxl_turbo
 	$(PYTHON) -m export sdxl_turbo --checkpoint out/full/sdxl_turbo --precision fp16 --repository out/full/repository

@@ -1,6 +1,7 @@
 """Checkpoints of true size: adds a record to benchmarks/results/full_size.json.
 
 ``component`` exports one of a checkpoint's: its memory, its distance from torch, its engine.
+``quantized`` writes a UNet's graphs in 8 and 4 bits: their bytes, and one step of each.
 ``served`` makes one step of one picture of an exported checkpoint on a server of its own.
 ``operators`` tells what the runtimes make of a denoiser's operators.
 """
@@ -11,11 +12,13 @@ import sys
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.full import component, operators, served
+from benchmarks.full import component, operators, quantized, served
 from benchmarks.full.apart import Figures
 from pipelines import PIPELINES
 
 RESULT = "full_size"
+# What is done to one component.
+_JOBS = ("component", "quantized")
 MADE_BY = "make full-size"
 
 
@@ -33,9 +36,13 @@ def main() -> int:
 
 def _measured(options: argparse.Namespace) -> tuple[str, Figures, bool]:
     family = options.family
-    if options.what == "component":
+    if options.what in _JOBS:
         fields = (family, options.component, options.checkpoint, options.side, options.scratch)
-        figures = component.measure(component.Job(*fields), engine=options.engine)
+        job = component.Job(*fields)
+        if options.what == "quantized":
+            figures = quantized.measure(job)
+            return f"{family} {options.component} quantized", figures, quantized.passed(figures)
+        figures = component.measure(job, engine=options.engine)
         return f"{family} {options.component}", figures, component.passed(figures)
     if options.what == "served":
         figures = served.measure(family, options.checkpoint, options.repository)
@@ -50,21 +57,21 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parsers = parser.add_subparsers(dest="what", required=True)
-    parts = {name: parsers.add_parser(name) for name in ("component", "served", "operators")}
+    parts = {name: parsers.add_parser(name) for name in (*_JOBS, "served", "operators")}
     for name, part in parts.items():
         part.add_argument("family", choices=sorted(PIPELINES))
         if name != "operators":
             part.add_argument("--checkpoint", type=Path, required=True, help="a diffusers folder")
-    one = parts["component"]
-    one.add_argument("component", help="such as transformer, unet, t5 or vae_decoder")
-    one.add_argument("--side", type=int, default=256, help="of pictures, in pixels")
-    one.add_argument("--engine", action="store_true", help="build an engine too")
-    one.add_argument(
-        "--scratch",
-        type=Path,
-        default=Path("out/full/scratch"),
-        help="where graphs lie meanwhile (default: %(default)s)",
-    )
+    for one in (parts[name] for name in _JOBS):
+        one.add_argument("component", help="such as transformer, unet, t5 or vae_decoder")
+        one.add_argument("--side", type=int, default=256, help="of pictures, in pixels")
+        one.add_argument(
+            "--scratch",
+            type=Path,
+            default=Path("out/full/scratch"),
+            help="where graphs lie meanwhile (default: %(default)s)",
+        )
+    parts["component"].add_argument("--engine", action="store_true", help="build an engine too")
     help_ = "what the checkpoint was exported into"
     parts["served"].add_argument("--repository", type=Path, required=True, help=help_)
     return parser
