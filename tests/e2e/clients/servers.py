@@ -4,6 +4,7 @@ import time
 from contextlib import contextmanager, suppress
 
 from client import Client
+from server.errors import TritonFailed
 from server.process import serving
 
 FREED_SECONDS = 5.0
@@ -12,7 +13,8 @@ FREED_SECONDS = 5.0
 @contextmanager
 def dying(repository, grpc_port=0):
     """A server that is dead after the context, without a drain."""
-    with suppress(OSError), serving(repository, grpc_port) as running:
+    # Whoever watches a model may notice first that its process died.
+    with suppress(OSError, TritonFailed), serving(repository, grpc_port) as running:
         yield running
         running.process.kill()
         running.process.wait()
