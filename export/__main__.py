@@ -5,6 +5,7 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from export import budget, finished, report
@@ -20,7 +21,8 @@ from pipelines import PIPELINES
 log = logging.getLogger("export")
 
 
-def _arguments() -> argparse.Namespace:
+def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of the command, or of these words; leaves the process if they are wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m export",
         description="Export a checkpoint to ONNX graphs, check them against torch, and write "
@@ -112,7 +114,7 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="print what the graphs of each component need of memory and disk, and write nothing",
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.compute_capability and arguments.target == "onnx":
         parser.error("--compute-capability: graphs run on any GPU; leave it out or name a --target")
     if len([way for way in _ways(arguments) if way]) > 1:
@@ -211,7 +213,7 @@ def main() -> int:
     logging.basicConfig(format="%(message)s")
     log.setLevel(logging.INFO)
     try:
-        run(_arguments())
+        run(parsed())
     except ExportError as error:
         print(f"export: {error}", file=sys.stderr)
         return 2 if isinstance(error, CheckpointError) else 1

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from export.__main__ import run
+from export.__main__ import parsed, run
 from export.checkpoint import digest, open_checkpoint
 from export.configs import write_committed
 from export.errors import CheckpointError
@@ -53,10 +52,7 @@ def sentence(folder):
 
 
 def arguments(folder, repository):
-    return Namespace(
-        pipeline="sd3", checkpoint=str(folder), config=None, lora=[], repository=repository,
-        name=None, precision="fp32", target="onnx", compute_capability=None, dry_run=False,
-    )  # fmt: skip
+    return parsed(["sd3", "--checkpoint", str(folder), "--repository", str(repository)])
 
 
 @pytest.fixture
