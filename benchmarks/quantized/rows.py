@@ -71,6 +71,8 @@ def _mixdq(subject: Subject, plans: Plans) -> Iterator[Row]:
     """Those of the method, and it less each of its parts."""
     for name, entries in plans.items():
         yield _row(subject, f"MixDQ {name.upper()}", subject.findings, entries)
+    reduced = {name: _reduced(entry) for name, entry in plans["w8a8"].items()}
+    yield _row(subject, f"{WHOLE}, weights of 7 bits", subject.findings, reduced)
     parts: dict[str, dict[str, Any]] = {"BOS": {"begins_alike": False}, "split": {"split": None}}
     for part, changes in parts.items():
         yield _row(subject, f"{WHOLE} less {part}", less(subject, **changes), plans["w8a8"])
@@ -78,6 +80,11 @@ def _mixdq(subject: Subject, plans: Plans) -> Iterator[Row]:
     for name in ("w8a8", "w4a8"):
         entries, _ = together.entries(RUNTIME, name)
         yield _row(subject, f"MixDQ {name.upper()} less decoupling", subject.findings, entries)
+
+
+def _reduced(entry: Entry) -> Entry:
+    """As for processors on which sums of 8-bit products saturate."""
+    return replace(entry, weight_bits=7) if entry.weight_bits == 8 else entry
 
 
 def _together(subject: Subject) -> Findings:

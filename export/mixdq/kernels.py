@@ -24,9 +24,9 @@ _INT8_FROM_4 = "W4A8: int4 in the file, int8 by int8 once it is loaded"
 _INT4 = "W4A16: int4 widened to float inside the kernel"
 
 # What is due for the bits of weights and activations.
-_ONNXRUNTIME = {(8, 8): _INT8, (4, 8): _INT8_FROM_4, (4, FLOAT_BITS): _INT4}
+_ONNXRUNTIME = {(8, 8): _INT8, (7, 8): _INT8, (4, 8): _INT8_FROM_4, (4, FLOAT_BITS): _INT4}
 # TensorRT multiplies 4-bit weights with float16 alone.
-_TENSORRT = {(8, 8): _INT8, (4, 8): _INT4, (4, FLOAT_BITS): _INT4}
+_TENSORRT = {(8, 8): _INT8, (7, 8): _INT8, (4, 8): _INT4, (4, FLOAT_BITS): _INT4}
 # The kernels of ONNX Runtime in which those are done.
 _KERNELS = {
     "QLinearConv": (_INT8,),

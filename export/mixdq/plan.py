@@ -14,7 +14,7 @@ from export.mixdq.activations import Clipping
 from export.mixdq.layers import Layer
 from export.quantization import FLOAT_BITS
 
-WEIGHT_BITS = (4, 8, FLOAT_BITS)
+WEIGHT_BITS = (4, 7, 8, FLOAT_BITS)
 ACTIVATION_BITS = (8, FLOAT_BITS)
 
 

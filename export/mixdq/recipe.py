@@ -40,7 +40,7 @@ class Recipe:
 
 
 # Bits of weights and activations that there are kernels for; 4 are for linear layers alone.
-_KERNELS = ((4, 8), (4, FLOAT_BITS), (8, 8), (FLOAT_BITS, FLOAT_BITS))
+_KERNELS = ((4, 8), (4, FLOAT_BITS), (7, 8), (8, 8), (FLOAT_BITS, FLOAT_BITS))
 
 
 def _check(layer: Layer, entry: Entry) -> None:

@@ -1,6 +1,7 @@
 """Weights as whole numbers: 8 bits with a scale per output, 4 bits with one per block of inputs.
 
-Symmetric, so that zero is zero in every runtime.
+Symmetric, so that zero is zero in every runtime. 7 bits are stored as 8, for processors on which
+the sum of two products of 8 bits saturates: x86 with AVX2 but without VNNI.
 """
 
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 # The greatest code that a scale is made for, and the least and greatest that are allowed.
-_LARGEST = {4: 7, 8: 127}
-_SMALLEST = {4: -8, 8: -127}
+_LARGEST = {4: 7, 7: 63, 8: 127}
+_SMALLEST = {4: -8, 7: -63, 8: -127}
 # The least scales, for outputs without weights: those of 4 bits are written as float16.
-_LEAST = {4: 2.0**-24, 8: torch.finfo(torch.float32).smallest_normal}
+_NORMAL = torch.finfo(torch.float32).smallest_normal
+_LEAST = {4: 2.0**-24, 7: _NORMAL, 8: _NORMAL}
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Codes:
     """A weight (outputs, …) as int8 ``codes`` (outputs, blocks, inputs of a block).
 
     ``scales`` are float32 (outputs, blocks, 1), ``shape`` is the weight's own. Codes of 4 bits are
-    -8 to 7, of 8 bits -127 to 127.
+    -8 to 7, of 7 bits -63 to 63, of 8 bits -127 to 127.
     """
 
     codes: Tensor
@@ -42,7 +44,7 @@ def block_of(inputs: int, block: int) -> int:
 
 
 def encode(weight: Tensor, bits: int, block: int = 0) -> Codes:
-    """Round a float weight (outputs, …) to ``bits``, 4 or 8.
+    """Round a float weight (outputs, …) to ``bits``: 4, 7 or 8.
 
     ``block`` is how many inputs share a scale, which is the one that holds the greatest of their
     weights; 0 is all. Scales of 4 bits are numbers that float16 has.

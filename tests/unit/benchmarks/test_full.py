@@ -3,8 +3,10 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from diffusers import SD3Transformer2DModel
 
+from benchmarks.full import quantized
 from benchmarks.full.component import FACTOR, Job, measure, passed
 from miniatures import full
 
@@ -33,3 +35,14 @@ def test_weights_are_in_memory_once(tmp_path):
     print(f"{grown / 1e6:.0f} MB, {FACTOR * weights / 1e6:.0f}")
     assert weights > 500e6
     assert grown <= FACTOR * weights
+
+
+@pytest.mark.parametrize(
+    ("times", "good"), [((1.95, 3.0), True), ((1.94, 3.0), False), ((1.95, 2.99), False)]
+)
+def test_quantized_files_have_to_be_small(times, good):
+    names = ("w8a8 in blocks of 64", "w4a8 in blocks of 32")
+    figures = {"float": {"bytes": 1}}
+    for name, ratio in zip(names, times, strict=True):
+        figures |= {name: {"times_smaller_than_fp16": ratio}, f"{name} step": {"finite": True}}
+    assert quantized.passed(figures) == good

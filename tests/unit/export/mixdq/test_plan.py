@@ -31,9 +31,9 @@ def test_each_layer_has_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("weight_bits", 3, "b has weight_bits=3; allowed are 4, 8, 16"),
-        ("weight_bits", True, "b has weight_bits=True; allowed are 4, 8, 16"),
-        ("weight_bits", "8", "b has weight_bits='8'; allowed are 4, 8, 16"),
+        ("weight_bits", 3, "b has weight_bits=3; allowed are 4, 7, 8, 16"),
+        ("weight_bits", True, "b has weight_bits=True; allowed are 4, 7, 8, 16"),
+        ("weight_bits", "8", "b has weight_bits='8'; allowed are 4, 7, 8, 16"),
         ("activation_bits", 4, "b has activation_bits=4; allowed are 8, 16"),
         ("clipping", "max", "b has clipping='max'; allowed are minmax, percentile, mse"),
         ("bits", 8, "b has 'bits'; allowed are"),

@@ -6,7 +6,7 @@ import torch
 from export.mixdq.weights import block_of, encode
 
 
-@pytest.mark.parametrize(("bits", "least", "greatest"), [(8, -127, 127), (4, -8, 7)])
+@pytest.mark.parametrize(("bits", "least", "greatest"), [(8, -127, 127), (7, -63, 63), (4, -8, 7)])
 @pytest.mark.parametrize("block", [0, 32, 64])
 def test_weights_are_within_half_a_step(bits, least, greatest, block):
     torch.manual_seed(0)
