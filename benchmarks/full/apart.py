@@ -3,6 +3,7 @@
 import multiprocessing
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ Figures = dict[str, Any]
 def apart(step: Callable[..., Figures], *arguments: Any) -> Figures:
     """The figures of ``step``, with its ``seconds`` and its ``peak`` of resident memory in bytes.
 
-    Files that are mapped into the process count.
+    Files that are mapped into the process count. Raises BrokenProcessPool if it was killed, which
+    is what lack of memory does.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_timed, (step, *arguments))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_timed, step, *arguments).result()
 
 
 def _timed(step: Callable[..., Figures], *arguments: Any) -> Figures:

@@ -11,7 +11,7 @@ from export.graph import save
 from export.lazy import widen
 from export.mixdq import first_rows, onnxruntime_layers, sites
 from export.mixdq.coded import encoded
-from export.mixdq.patch import CONTRIB, OPSET, Patch
+from export.mixdq.patch import CONTRIB, Patch
 from export.mixdq.plan import Entry
 from export.mixdq.recipe import Recipe
 from export.mixdq.sites import Site
@@ -43,7 +43,7 @@ def write(source: Path, recipe: Recipe, folder: Path) -> Path:
         site.replace(output)
     _store_halves(patch)
     tidy(model.graph)
-    model.opset_imports.update({"": OPSET, CONTRIB: 1})
+    model.opset_imports[CONTRIB] = 1
     return save(model, folder)
 
 

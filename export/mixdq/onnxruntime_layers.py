@@ -6,11 +6,11 @@ are uint8, the one type of which every integer kernel has a fast form on x86.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
-from ml_dtypes import int4
 
 from export.mixdq.activations import Activation, Range
 from export.mixdq.coded import Coded
@@ -18,7 +18,7 @@ from export.mixdq.patch import CONTRIB, Patch
 from export.mixdq.sites import Site
 
 _FLOAT, _UINT8 = ir.DataType.FLOAT, ir.DataType.UINT8
-_INT8, _INT4 = ir.DataType.INT8, ir.DataType.INT4
+_INT8 = ir.DataType.INT8
 _CHANNELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
@@ -80,7 +80,7 @@ def four_bits(patch: Patch, site: Site, parts: Sequence[Coded]) -> ir.Value:
     inputs = [
         site.input,
         patch.weight(f"{name}/weight", _UINT8, packed, lambda: _pack(part.blocks())),
-        _block_scales(patch, name, part.scales.numpy().reshape(-1)),
+        _halves(patch, name, part.scales.numpy()),
         *(None, None, site.bias),
     ]
     attributes = {"K": width, "N": outputs, "bits": 4, "block_size": part.block}
@@ -119,33 +119,49 @@ def _widened(patch: Patch, name: str, _suffix: str, part: Coded) -> tuple[ir.Val
     """A 4-bit weight as 8 bits (inputs, outputs), and scales (outputs,).
 
     ONNX Runtime folds this when it loads the graph: a file of 4 bits computes as fast as one of 8.
+    It keeps what each node gives until all are folded, so none gives more than a byte for each
+    weight. INT4 is no type for it: the version in NVIDIA's container cannot read it.
     """
     outputs, width = part.shape
-    shape = (width // part.block, part.block, outputs)
-    codes = patch.weight(
-        f"{name}/weight", _INT4, shape, lambda: part.blocks().transpose(1, 2, 0).astype(int4)
+    blocks = outputs * width // part.block
+    packed = patch.weight(
+        f"{name}/weight", _UINT8, (1, blocks, part.block // 2), lambda: _pack_halves(part.blocks())
     )
-    scales = _block_scales(patch, name, part.scales.numpy().transpose(1, 2, 0))
-    # The greatest code of a block is 7, and that of the block with the greatest scale becomes 127.
-    wide = part.scales.numpy().max(axis=1).reshape(-1) * np.float32(7 / 127)
-    rows = patch.constant(f"int64s_{width}_{outputs}", np.array([width, outputs]))
-    steps = patch.constant(f"{name}/scales", wide)
+    scales = part.scales.numpy().reshape(outputs, -1)
+    greatest = scales.max(axis=1, keepdims=True)
 
-    def then(operator: str, *inputs: ir.Value, dtype: ir.DataType = _FLOAT) -> ir.Value:
-        attributes = {"to": dtype} if operator == "Cast" else None
-        return patch.node(
-            f"{name}/{operator}_{dtype.name}", operator, inputs, dtype, attributes=attributes
-        )
+    def then(
+        operator: str, *inputs: ir.Value, dtype: ir.DataType = _UINT8, **given: Any
+    ) -> ir.Value:
+        return patch.node(f"{name}/{operator}", operator, inputs, dtype, attributes=given)
 
-    value = then("Mul", then("Cast", codes), scales)
-    rounded = then("Round", then("Div", value, steps))
-    return then("Reshape", then("Cast", rounded, dtype=_INT8), rows, dtype=_INT8), steps
+    low = then("BitwiseAnd", packed, patch.constant("uint8_15", np.uint8(15)))
+    high = then("BitShift", packed, patch.constant("uint8_4", np.uint8(4)), direction="RIGHT")
+    raised = then("Cast", then("Concat", low, high, axis=2), dtype=_INT8, to=_INT8)
+    # A convolution of one weight for each block scales it. The greatest code of a block is 7, and
+    # that of the block with the greatest scale becomes 127.
+    ones = then(
+        "Expand", patch.constant("int8_1", np.int8(1)), _shape(patch, blocks, 1, 1), dtype=_INT8
+    )
+    zero = patch.constant("int8_0", np.int8(0))
+    grid = [patch.constant("float_1", np.float32(1)), patch.constant("int8_8", np.int8(8))]
+    shares = _halves(patch, name, scales / greatest)
+    given = [patch.constant("float_7_127", np.float32(7 / 127)), zero]
+    wide = then("QLinearConv", raised, *grid, ones, shares, zero, *given, dtype=_INT8, group=blocks)
+    rows = then("Reshape", wide, _shape(patch, outputs, width), dtype=_INT8)
+    steps = patch.constant(f"{name}/scales", (greatest * np.float32(7 / 127)).reshape(-1))
+    return then("Transpose", rows, dtype=_INT8, perm=[1, 0]), steps
 
 
-def _block_scales(patch: Patch, name: str, scales: npt.NDArray[np.float32]) -> ir.Value:
-    """The scales of 4-bit weights, which a file has as float16."""
-    stored = patch.constant(f"{name}/block_scales", scales.astype(np.float16))
+def _halves(patch: Patch, name: str, scales: npt.NDArray[np.float32]) -> ir.Value:
+    """The scales of 4-bit weights, one after the other, which a file has as float16."""
+    stored = patch.constant(f"{name}/block_scales", scales.reshape(-1).astype(np.float16))
     return patch.node(f"{name}/Widen", "Cast", [stored], attributes={"to": _FLOAT})
+
+
+def _shape(patch: Patch, *sides: int) -> ir.Value:
+    name = "int64s_" + "_".join(map(str, sides))
+    return patch.constant(name, np.array(sides))
 
 
 def _levels(patch: Patch, value: ir.Value, ranged: Range) -> ir.Value:
@@ -167,3 +183,10 @@ def _pack(blocks: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
     """Codes (outputs, blocks, inputs) two to a byte, the first one low; 8 stands for zero."""
     raised = (blocks + 8).astype(np.uint8)
     return np.bitwise_or(raised[..., 0::2], raised[..., 1::2] << 4, dtype=np.uint8)
+
+
+def _pack_halves(blocks: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
+    """Codes as (1, outputs x blocks, half of their inputs): the first half low; 8 is zero."""
+    rows = (blocks + 8).astype(np.uint8).reshape(1, -1, blocks.shape[-1])
+    half = rows.shape[-1] // 2
+    return np.bitwise_or(rows[..., :half], rows[..., half:] << 4, dtype=np.uint8)
