@@ -120,7 +120,7 @@ def _widened(patch: Patch, name: str, _suffix: str, part: Coded) -> tuple[ir.Val
 
     ONNX Runtime folds this when it loads the graph: a file of 4 bits computes as fast as one of 8.
     It keeps what each node gives until all are folded, so none gives more than a byte for each
-    weight. INT4 is no type for it: the version in NVIDIA's container cannot read it.
+    weight. ONNX Runtime 1.19, that of Triton 24.10, has no kernel that reads INT4.
     """
     outputs, width = part.shape
     blocks = outputs * width // part.block

@@ -76,8 +76,8 @@ def test_every_layer_gets_the_kernel_that_was_planned(written, recipe, drawn):
     assert share(found) == 1
 
 
-def test_the_container_can_load_it(written):
-    """Its ONNX Runtime is older: it has kernels for set 18, and none that reads INT4."""
+def test_old_runtimes_can_load_it(written):
+    """ONNX Runtime 1.19, that of Triton 24.10, has no kernel that reads INT4."""
     model = ir.load(written[1])
     assert model.opset_imports[""] == 18
     stored = {value.dtype for value in model.graph.initializers.values()}
