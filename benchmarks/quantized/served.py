@@ -19,14 +19,18 @@ from pipelines.manifest import FILE, TOKENIZERS
 from pipelines.spec import Component, Pipeline
 from server.process import serving
 
+# Pictures of one request, which share every call of the denoiser.
+TOGETHER = (1, 8)
 _TURNS = 40
 Figures = dict[str, dict[str, float]]
 
 
 def measure(
     repository: Path, pipeline: Pipeline, graphs: Mapping[str, Path], prompts: Sequence[Prompt]
-) -> Figures:
-    """Median milliseconds of denoising one picture of four steps, and times as fast as the first.
+) -> dict[str, Figures]:
+    """Median milliseconds of denoising pictures of four steps, and times as fast as the first.
+
+    Once for each of ``TOGETHER``.
 
     ``repository`` has the pipeline under its own name; ``graphs`` are of its UNet, by a label each.
     The ratio is taken within a turn.
@@ -36,7 +40,14 @@ def measure(
         for label, graph in graphs.items():
             _copy(repository, Path(folder), pipeline, names[label], graph)
         with serving(Path(folder)) as server:
-            times = _ask(Client(server.grpc_url), names, prompts)
+            client = Client(server.grpc_url)
+            return {
+                f"{count} together": _figures(_ask(client, names, prompts, count))
+                for count in TOGETHER
+            }
+
+
+def _figures(times: Mapping[str, Sequence[float]]) -> Figures:
     first = next(iter(times.values()))
     return {
         label: {
@@ -50,16 +61,18 @@ def measure(
 
 
 def _ask(
-    client: Client, names: Mapping[str, str], prompts: Sequence[Prompt]
+    client: Client, names: Mapping[str, str], prompts: Sequence[Prompt], count: int
 ) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {label: [] for label in names}
     for turn in tqdm(range(_TURNS + 1), "served", unit="turn"):
         prompt = prompts[turn % len(prompts)]
         for label, name in names.items():
-            (event,) = client.pictures(name, prompt.scene.caption, seed=prompt.seed, steps=4)
+            events = client.pictures(
+                name, prompt.scene.caption, seed=prompt.seed, steps=4, num_images=count
+            )
             # The first turn warms up.
             if turn:
-                times[label].append(event.denoising_ms)
+                times[label].append(max(event.denoising_ms for event in events))
     return times
 
 

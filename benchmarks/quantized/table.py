@@ -57,7 +57,7 @@ def measure(
         "rows_with_an_outlier_planted_in_the_first_token": planted,
         "served_4_steps": asked,
         "tensorrt": built,
-        "failures": [*failures(found), *engines.failures(built)],
+        "failures": [*failures(found), *slower(asked), *engines.failures(built)],
     }
 
 
@@ -106,6 +106,16 @@ def instructions() -> list[str]:
     """What the processor has for products of 8 bits."""
     flags = Path("/proc/cpuinfo").read_text().split()
     return [name for name in ("avx2", "avx_vnni", "avx512_vnni", "amx_int8") if name in flags]
+
+
+def slower(asked: Figures) -> list[str]:
+    """Where a server is no faster with the method's graph than with the best stock tool's."""
+    return [
+        f"{WHOLE} is {figures[WHOLE]['times_as_fast']} times as fast as FP32 with {count}, "
+        f"{STOCK} {figures[STOCK]['times_as_fast']} times"
+        for count, figures in asked.items()
+        if figures[WHOLE]["times_as_fast"] <= figures[STOCK]["times_as_fast"]
+    ]
 
 
 def failures(found: Figures) -> list[str]:

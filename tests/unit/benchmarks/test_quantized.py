@@ -9,8 +9,8 @@ from PIL import Image
 from benchmarks.quantized import engines, grid
 from benchmarks.quantized.figures import IDENTICAL
 from benchmarks.quantized.planted import FACTOR, plant
-from benchmarks.quantized.rows import FP32, WHOLE
-from benchmarks.quantized.table import failures
+from benchmarks.quantized.rows import FP32, STOCK, WHOLE
+from benchmarks.quantized.table import failures, slower
 from export.checkpoint import open_checkpoint
 from export.mixdq.metrics import psnr
 from export.mixdq.study import open_study
@@ -64,6 +64,14 @@ def test_what_falls_short_is_told(label, figures, told):
     rows[label]["1_steps"] |= figures
     (found,) = failures(rows)
     assert found.startswith(told)
+
+
+@pytest.mark.parametrize(("times", "told"), [(1.2, []), (1.1, ["1.1 times as fast", "1.1 times"])])
+def test_servers_that_are_no_faster_are_told(times, told):
+    figures = {WHOLE: {"times_as_fast": times}, STOCK: {"times_as_fast": 1.1}}
+    found = slower({"1 together": figures})
+    assert len(found) == bool(told)
+    assert all(part in found[0] for part in told)
 
 
 def test_engines_with_float_kernels_are_told():
