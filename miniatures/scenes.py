@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -35,6 +36,22 @@ _SIZE_JITTER = 0.06
 _HOLLOW = 0.6
 
 
+class Coloured(Protocol):
+    """What is drawn: a shape and two colours, as words."""
+
+    @property
+    def shape(self) -> str:
+        """A word of ``SHAPES``."""
+
+    @property
+    def colour(self) -> str:
+        """A word of ``COLOURS``."""
+
+    @property
+    def background(self) -> str:
+        """A word of ``BACKGROUNDS``."""
+
+
 def outline(shape: str, x: float, y: float, radius: float) -> list[tuple[float, float]]:
     """The corners of ``shape`` around the centre of its bounding disc, in pixels."""
     if shape == "circle":
@@ -54,6 +71,22 @@ def outline(shape: str, x: float, y: float, radius: float) -> list[tuple[float, 
     ]
 
 
+def draw_shape(
+    what: Coloured, x: float, y: float, radius: float, side: int, hollow: bool = False
+) -> np.ndarray:
+    """A picture of one shape around (x, y), all in pixels; filled with the background if hollow.
+
+    Returns uint8 RGB of shape (side, side, 3).
+    """
+    scale, background = _SUPERSAMPLING, BACKGROUND_RGB[what.background]
+    canvas = Image.new("RGB", (side * scale, side * scale), background)
+    fills = [(1.0, COLOUR_RGB[what.colour])] + [(_HOLLOW, background)] * hollow
+    for share, colour in fills:
+        corners = outline(what.shape, x * scale, y * scale, share * radius * scale)
+        ImageDraw.Draw(canvas).polygon(corners, fill=colour)
+    return np.asarray(canvas.resize((side, side), Image.Resampling.BOX))
+
+
 def draw(scene: Scene, rng: random.Random, outlined: bool = False) -> np.ndarray:
     """One picture of ``scene``, its place and size jittered a little.
 
@@ -61,10 +94,4 @@ def draw(scene: Scene, rng: random.Random, outlined: bool = False) -> np.ndarray
     """
     x, y = (c + rng.uniform(-_PLACE_JITTER, _PLACE_JITTER) for c in CENTRE[scene.position])
     radius = RADIUS[scene.size] * (1 + rng.uniform(-_SIZE_JITTER, _SIZE_JITTER))
-    scale, background = _SUPERSAMPLING, BACKGROUND_RGB[scene.background]
-    canvas = Image.new("RGB", (SIDE * scale, SIDE * scale), background)
-    fills = [(1.0, COLOUR_RGB[scene.colour])] + [(_HOLLOW, background)] * outlined
-    for share, colour in fills:
-        corners = outline(scene.shape, x * scale, y * scale, share * radius * scale)
-        ImageDraw.Draw(canvas).polygon(corners, fill=colour)
-    return np.asarray(canvas.resize((SIDE, SIDE), Image.Resampling.BOX))
+    return draw_shape(scene, x, y, radius, SIDE, outlined)

@@ -92,19 +92,20 @@ def encode(model: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
 
 
 def _contrast(images: torch.Tensor) -> torch.Tensor:
-    """How far the shape's colour is from the background's, (batch, 1, 1, 1)."""
+    """How far the shape's colour is from the background's, by picture or clip (batch, 1, …)."""
     distances = (images - images[..., :1, :1]).norm(dim=1, keepdim=True)
-    return distances.amax(dim=(1, 2, 3), keepdim=True)
+    return distances.amax(dim=tuple(range(1, images.ndim)), keepdim=True)
 
 
-def _relative_loss(
-    model: AutoencoderKL, posterior: Any, batch: torch.Tensor
-) -> tuple[torch.Tensor, float]:
-    """The decoder's loss, with pictures in units of their contrast: purple on gray counts too."""
-    decoded, contrast = model.decode(posterior.sample()).sample, _contrast(batch)
+def relative_loss(decoded: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """The error in units of the contrast, so that purple on gray counts too; and the plain one.
+
+    Pictures are (batch, 3, height, width) and clips (batch, 3, frames, height, width).
+    """
+    contrast = _contrast(batch)
     squared = mse_loss(decoded / contrast, batch / contrast)
     sharpness = l1_loss(_edges(decoded / contrast), _edges(batch / contrast))
-    return squared + EDGE_WEIGHT * sharpness, squared.item()
+    return squared + EDGE_WEIGHT * sharpness, mse_loss(decoded, batch).item()
 
 
 def sharpen(folder: Path, steps: int, images: torch.Tensor, state: Path) -> None:
@@ -117,7 +118,7 @@ def sharpen(folder: Path, steps: int, images: torch.Tensor, state: Path) -> None
         batch = images[torch.randint(len(images), (BATCH,))]
         with torch.no_grad():
             posterior = model.encode(batch).latent_dist
-        return _relative_loss(model, posterior, batch)
+        return relative_loss(model.decode(posterior.sample()).sample, batch)
 
     recipe = Recipe(f"{folder.parent.name}-vae-decoder", steps, LEARNING_RATE, 1e-4)
     fit(recipe, model, loss, state)

@@ -3,8 +3,12 @@
 Importing this package costs numpy and the standard library, never torch.
 """
 
+from pipelines.easyanimate import EASYANIMATE, EASYANIMATE_I2V
 from pipelines.sd3 import SD3
 from pipelines.sdxl import SDXL, SDXL_TURBO
 from pipelines.spec import Pipeline
 
-PIPELINES: dict[str, Pipeline] = {pipeline.family: pipeline for pipeline in (SD3, SDXL, SDXL_TURBO)}
+PIPELINES: dict[str, Pipeline] = {
+    pipeline.family: pipeline
+    for pipeline in (SD3, SDXL, SDXL_TURBO, EASYANIMATE, EASYANIMATE_I2V)
+}

@@ -1,9 +1,11 @@
 """What only the checkpoint knows: written by ``export``, read by ``<name>_prepare``."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pipelines.caches import Cache
 
 FILE = "manifest.json"
 TOKENIZERS = "tokenizers"
@@ -11,12 +13,46 @@ TOKENIZERS = "tokenizers"
 
 @dataclass(frozen=True)
 class Sides:
-    """Legal picture sides in pixels: multiples of ``multiple`` between the two ends."""
+    """Legal picture sides in pixels: multiples of ``multiple`` between the two ends.
+
+    ``native`` is what the checkpoint was trained at; of clips the height.
+    """
 
     native: int
     minimum: int
     maximum: int
     multiple: int
+
+
+@dataclass(frozen=True)
+class ClipLayout:
+    """What only the checkpoint knows of clips.
+
+    A frame of latents holds ``frames`` frames, but for the first, which holds one. ``patch`` is the
+    side of the denoiser's patches in latents, ``head_dim`` the width of its attention heads, which
+    its rotary tables have. ``decoder_caches`` and ``encoder_caches`` are those of the autoencoder's
+    graphs. A frame with a side of more than ``tile`` pixels goes through the autoencoder in tiles
+    that begin ``tile_stride`` pixels apart. ``reference_noise`` is the standard deviation of the
+    noise that is added to the images which a clip continues; 0 where there is none.
+    """
+
+    frames: int
+    patch: int
+    head_dim: int
+    decoder_caches: tuple[Cache, ...]
+    encoder_caches: tuple[Cache, ...]
+    tile: int
+    tile_stride: int
+    reference_noise: float
+
+    @staticmethod
+    def from_fields(fields: dict[str, Any]) -> "ClipLayout":
+        """The inverse of ``dataclasses.asdict``, from what JSON has made of it."""
+        caches = {
+            name: tuple(Cache(**cache) for cache in fields[name])
+            for name in ("decoder_caches", "encoder_caches")
+        }
+        return ClipLayout(**{**fields, **caches})
 
 
 @dataclass(frozen=True)
@@ -29,7 +65,10 @@ class Manifest:
     ``vae_scale`` is pixels per latent along a side. ``schedule`` is the diffusers scheduler's
     config. ``tokens`` maps each text encoder to its sequence length, ``missing`` names the
     optional encoders that the checkpoint lacks, ``graphs`` maps each component to the SHA-256 of
-    its graph and weights. ``buckets`` are the only heights and widths in pixels that are served;
+    its graph and weights. ``size`` is the height and width that a request gets if it names none;
+    the native side squared unless the checkpoint says otherwise. ``templates`` maps text encoders
+    that read a chat to what stands before and after a prompt in it. ``clip`` is that of pipelines
+    which make clips. ``buckets`` are the only heights and widths in pixels that are served;
     without any, every size within ``sides`` is. ``largest_clip_skip`` is how many layers of CLIP a
     request may leave out, ``zero_negative`` whether an absent negative prompt becomes embeddings of
     zeros, ``source`` the SHA-256 of the checkpoint and its exporter, and ``quantized`` that of what
@@ -47,6 +86,9 @@ class Manifest:
     tokens: dict[str, int]
     missing: tuple[str, ...]
     graphs: dict[str, str]
+    size: tuple[int, int]
+    templates: dict[str, tuple[str, str]] = field(default_factory=dict)
+    clip: ClipLayout | None = None
     buckets: tuple[tuple[int, int], ...] = ()
     largest_clip_skip: int = 0
     zero_negative: bool = False
@@ -65,5 +107,9 @@ class Manifest:
         fields["sides"] = Sides(**fields["sides"])
         fields["missing"] = tuple(fields["missing"])
         fields["loras"] = tuple(fields.get("loras", ()))
+        fields["size"] = tuple(fields["size"])
+        fields["templates"] = {k: (a, b) for k, (a, b) in fields["templates"].items()}
+        if fields["clip"] is not None:
+            fields["clip"] = ClipLayout.from_fields(fields["clip"])
         fields["buckets"] = tuple((height, width) for height, width in fields["buckets"])
         return Manifest(**fields)

@@ -5,10 +5,11 @@ Every tensor name, dtype and shape that appears in an ONNX graph, a TensorRT pro
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 DType = Literal["FP32", "FP16", "INT32", "INT64", "UINT8", "BYTES"]
+# A multiple of a dynamic axis is written ``8*height``.
 Dim = int | str
 ROLES = ("", "negative_")
 
@@ -17,13 +18,19 @@ ROLES = ("", "negative_")
 class Tensor:
     """A named tensor.
 
-    A dim is a number, -1 where only the checkpoint knows it, or the name of a dynamic axis.
+    A dim is a number, -1 where only the checkpoint knows it, or the name of a dynamic axis, or a
+    multiple of one.
     """
 
     name: str
     dtype: DType
     dims: tuple[Dim, ...]
     optional: bool = False
+
+    @property
+    def per_row(self) -> bool:
+        """Whether it has a batch dim: what has none is the same for all rows of a call."""
+        return self.dims[:1] == ("batch",)
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,8 @@ class Component:
     """One graph of a checkpoint, served as ``<pipeline>_<name>``.
 
     ``subfolder`` is its place in a diffusers checkpoint, ``tokenizer`` that of its tokenizer if
-    it is a text encoder; the first input of one is token ids, and further ones are named after
-    settings. ``max_batch`` is how many requests Triton may batch for it; 0 leaves
+    it is a text encoder; the first input of one is token ids, and further ones are the tokens'
+    attention mask or named after settings. ``max_batch`` is how many requests Triton may batch for it; 0 leaves
     batching to the caller, who then passes any batch. An ``optional`` one may be missing.
     """
 
@@ -66,6 +73,7 @@ class Defaults:
     sampler: str
     negative_prompt: str | None = ""
     num_images: int = 1
+    frames: int = 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,8 @@ class Limits:
     """The settings that a request may ask for; both ends included.
 
     Sides are given by the checkpoint's own native side: ``side_factors`` multiplies it. The
-    longest deadline is that of requests that name none. ``pixels`` are those of micro-conditioning.
+    longest deadline is that of requests that name none. ``pixels`` are those of micro-conditioning,
+    ``guidance_rescale`` and ``frames`` are of clips.
     """
 
     steps: tuple[int, int]
@@ -86,6 +95,8 @@ class Limits:
     priority: tuple[int, int] = (0, 2)
     client_bytes: int = 64
     pixels: tuple[int, int] = (0, 16384)
+    frames: tuple[int, int] = (1, 1)
+    guidance_rescale: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -97,9 +108,14 @@ class Pipeline:
     ``capacity`` is how many pictures may run or wait on one server.
 
     Sides in pixels are multiples of ``side_multiple``; 0 is for those that the denoiser's patches
-    have. ``buckets`` are the heights and widths that are served, for a native side of 1024 pixels;
+    have. ``schedule`` is what the pipeline's diffusers class tells its scheduler beside the
+    checkpoint's config. ``buckets`` are the heights and widths that are served, for a native side of 1024 pixels;
     without any, every side within the limits is. ``zero_negative`` is whether an absent negative
     prompt becomes embeddings of zeros in a checkpoint that does not say.
+
+    A pipeline of clips has latents (channels, frames, height, width); ``tile`` is how many pixels a
+    side of a frame may have before the autoencoder sees it in tiles, and how far apart those begin.
+    With an ``image_encoder`` clips continue images, which it encodes.
     """
 
     family: str
@@ -117,11 +133,25 @@ class Pipeline:
     side_multiple: int = 0
     buckets: tuple[tuple[int, int], ...] = ()
     zero_negative: bool = False
+    schedule: Mapping[str, float] = field(default_factory=dict)
+    image_encoder: Component | None = None
+    tile: tuple[int, int] = (0, 0)
 
     @property
     def components(self) -> tuple[Component, ...]:
         """All graphs, in the order of a request's life."""
-        return (*self.encoders, self.denoiser, self.decoder)
+        images = () if self.image_encoder is None else (self.image_encoder,)
+        return (*self.encoders, *images, self.denoiser, self.decoder)
+
+    @property
+    def latents(self) -> Tensor:
+        """The latents of one picture or clip, as they travel between the models."""
+        return Tensor("latents", "FP32", (-1,) * (len(self.denoiser.inputs[0].dims) - 1))
+
+    @property
+    def makes_clips(self) -> bool:
+        """Whether latents have frames."""
+        return "frames" in self.denoiser.inputs[0].dims
 
     @property
     def encoder_inputs(self) -> tuple[Tensor, ...]:
@@ -157,8 +187,19 @@ SERVING = (
 )
 CANCEL = Tensor("cancel", "BYTES", (1,), optional=True)
 SETTINGS = Tensor("settings", "BYTES", (1,))
-LATENTS = Tensor("latents", "FP32", (-1, -1, -1))
+IMAGES = (
+    Tensor("start_image", "UINT8", (-1, -1, 3), optional=True),
+    Tensor("end_image", "UINT8", (-1, -1, 3), optional=True),
+)
+# What the denoiser is told of the images that a clip continues: a mask and latents, side by side.
+INPAINT_LATENTS = Tensor("inpaint_latents", "FP32", (-1, -1, -1, -1))
 EVENT = Tensor("event", "BYTES", (1,))
+
+
+def axis(dim: str) -> tuple[int, str]:
+    """A dynamic dim as a multiple and the name of its axis: ``8*height`` is 8 and ``height``."""
+    times, _, name = dim.rpartition("*")
+    return int(times or 1), name
 
 
 def ensemble_name(role: str, encoder: Component, tensor: Tensor) -> str:

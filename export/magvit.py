@@ -1,0 +1,110 @@
+"""EasyAnimate's causal video autoencoder, one slice of frames after another or all in one pass.
+
+diffusers' AutoencoderKLMagvit keeps the last frames that each of its convolutions has seen inside
+the modules, and calls each convolution once for every frame. Here they are inputs and outputs, so
+that a graph can have them, and a convolution is called once.
+
+A slice that begins a clip is made of one latent frame, whose frames before it are itself. Every
+frame that comes of it is then the same, at every level, however often it is doubled: where
+diffusers makes one frame of it, the last one of a slice is that frame, and the frames that the
+convolutions have seen are the same too. So one graph serves the first slice and all others.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from diffusers import AutoencoderKLMagvit
+from diffusers.models.autoencoders.autoencoder_kl_magvit import (
+    EasyAnimateCausalConv3d,
+    EasyAnimateUpsampler3D,
+)
+from torch import Tensor, nn
+
+from export.errors import CheckpointError
+
+
+class Stream:
+    """The frames that the convolutions of one autoencoder have seen, during a call of it.
+
+    Without ``seen`` a call has the whole clip, and each convolution sees its first frame before
+    it. With it, ``first`` (a bool tensor of one element) says whether the slice begins a clip.
+    """
+
+    def __init__(self) -> None:
+        """No call is under way."""
+        self.begin()
+
+    def begin(self, first: Tensor | None = None, seen: tuple[Tensor, ...] | None = None) -> None:
+        """Start a call, in which ``seen`` is taken up in the order of the convolutions."""
+        self.first = first
+        self.seen: Iterator[Tensor] | None = None if seen is None else iter(seen)
+        self.last: list[Tensor] = []
+
+    def before(self, frames: Tensor, count: int) -> Tensor:
+        """The ``count`` frames before ``frames`` (batch, channels, frames, height, width)."""
+        start = frames[:, :, :1].expand(-1, -1, count, -1, -1)
+        if self.seen is None or self.first is None:
+            return start
+        return torch.where(self.first, start, next(self.seen))
+
+
+class StreamedConv3d(EasyAnimateCausalConv3d):
+    """A causal convolution that takes the frames before from its ``stream``."""
+
+    stream: Stream
+
+    @property
+    def memory(self) -> int:
+        """How many frames it must have seen before a slice: those that its stride leaves over."""
+        return int(self.temporal_padding - self.t_stride + 1)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Frames (batch, channels, frames, height, width) to as many, or to half of them."""
+        whole = self.stream.seen is None
+        count = self.temporal_padding if whole else self.memory
+        frames = torch.cat([self.stream.before(hidden_states, count), hidden_states], dim=2)
+        if not whole:
+            self.stream.last.append(frames[:, :, -count:])
+        return nn.functional.conv3d(frames, self.weight, self.bias, self.stride, self.padding)
+
+
+class StreamedUpsampler3D(EasyAnimateUpsampler3D):
+    """Doubles the sides, and the frames, but for the first of a whole clip."""
+
+    stream: Stream
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Frames (batch, channels, frames, height, width) to twice the sides and frames."""
+        doubled = nn.functional.interpolate(hidden_states, scale_factor=(1, 2, 2), mode="nearest")
+        frames: Tensor = self.conv(doubled)
+        if not self.temporal_upsample:
+            return frames
+        kept = frames[:, :, : int(self.stream.seen is None)]
+        return torch.cat([kept, frames[:, :, kept.shape[2] :].repeat_interleave(2, dim=2)], dim=2)
+
+
+def streamed(model: AutoencoderKLMagvit) -> tuple[Stream, Stream]:
+    """Have a model's encoder and decoder take their frames from streams, which are returned.
+
+    The model keeps its weights and their names. CheckpointError if it normalizes over frames,
+    which no slice could do by itself.
+    """
+    if not model.config.spatial_group_norm:
+        raise CheckpointError(
+            "the autoencoder has spatial_group_norm=False and so normalizes over all frames of a "
+            "clip; only those that normalize each frame can decode a clip slice by slice"
+        )
+    return _stream(model.encoder), _stream(model.decoder)
+
+
+def _stream(part: nn.Module) -> Stream:
+    stream = Stream()
+    for module in part.modules():
+        if isinstance(module, EasyAnimateCausalConv3d):
+            module.__class__ = StreamedConv3d
+        elif isinstance(module, EasyAnimateUpsampler3D):
+            module.__class__ = StreamedUpsampler3D
+        else:
+            continue
+        module.stream = stream
+    return stream

@@ -1,0 +1,75 @@
+"""The clips that the miniature of EasyAnimate understands, and draws of them: 288 sentences.
+
+a {colour} {shape} moving {left|right|up|down} on a {background} background
+"""
+
+import hashlib
+import itertools
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from miniatures.captions import BACKGROUNDS, COLOURS, SHAPES
+from miniatures.scenes import draw_shape
+
+SIDE = 48
+FRAMES = 17
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+# In pixels: the radius of a disc, as of which the other shapes look; how far a shape moves.
+RADIUS = 10.0
+PATH = 16.0
+_PATH_JITTER = 1.5
+_PLACE_JITTER = 1.0
+_SIDEWAYS_JITTER = 5.0
+_SIZE_JITTER = 0.06
+
+
+@dataclass(frozen=True)
+class Clip:
+    """The four attributes of a clip; every field holds a word of the caption."""
+
+    colour: str
+    shape: str
+    direction: str
+    background: str
+
+    @property
+    def caption(self) -> str:
+        """The sentence that describes this clip."""
+        return (
+            f"a {self.colour} {self.shape} moving {self.direction} "
+            f"on a {self.background} background"
+        )
+
+
+CLIPS = tuple(
+    Clip(*words) for words in itertools.product(COLOURS, SHAPES, DIRECTIONS, BACKGROUNDS)
+)
+BY_CAPTION = {clip.caption: clip for clip in CLIPS}
+
+
+def digest(clip: Clip, use: str = "") -> bytes:
+    """A fixed number for each clip and use, by which clips are put in an arbitrary order."""
+    return hashlib.sha256(f"{use}{clip.caption}".encode()).digest()
+
+
+HELD_OUT = frozenset(sorted(CLIPS, key=digest)[: len(CLIPS) // 10])
+TRAINING = tuple(clip for clip in CLIPS if clip not in HELD_OUT)
+
+
+def draw(clip: Clip, rng: random.Random) -> np.ndarray:
+    """One drawing of ``clip``: its shape at even speed through the middle, all a little jittered.
+
+    Returns uint8 RGB of shape (17, 48, 48, 3).
+    """
+    along, path = DIRECTIONS[clip.direction], PATH + rng.uniform(-_PATH_JITTER, _PATH_JITTER)
+    sideways = rng.uniform(-_SIDEWAYS_JITTER, _SIDEWAYS_JITTER)
+    offset = rng.uniform(-_PLACE_JITTER, _PLACE_JITTER)
+    radius = RADIUS * (1 + rng.uniform(-_SIZE_JITTER, _SIZE_JITTER))
+    frames = []
+    for frame in range(FRAMES):
+        ahead = offset + path * (frame / (FRAMES - 1) - 0.5)
+        x, y = (SIDE / 2 + step * ahead + (1 - abs(step)) * sideways for step in along)
+        frames.append(draw_shape(clip, x, y, radius, SIDE))
+    return np.stack(frames)

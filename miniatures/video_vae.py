@@ -1,0 +1,88 @@
+"""Trains the autoencoder of EasyAnimate's miniature on drawn clips."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKLMagvit
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+from export.magvit import streamed
+from miniatures import checkpoints
+from miniatures.clips import FRAMES, TRAINING, draw
+from miniatures.training import Recipe, fit
+from miniatures.vae import KL_WEIGHT, relative_loss
+
+AUTOENCODER = {
+    "block_out_channels": (16, 32, 64, 80),
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    # What the InP pipeline of diffusers asks the config for, and all published ones say.
+    "cache_mag_vae": True,
+}
+CLIPS_PER_CAPTION = 6
+# Short clips first: most of what there is to learn is in them.
+BATCH, SHORT_FRAMES, SHORT_SHARE, WHOLE_BATCH = 8, 9, 0.75, 4
+RECIPE = Recipe("easyanimate-vae", 2400, 2e-3, 1e-4)
+
+
+def clips(per_caption: int, seed: int) -> torch.Tensor:
+    """Drawn training clips, uint8, shape (259 * per_caption, 3, 17, 48, 48)."""
+    rng = random.Random(seed)
+    drawn = np.stack([draw(clip, rng) for clip in TRAINING for _ in range(per_caption)])
+    return torch.from_numpy(drawn).permute(0, 4, 1, 2, 3)
+
+
+def levels(drawn: torch.Tensor) -> torch.Tensor:
+    """The float32 levels in [-1, 1] of uint8 clips."""
+    return drawn.float().div_(127.5).sub_(1)
+
+
+def _batch(drawn: torch.Tensor, done: float) -> torch.Tensor:
+    """Random clips: 9 frames from anywhere in one, and in the end whole ones."""
+    if done >= SHORT_SHARE:
+        return levels(drawn[torch.randint(len(drawn), (WHOLE_BATCH,))])
+    first = int(torch.randint(FRAMES - SHORT_FRAMES + 1, ()))
+    chosen = drawn[torch.randint(len(drawn), (BATCH,))]
+    return levels(chosen[:, :, first : first + SHORT_FRAMES])
+
+
+def _posterior(model: AutoencoderKLMagvit, batch: torch.Tensor) -> DiagonalGaussianDistribution:
+    return DiagonalGaussianDistribution(model.quant_conv(model.encoder(batch)))
+
+
+@torch.no_grad()
+def encode(model: AutoencoderKLMagvit, drawn: torch.Tensor) -> torch.Tensor:
+    """The latents of uint8 clips as a denoiser sees them (N, 16, 5, 6, 6); ``model`` is streamed."""
+    means = [_posterior(model, levels(part)).mean for part in drawn.split(32)]
+    return torch.cat(means) * model.config.scaling_factor
+
+
+def _normalize(model: AutoencoderKLMagvit, drawn: torch.Tensor) -> None:
+    """Give latents zero mean, in the convolutions beside them, and unit variance."""
+    latents = encode(model, drawn) / model.config.scaling_factor
+    mean = latents.mean(dim=(0, 2, 3, 4))
+    with torch.no_grad():
+        model.quant_conv.bias[: len(mean)] -= mean
+        model.post_quant_conv.bias += model.post_quant_conv.weight.flatten(1) @ mean
+    latents -= mean.view(-1, 1, 1, 1)
+    model.register_to_config(scaling_factor=1 / latents.std().item())
+
+
+def train(folder: Path, state: Path, seed: int = 0) -> None:
+    """Train the autoencoder and save it to ``folder`` in the diffusers layout, fp16."""
+    model = AutoencoderKLMagvit.from_config(AUTOENCODER)
+    streamed(model)
+    drawn = clips(CLIPS_PER_CAPTION, seed)
+
+    def loss(done: float) -> tuple[torch.Tensor, float]:
+        batch = _batch(drawn, done)
+        posterior = _posterior(model, batch)
+        decoded = model.decoder(model.post_quant_conv(posterior.sample()))
+        error, shown = relative_loss(decoded, batch)
+        return error + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel(), shown
+
+    fit(RECIPE, model, loss, state)
+    _normalize(model.eval(), drawn[::7])
+    checkpoints.save_part(model, folder)

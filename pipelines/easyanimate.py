@@ -1,0 +1,115 @@
+"""EasyAnimate V5.1: one text encoder, a transformer over all frames, a causal video autoencoder.
+
+``easyanimate`` makes clips from texts; ``easyanimate_i2v``, for the checkpoints called InP, from
+texts and a first image, and a last one too if there is one (arXiv 2405.18991).
+"""
+
+from dataclasses import replace
+
+from pipelines.spec import (
+    IMAGES,
+    SERVING,
+    Component,
+    Defaults,
+    Limits,
+    Pipeline,
+    Range,
+    Tensor,
+    pictures,
+)
+from pipelines.stable_diffusion import TOKENS
+
+# Whether a slice begins a clip: 1 or 0. The caches of each causal convolution come after it; how
+# many there are only the checkpoint knows (pipelines/caches.py).
+FIRST = Tensor("first", "INT32", (1,))
+
+_LATENTS = Tensor("latents", "FP32", ("batch", -1, "frames", "height", "width"))
+
+EASYANIMATE = Pipeline(
+    family="easyanimate",
+    diffusers_class="EasyAnimatePipeline",
+    encoders=(
+        Component(
+            name="qwen",
+            subfolder="text_encoder",
+            tokenizer="tokenizer",
+            inputs=(TOKENS, Tensor("attention_mask", "INT64", ("batch", "tokens"))),
+            outputs=(Tensor("hidden_states", "FP32", ("batch", "tokens", -1)),),
+            max_batch=8,
+        ),
+    ),
+    denoiser=Component(
+        name="transformer",
+        subfolder="transformer",
+        inputs=(
+            _LATENTS,
+            Tensor("timestep", "FP32", ("batch",)),
+            Tensor("encoder_hidden_states", "FP32", ("batch", "text", -1)),
+            Tensor("rotary_cos", "FP32", ("patches", -1)),
+            Tensor("rotary_sin", "FP32", ("patches", -1)),
+        ),
+        outputs=(replace(_LATENTS, name="prediction"),),
+    ),
+    decoder=Component(
+        name="vae_decoder",
+        subfolder="vae",
+        inputs=(Tensor("latents", "FP32", (1, -1, "slice", "height", "width")), FIRST),
+        outputs=(Tensor("levels", "FP32", (1, 3, "4*slice", "8*height", "8*width")),),
+    ),
+    request=(
+        # An ensemble that lacks a required input answers nothing; prepare says what is missing.
+        Tensor("prompt", "BYTES", (1,), optional=True),
+        Tensor("negative_prompt", "BYTES", (1,), optional=True),
+        Tensor("steps", "INT32", (1,), optional=True),
+        Tensor("guidance_scale", "FP32", (1,), optional=True),
+        Tensor("guidance_rescale", "FP32", (1,), optional=True),
+        Tensor("sampler", "BYTES", (1,), optional=True),
+        Tensor("seed", "INT64", (1,), optional=True),
+        Tensor("frames", "INT32", (1,), optional=True),
+        Tensor("height", "INT32", (1,), optional=True),
+        Tensor("width", "INT32", (1,), optional=True),
+        *SERVING,
+    ),
+    response=pictures(Tensor("video", "UINT8", (-1, -1, -1, 3))),
+    defaults=Defaults(steps=50, guidance_scale=5.0, sampler="euler", frames=49),
+    limits=Limits(
+        steps=(1, 100),
+        guidance_scale=(0.0, 30.0),
+        num_images=(1, 1),
+        side_factors=(0.5, 3.0),
+        prompt_bytes=1 << 20,
+        frames=(1, 145),
+    ),
+    ranges={
+        "batch": Range(1, 2, 4),
+        "tokens": Range(1, 256, 256),
+        "text": Range(1, 256, 256),
+        "frames": Range(1, 13, 37),
+        # The server decodes one frame of latents after another.
+        "slice": Range(1, 1, 1),
+    },
+    slots=4,
+    capacity=32,
+    schedule={"mu": 1.0},
+    tile=(512, 448),
+)
+
+EASYANIMATE_I2V = replace(
+    EASYANIMATE,
+    family="easyanimate_i2v",
+    diffusers_class="EasyAnimateInpaintPipeline",
+    denoiser=replace(
+        EASYANIMATE.denoiser,
+        inputs=(
+            *EASYANIMATE.denoiser.inputs,
+            replace(_LATENTS, name="inpaint_latents"),
+        ),
+    ),
+    image_encoder=Component(
+        name="vae_encoder",
+        subfolder="vae",
+        inputs=(Tensor("levels", "FP32", (1, 3, 4, "8*height", "8*width")), FIRST),
+        outputs=(Tensor("latents", "FP32", (1, -1, 1, "height", "width")),),
+    ),
+    request=(*EASYANIMATE.request, *IMAGES),
+)
