@@ -43,9 +43,7 @@ class Clip:
         )
 
 
-CLIPS = tuple(
-    Clip(*words) for words in itertools.product(COLOURS, SHAPES, DIRECTIONS, BACKGROUNDS)
-)
+CLIPS = tuple(Clip(*words) for words in itertools.product(COLOURS, SHAPES, DIRECTIONS, BACKGROUNDS))
 BY_CAPTION = {clip.caption: clip for clip in CLIPS}
 
 

@@ -29,7 +29,7 @@ AUTOENCODER = {
 CLIPS_PER_CAPTION = 6
 # Short clips first: most of what there is to learn is in them.
 BATCH, SHORT_FRAMES, SHORT_SHARE, WHOLE_BATCH = 8, 9, 0.75, 4
-RECIPE = Recipe("easyanimate-vae", 2000, 1e-3, 1e-4)
+RECIPE = Recipe("easyanimate-vae", 1500, 4e-4, 1e-4)
 # What the parts of an AutoencoderKL are called in an AutoencoderKLMagvit.
 _NAMES = (
     (r"\.resnets\.", ".convs."),

@@ -99,8 +99,8 @@ def _side(inputs: Mapping[str, Array], sides: Sides, name: str, default: int) ->
 
 def clip_frames(inputs: Mapping[str, Array], pipeline: Pipeline, clip: ClipLayout) -> int:
     """How many frames a clip has: one, and as many as frames of latents hold after it."""
-    low, high = pipeline.limits.frames
-    value = _given(inputs, "frames", pipeline.defaults.frames)
+    low, high = pipeline.limits.frames or (1, 1)
+    value = _given(inputs, "frames", pipeline.defaults.frames or 1)
     if value == 1 and "end_image" in inputs:
         raise InvalidRequest("end_image: got one for a clip of 1 frame; ask for more frames")
     if low <= value <= high and (value - 1) % clip.frames == 0:
@@ -114,13 +114,17 @@ def clip_frames(inputs: Mapping[str, Array], pipeline: Pipeline, clip: ClipLayou
 
 
 def _image_size(inputs: Mapping[str, Array]) -> Size | None:
-    return next((i.shape[:2] for name in _IMAGES if (i := inputs.get(name)) is not None), None)
+    return next((_size(inputs[name]) for name in _IMAGES if name in inputs), None)
+
+
+def _size(image: Array) -> Size:
+    return image.shape[0], image.shape[1]
 
 
 def _check_images(inputs: Mapping[str, Array], size: Size) -> None:
     for name in _IMAGES:
-        if name in inputs and inputs[name].shape[:2] != size:
+        if name in inputs and _size(inputs[name]) != size:
             raise InvalidRequest(
-                f"{name}: got {words(inputs[name].shape[:2])}, beside a height and width of "
+                f"{name}: got {words(_size(inputs[name]))}, beside a height and width of "
                 f"{words(size)} ({_MEANING}); resize the image, or leave height and width out"
             )
