@@ -52,8 +52,9 @@ class Client:
 
         A pipeline of clips sends several results, the slices of one clip from its first frame on.
         ``settings`` are the pipeline's inputs by name, for example ``steps=20, seed=7``; text is
-        converted to the input's type, and a picture is uint8 (height, width, 3). The request starts with the first event asked for. Closing
-        the iterator, or leaving it to the garbage collector, stops the request on the server.
+        converted to the input's type, and a picture is uint8 (height, width, 3). The request starts
+        with the first event asked for. Closing the iterator, or leaving it to the garbage
+        collector, stops the request on the server.
         Iterating raises InvalidRequest, ServerUnavailable, TimedOut, Cancelled or RequestFailed.
         """
         return self._start(Request(pipeline, {"prompt": prompt, **settings}))

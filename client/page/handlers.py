@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from client import png
+from client import record
 from client.aio import AsyncClient
 from client.client import CANCEL_SECONDS
 from client.messages import About
@@ -63,7 +63,7 @@ class Page:
         given = form.request(values)
         # The caller's name makes the server share its time fairly between browsers.
         own = {"prompt": "", "preview_every": _PREVIEW_EVERY, "client": caller}
-        return {**own, **given}, self.abouts[given[png.PIPELINE]].defaults
+        return {**own, **given}, self.abouts[given[record.PIPELINE]].defaults
 
     async def cancel(self, browser: gr.Request) -> Any:
         """Stop what the browser has asked for; what is under way then."""

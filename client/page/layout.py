@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from client import png
+from client import record
 from client.messages import About
 from client.page import form, html
 from client.page.handlers import Page
@@ -57,7 +57,7 @@ def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     with gr.Row():
         several = len(pipelines) > 1
-        field(gr.Dropdown, png.PIPELINE, "Pipeline", choices=pipelines, visible=several)
+        field(gr.Dropdown, record.PIPELINE, "Pipeline", choices=pipelines, visible=several)
         field(gr.Dropdown, form.PRESET, "Preset")
     field(gr.Textbox, "prompt", "Prompt", lines=2, max_lines=6, autofocus=True)
     field(gr.Dropdown, form.WORDS, "Words", info="a choice is added to the prompt")
@@ -80,7 +80,7 @@ def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
 def _choosing(page: Page, fields: dict[str, Any]) -> None:
     """Fill the form with what is chosen: a pipeline, a preset, or a word for the prompt."""
     pipeline, preset, prompt, words = (
-        fields[name] for name in (png.PIPELINE, form.PRESET, "prompt", form.WORDS)
+        fields[name] for name in (record.PIPELINE, form.PRESET, "prompt", form.WORDS)
     )
 
     def fill(shown: form.Shown) -> dict[Any, Any]:

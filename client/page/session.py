@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from client import png
+from client import png, record
 from client.aio import AsyncClient, AsyncEvents
 from client.errors import Cancelled, ClientError
 from client.events import Event
@@ -49,8 +49,8 @@ class Session:
         ``request`` has the pipeline, the prompt and the settings. However it ends, it gets its line
         of the log; an error is put there and into ``error``, not raised. Closing cancels.
         """
-        settings = {name: value for name, value in request.items() if name != png.PIPELINE}
-        events = client.generate(request[png.PIPELINE], **settings)
+        settings = {name: value for name, value in request.items() if name != record.PIPELINE}
+        events = client.generate(request[record.PIPELINE], **settings)
         drawing = Drawing(events, request, time.strftime("%H:%M:%S"))
         self.drawings.append(drawing)
         self.error, outcome = "", "cancelled"
@@ -90,7 +90,7 @@ class Session:
 
 def _line(drawing: Drawing, outcome: str) -> list[str]:
     """A line of the log, under ``HEADS``; times are those of the picture that was told of last."""
-    hidden = png.OF_THE_MOMENT | {png.PIPELINE, "prompt"}
+    hidden = record.OF_THE_MOMENT | {record.PIPELINE, "prompt"}
     settings = {name: value for name, value in drawing.request.items() if name not in hidden}
     times = [""] * 3
     if drawing.latest:
