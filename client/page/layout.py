@@ -10,6 +10,16 @@ from client.page import form, html
 from client.page.handlers import Page
 from client.page.session import HEADS
 
+# A clip has one frame and a multiple of these.
+_FRAMES_STEP = 4
+# As it was uploaded; whoever reads it makes RGB of it.
+_UPLOAD: dict[str, Any] = {
+    "type": "filepath",
+    "image_mode": None,
+    "sources": ["upload"],
+    "buttons": [],
+    "height": 180,
+}
 _BLANK_SIDE = "the model's own"
 _SIZE = "width x height or a ratio; blank is the model's own"
 
@@ -65,9 +75,13 @@ def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
     with gr.Row():
         field(gr.Dropdown, "sampler", "Sampler")
         field(gr.Slider, "num_images", "Pictures", step=1)
+        field(gr.Slider, "frames", "Frames", step=_FRAMES_STEP)
     with gr.Row():
         field(gr.Slider, "steps", "Steps", step=1)
         field(gr.Slider, "guidance_scale", "Guidance", step=0.1)
+    with gr.Row():
+        for name, label in form.IMAGES.items():
+            field(gr.Image, name, label, **_UPLOAD)
     with gr.Row():
         # Not gr.Number, whose blank is 0.
         for side in ("height", "width"):
