@@ -29,6 +29,8 @@ Frame = npt.NDArray[np.uint8]
 # Beside losses of 4:2:0 colour those of 17 are not seen. Every frame is encoded as soon as it is
 # there, where x264 would otherwise wait for some forty more.
 _X264 = {"crf": "17", "tune": "zerolatency"}
+# Frames go to the disk at once; what players need first is put in front of them in the end.
+_CONTAINER = {"flush_packets": "1", "movflags": "+faststart"}
 # What browsers take an untagged clip for; said in the file too.
 _BT709 = Colorspace.ITU709, ColorRange.MPEG
 
@@ -59,7 +61,7 @@ def _frames(slices: Iterable[Event]) -> Iterator[Frame]:
 def _mp4(frames: Iterator[Frame], path: Path, fps: int, stored: str) -> None:
     pictures = map(_yuv420p, frames)
     first = next(pictures)
-    with av.open(path, "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    with av.open(path, "w", format="mp4", options=_CONTAINER) as container:
         container.metadata["comment"] = stored
         stream = container.add_stream("libx264", rate=fps, options=_X264)
         stream.height, stream.width, stream.pix_fmt = first.height, first.width, first.format.name

@@ -129,14 +129,22 @@ def _inference(
 
 def _image(name: str, value: Setting) -> npt.NDArray[np.uint8]:
     """A picture as it is, uint8 (height, width, 3); InvalidRequest if it is anything else."""
-    got = repr(value)
-    if isinstance(value, np.ndarray):
-        if value.dtype == np.uint8 and value.ndim == 3 and value.shape[2] == 3 and value.size:
-            return value
-        got = f"an array of {value.dtype} {value.shape}"
+    if (
+        isinstance(value, np.ndarray)
+        and (value.dtype, value.ndim, value.shape[-1:]) == (np.uint8, 3, (3,))
+        and value.size
+    ):
+        return value
     raise InvalidRequest(
-        f"{name}: got {got}; a picture is needed, as an array of uint8 (height, width, 3)"
+        f"{name}: got {_told(value)}; a picture is needed, as an array of uint8 (height, width, 3)"
     )
+
+
+def _told(value: Setting) -> str:
+    """A setting as an error names it."""
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} {value.shape}"
+    return repr(value)
 
 
 def _convert(name: str, value: Setting, dtype: str, length: int) -> npt.NDArray[Any]:
@@ -150,7 +158,9 @@ def _convert(name: str, value: Setting, dtype: str, length: int) -> npt.NDArray[
         return converted
     except (ValueError, OverflowError, TypeError) as error:
         due = "a number" if length == 1 else f"{length} numbers separated by a comma,"
-        raise InvalidRequest(f"{name}: got {value!r}; {due} of type {dtype} is needed") from error
+        raise InvalidRequest(
+            f"{name}: got {_told(value)}; {due} of type {dtype} is needed"
+        ) from error
 
 
 def _items(value: Setting) -> Sequence[Any]:
