@@ -131,7 +131,8 @@ def _image(name: str, value: Setting) -> npt.NDArray[np.uint8]:
     """A picture as it is, uint8 (height, width, 3); InvalidRequest if it is anything else."""
     if (
         isinstance(value, np.ndarray)
-        and (value.dtype, value.ndim, value.shape[-1:]) == (np.uint8, 3, (3,))
+        and value.dtype == np.uint8
+        and (value.ndim, value.shape[-1:]) == (3, (3,))
         and value.size
     ):
         return value

@@ -21,6 +21,10 @@ INPUTS = {
     "num_images": "INT32",
     "seed": "INT64",
     "preview_every": "INT32",
+    "sampler": "STRING",
+    "guidance_scale": "FP32",
+    "negative_prompt": "STRING",
+    "client": "STRING",
 }
 ANSWER = {
     "kind": ("STRING", "1"),
@@ -33,30 +37,22 @@ ANSWER = {
     "notes": ("STRING", "-1"),
 }
 OUTPUTS = {"image": ("UINT8", "-1, -1, 3"), **ANSWER}
-DEFAULTS = {"steps": 4, "num_images": 1, "preview_every": 0}
+SHARED = {"steps": 4, "preview_every": 0, "sampler": "euler", "guidance_scale": 6.0}
+SHARED_RANGES = {"steps": [1, 100], "guidance_scale": [0.0, 30.0]}
+DEFAULTS = {"num_images": 1, **SHARED}
+RANGES = {"num_images": [1, 4], **SHARED_RANGES}
 FILM_INPUTS = {
     **{name: dtype for name, dtype in INPUTS.items() if name != "num_images"},
     "frames": "INT32",
     "height": "INT32",
     "width": "INT32",
-    "sampler": "STRING",
-    "guidance_scale": "FP32",
     "guidance_rescale": "FP32",
-    "negative_prompt": "STRING",
-    "client": "STRING",
     "start_image": "UINT8",
     "end_image": "UINT8",
 }
 FILM_OUTPUTS = {"video": ("UINT8", "-1, -1, -1, 3"), **ANSWER}
-FILM_DEFAULTS = {
-    "steps": 4,
-    "frames": 49,
-    "preview_every": 0,
-    "sampler": "euler",
-    "guidance_scale": 6.0,
-    "guidance_rescale": 0.0,
-}
-FILM_RANGES = {"steps": [1, 100], "frames": [1, 145], "guidance_scale": [0.0, 30.0]}
+FILM_DEFAULTS = {"frames": 49, "guidance_rescale": 0.0, **SHARED}
+FILM_RANGES = {"frames": [1, 145], **SHARED_RANGES}
 FILM_SIDES = (48, 64)
 STEP_SECONDS = 0.02
 
@@ -202,7 +198,7 @@ def video(kind, index, seed, settings):
 
 def build(folder: Path, full: bool = False) -> Path:
     """Write the repository into an empty folder."""
-    _pipeline(folder, "mock", INPUTS, OUTPUTS, DEFAULTS, {}, full)
+    _pipeline(folder, "mock", INPUTS, OUTPUTS, DEFAULTS, RANGES, full)
     _pipeline(folder, "film", FILM_INPUTS, FILM_OUTPUTS, FILM_DEFAULTS, FILM_RANGES, full)
     return folder
 

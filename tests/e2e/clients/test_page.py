@@ -1,5 +1,4 @@
-"""Clips on the page: its form, previews, the clip that plays, its file, and pictures to start from."""
-
+"""Clips on the page: previews, the clip that plays and its file, and pictures to start from."""
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from tests.e2e.browser import (
     cell,
     chromium,
     ends,
+    fill,
     generate,
     opening,
     serving_page,
@@ -20,9 +20,9 @@ from tests.e2e.browser import (
 )
 from tests.e2e.clients.scenes import scene
 from tests.e2e.clients.servers import assert_freed
+from tests.e2e.test_serving import until
 from tests.unit.client.test_clips import FLOORS, decoded, psnr
 
-PIPELINES = ("--pipeline", "film", "mock")
 PROMPT = "a red star that moves to the right"
 
 
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(server, folder):
-    with serving_page(server, folder, "--pipeline", "film") as (_, url):
+    with serving_page(server, folder, "--pipeline", "film", "mock") as (_, url):
         yield url
 
 
@@ -107,9 +107,30 @@ def test_a_clip_that_is_cancelled_midway_leaves_no_file(server, open_page, folde
     expect(thumbnails(tab)).to_have_count(0)
 
 
+def test_a_chosen_pipeline_brings_its_fields_and_what_is_hidden_is_not_asked(open_page):
+    tab = open_page()
+    fill(tab, Frames=5, Pipeline="mock")
+    expect(tab.get_by_label("number input for Frames")).to_have_count(0)
+    expect(tab.get_by_text("Start image")).to_have_count(0)
+    expect(tab.get_by_label("number input for Pictures")).to_have_value("1")
+    generate(tab, Prompt=PROMPT, Pictures=2)
+    ends(tab, "done")
+    expect(thumbnails(tab)).to_have_count(2)
+    expect(cell(tab, 0, 2)).to_contain_text("num_images 2")
+    expect(cell(tab, 0, 2)).not_to_contain_text("frames")
+    fill(tab, Pipeline="film")
+    expect(tab.get_by_text("Start image")).to_be_visible()
+    generate(tab, Frames=9)
+    ends(tab, "done")
+    expect(thumbnails(tab)).to_have_count(3)
+    expect(cell(tab, 0, 2)).to_contain_text("frames 9")
+    expect(cell(tab, 0, 2)).not_to_contain_text("num_images")
+
+
 def upload(tab, label, path):
-    tab.get_by_label(label).locator("input[type=file]").set_input_files(path)
-    expect(tab.get_by_label(label).locator("img")).to_be_visible()
+    block = tab.locator(".block", has_text=label)
+    block.locator("input[type=file]").set_input_files(path)
+    expect(block.locator("img")).to_be_visible()
 
 
 def test_a_clip_starts_and_ends_with_uploaded_pictures(open_page, folder, tmp_path):
@@ -129,9 +150,4 @@ def test_a_clip_starts_and_ends_with_uploaded_pictures(open_page, folder, tmp_pa
     assert min(closeness) >= FLOORS[".mp4"]
     assert list(folder.rglob("first.png"))
     tab.close()
-    until_gone = 100
-    while list(folder.rglob("first.png")) and until_gone:
-        until_gone -= 1
-        open_page().wait_for_timeout(100)
-    assert not list(folder.rglob("first.png"))
-    assert not written.exists()
+    until(lambda: not list(folder.rglob("first.png")) and not written.exists())
