@@ -18,6 +18,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from PIL import ExifTags, Image
 
 from client import record
+from client.errors import RequestFailed
 from client.events import Event
 
 # Frames per second, unless it is said: what EasyAnimate was trained at.
@@ -26,36 +27,42 @@ MOST_FPS = 50
 
 Frame = npt.NDArray[np.uint8]
 
-# Beside losses of 4:2:0 colour those of 17 are not seen. Every frame is encoded as soon as it is
-# there, where x264 would otherwise wait for some forty more.
+# At 17, H.264 loses less than 4:2:0 colour does. Every frame is encoded as soon as it is there,
+# where x264 would otherwise wait for some forty more.
 _X264 = {"crf": "17", "tune": "zerolatency"}
 # Frames go to the disk at once; what players need first is put in front of them in the end.
 _CONTAINER = {"flush_packets": "1", "movflags": "+faststart"}
-# What browsers take an untagged clip for; said in the file too.
+# Said in the file too, as players guess by size what is left open.
 _BT709 = Colorspace.ITU709, ColorRange.MPEG
 
 
 def save(slices: Iterable[Event], path: Path, request: Mapping[str, Any], fps: int = FPS) -> None:
     """Write a clip, the results of one request in order, as the kind of file that ``path`` names.
 
-    ``request`` (pipeline, prompt, settings) is written beside it; ``fps`` is 1 to ``MOST_FPS``. The
-    file appears when it is whole: if ``slices`` raises, so does this, and nothing is left.
+    ``request`` (pipeline, prompt, settings, with the number of frames) is written beside it;
+    ``fps`` is 1 to ``MOST_FPS``. The file appears when it is whole: if ``slices`` raises, so does
+    this, and nothing is left. Raises RequestFailed if they are not all the frames.
     """
     arriving = iter(slices)
     first = next(arriving)
     stored = record.comment(record.text(request, first, fps=fps))
     partial = path.with_name(f".{path.name}.part")
     try:
-        KINDS[path.suffix.lower()](_frames(chain([first], arriving)), partial, fps, stored)
+        frames = _frames(chain([first], arriving), int(request["frames"]))
+        KINDS[path.suffix.lower()](frames, partial, fps, stored)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _frames(slices: Iterable[Event]) -> Iterator[Frame]:
+def _frames(slices: Iterable[Event], due: int) -> Iterator[Frame]:
+    sent = 0
     for event in slices:
         assert event.frames is not None
         yield from event.frames
+        sent += len(event.frames)
+    if sent != due:
+        raise RequestFailed(f"the server sent {sent} of {due} frames; see its log")
 
 
 def _mp4(frames: Iterator[Frame], path: Path, fps: int, stored: str) -> None:

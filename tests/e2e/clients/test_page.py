@@ -1,5 +1,7 @@
 """Clips on the page: previews, the clip that plays and its file, and pictures to start from."""
 
+import signal
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -105,6 +107,17 @@ def test_a_clip_that_is_cancelled_midway_leaves_no_file(server, open_page, folde
     assert set(folder.rglob("*.mp4")) == before
     assert not list(folder.rglob("*.part"))
     expect(thumbnails(tab)).to_have_count(0)
+
+
+def test_a_page_that_is_stopped_while_a_clip_is_written_leaves_no_file(server, open_page, tmp_path):
+    with serving_page(server, tmp_path, "--pipeline", "film") as (process, url):
+        tab = open_page(url)
+        generate(tab, Prompt=PROMPT, Frames=145)
+        expect(tab.get_by_text("of 145")).to_be_visible()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert_freed(server)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_chosen_pipeline_brings_its_fields_and_what_is_hidden_is_not_asked(open_page):

@@ -15,7 +15,6 @@ from tests.e2e.clients.scenes import scene
 REQUEST = {
     "pipeline": "easyanimate",
     "prompt": 'é "☃" 星',
-    "frames": 9,
     "steps": 4,
     "preview_every": 2,
     "client": "studio",
@@ -32,6 +31,10 @@ def slices(frames):
     for first in (0, *range(1, len(frames), 4)):
         part = frames[first : first + (4 if first else 1)]
         yield Event("result", first, 4, 4, 7, 1.0, 2.0, 1.0, (), None, part)
+
+
+def save(frames, path, fps=clips.FPS):
+    clips.save(slices(frames), path, {**REQUEST, "frames": len(frames)}, fps)
 
 
 def decoded(path):
@@ -68,7 +71,7 @@ def psnr(frames, wanted):
 @pytest.mark.parametrize("fps", [8, 12, 50])
 def test_a_file_has_the_frames_and_says_how_they_were_made(tmp_path, suffix, fps):
     path, frames = tmp_path / f"clip{suffix}", scene(49, 64, 96, 0)
-    clips.save(slices(frames), path, REQUEST, fps)
+    save(frames, path, fps)
     found = decoded(path)
     closeness, played = psnr(found, frames), seconds(path)
     print(f"{suffix}: {len(found)} frames of 49, {closeness:.1f} dB, floor {FLOORS[suffix]}")
@@ -76,8 +79,8 @@ def test_a_file_has_the_frames_and_says_how_they_were_made(tmp_path, suffix, fps
     assert found.shape == frames.shape
     assert closeness >= FLOORS[suffix]
     assert abs(played - 49 / fps) <= SECONDS
-    asked = {name: REQUEST[name] for name in ("pipeline", "prompt", "frames", "steps")}
-    own = {"seed": 7, "height": 64, "width": 96, "fps": fps}
+    asked = {name: REQUEST[name] for name in ("pipeline", "prompt", "steps")}
+    own = {"frames": 49, "seed": 7, "height": 64, "width": 96, "fps": fps}
     assert record.load(path) == {**asked, **own}
     assert list(tmp_path.iterdir()) == [path]
 
@@ -86,7 +89,7 @@ def test_a_file_has_the_frames_and_says_how_they_were_made(tmp_path, suffix, fps
 @pytest.mark.parametrize("sides", [(63, 95), (64, 95), (63, 96), (1, 1)])
 def test_odd_sides(tmp_path, suffix, sides):
     path, frames = tmp_path / f"clip{suffix}", scene(5, *sides, 0)
-    clips.save(slices(frames), path, REQUEST)
+    save(frames, path)
     height, width = sides
     found, even = decoded(path), (height + height % 2, width + width % 2)
     assert found.shape == (5, *(even if suffix == ".mp4" else sides), 3)
@@ -99,7 +102,7 @@ def test_odd_sides(tmp_path, suffix, sides):
 @pytest.mark.parametrize("suffix", clips.KINDS)
 def test_a_clip_of_one_frame(tmp_path, suffix):
     path, frames = tmp_path / f"clip{suffix}", scene(1, 32, 32, 0)
-    clips.save(slices(frames), path, REQUEST)
+    save(frames, path)
     assert decoded(path).shape == frames.shape
     assert record.load(path)["seed"] == 7
 
@@ -107,7 +110,7 @@ def test_a_clip_of_one_frame(tmp_path, suffix):
 def test_colours_are_what_they_were(tmp_path):
     colours = np.eye(4, 3, dtype=np.uint8) * 255
     frames = np.broadcast_to(colours[:, None, None], (4, 32, 32, 3))
-    clips.save(slices(np.concatenate([frames[:1], frames])), tmp_path / "clip.mp4", REQUEST)
+    save(np.concatenate([frames[:1], frames]), tmp_path / "clip.mp4")
     found = decoded(tmp_path / "clip.mp4")[1:, 16, 16].astype(int)
     off = np.abs(found - colours).max()
     print(f"red, green, blue, black are off by {off} of 255, ceiling 4")
@@ -123,7 +126,7 @@ def test_an_mp4_file_grows_while_frames_arrive(tmp_path):
             sizes.append(partial.stat().st_size if partial.exists() else 0)
             yield event
 
-    clips.save(watched(), tmp_path / "clip.mp4", REQUEST)
+    clips.save(watched(), tmp_path / "clip.mp4", {**REQUEST, "frames": 49})
     size = (tmp_path / "clip.mp4").stat().st_size
     print(f"{sizes[1:]} bytes when slices were asked for, {size} in the end")
     assert sizes[0] == 0
@@ -143,7 +146,7 @@ def test_frames_are_taken_as_they_arrive(tmp_path, suffix, monkeypatch):
             told.append(event)
             yield event
 
-    clips.save(counted(), tmp_path / f"clip{suffix}", REQUEST)
+    clips.save(counted(), tmp_path / f"clip{suffix}", {**REQUEST, "frames": 13})
     assert taken == [1] + [2] * 4 + [3] * 4 + [4] * 4
 
 
@@ -159,15 +162,24 @@ def test_a_clip_that_stops_midway_leaves_nothing(tmp_path, suffix, error):
     path = tmp_path / f"clip{suffix}"
     path.write_text("an older clip")
     with pytest.raises(type(error)):
-        clips.save(broken(), path, REQUEST)
+        clips.save(broken(), path, {**REQUEST, "frames": 49})
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(path.name, "an older clip")]
+
+
+@pytest.mark.parametrize("suffix", clips.KINDS)
+def test_a_clip_that_ends_too_early_is_none(tmp_path, suffix):
+    with pytest.raises(RequestFailed, match="the server sent 5 of 9 frames; see its log"):
+        clips.save(
+            slices(scene(5, 32, 32, 0)), tmp_path / f"clip{suffix}", {**REQUEST, "frames": "9"}
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("suffix", clips.KINDS)
 def test_another_ones_file_holds_no_request(tmp_path, suffix, monkeypatch):
     path = tmp_path / f"clip{suffix}"
     monkeypatch.setattr(record, "comment", lambda stored: "made by hand: é")
-    clips.save(slices(scene(5, 32, 32, 0)), path, REQUEST)
+    save(scene(5, 32, 32, 0), path)
     with pytest.raises(InvalidRequest, match="holds no request; only PNG, MP4, GIF and WebP files"):
         record.load(path)
     path.write_bytes(b"no clip")
