@@ -19,6 +19,7 @@ _UPLOAD: dict[str, Any] = {
     "sources": ["upload"],
     "buttons": [],
     "height": 180,
+    "min_width": 200,
 }
 _BLANK_SIDE = "the model's own"
 _SIZE = "width x height or a ratio; blank is the model's own"
@@ -80,14 +81,14 @@ def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
         field(gr.Slider, "steps", "Steps", step=1)
         field(gr.Slider, "guidance_scale", "Guidance", step=0.1)
     with gr.Row():
-        for name, label in form.IMAGES.items():
-            field(gr.Image, name, label, **_UPLOAD)
-    with gr.Row():
         # Not gr.Number, whose blank is 0.
         for side in ("height", "width"):
             field(gr.Textbox, side, side.title(), placeholder=_BLANK_SIDE, min_width=100)
         field(gr.Dropdown, "bucket", "Size", info=_SIZE, allow_custom_value=True, min_width=160)
         field(gr.Textbox, "seed", "Seed", placeholder="random", min_width=100)
+        # In a row of their own they would leave a gap where they are hidden.
+        for name, label in form.IMAGES.items():
+            field(gr.Image, name, label, **_UPLOAD)
     return fields
 
 
