@@ -19,7 +19,6 @@ from pipelines.samplers import SAMPLERS
 from pipelines.spec import (
     CANCEL,
     EVENT,
-    LATENTS,
     SETTINGS,
     Component,
     Pipeline,
@@ -62,13 +61,13 @@ def python_models(pipeline: Pipeline) -> tuple[PythonModel, ...]:
                 *(replace(t, optional=True) for t in (SETTINGS, *pipeline.embeddings)),
                 CANCEL,
             ),
-            outputs=(LATENTS, EVENT),
+            outputs=(pipeline.latents, EVENT),
             decoupled=True,
         ),
         PythonModel(
             role="decode",
             purpose="Decodes latents to pictures and passes progress on.",
-            inputs=(LATENTS, EVENT),
+            inputs=(pipeline.latents, EVENT),
             outputs=pipeline.response,
             decoupled=True,
         ),

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from export.checkpoint import Checkpoint
-from export.components import Architecture
+from export.architectures import Architecture
 from export.original import PREFIXES, SPARE
 from export.weights import read_json
 from pipelines.spec import Component

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 
 from export import lazy
-from export.components import Exportable
+from export.exportable import Exportable
 from export.errors import GraphError
 from export.shapes import Sizes
 from export.stored import faked

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.components import Exportable
+from export.exportable import Exportable
 from export.errors import ParityError
 from export.report import Parity
 from export.session import open_session

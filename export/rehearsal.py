@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from export.checkpoint import SCHEDULER, Checkpoint
-from export.components import Exportable
+from export.exportable import Exportable
 from export.errors import CheckpointError, reason
 from export.loading import load
 from export.shapes import LARGEST_SIDE
