@@ -34,10 +34,10 @@ class RotatedAttention:
         texts = _projected(attn, _ADDED if own else _SHARED, encoder_hidden_states)
         query, key, value = _projected(attn, _SHARED, hidden_states)
         query, key = (apply_rotary_emb(states, image_rotary_emb) for states in (query, key))
-        pairs = zip(texts, (query, key, value), strict=True)
-        attended = nn.functional.scaled_dot_product_attention(
-            *(torch.cat(pair, dim=2) for pair in pairs)
+        query, key, value = (
+            torch.cat(pair, dim=2) for pair in zip(texts, (query, key, value), strict=True)
         )
+        attended = nn.functional.scaled_dot_product_attention(query, key, value)
         attended, count = attended.transpose(1, 2).flatten(2, 3), encoder_hidden_states.shape[1]
         text = attended[:, :count]
         return attn.to_out[0](attended[:, count:]), attn.to_add_out(text) if own else text
@@ -109,7 +109,7 @@ class EasyAnimateTransformer(Exportable):
     def _patches(self, latents: Tensor) -> Tensor:
         """Latents (batch, channels, frames, height, width) to (batch, patches, width)."""
         batch, _, frames = latents.shape[:3]
-        embedded = self.model.proj(latents.transpose(1, 2).flatten(0, 1)).flatten(2)
+        embedded: Tensor = self.model.proj(latents.transpose(1, 2).flatten(0, 1)).flatten(2)
         return embedded.unflatten(0, (batch, frames)).transpose(2, 3).flatten(1, 2)
 
     def _clip(self, patches: Tensor, latents: Tensor) -> Tensor:

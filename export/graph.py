@@ -11,8 +11,8 @@ import onnx_ir as ir
 import torch
 
 from export import lazy
-from export.exportable import Exportable
 from export.errors import GraphError
+from export.exportable import Exportable
 from export.shapes import Sizes
 from export.stored import faked
 from export.target import GRAPH, LARGEST_INLINE_BYTES

@@ -7,12 +7,12 @@ import diffusers
 import torch
 import transformers
 
-from export.checkpoint import INDEX, Checkpoint
 from export.architectures import ARCHITECTURES, Architecture
+from export.checkpoint import INDEX, Checkpoint
 from export.components import ZeroText
-from export.exportable import Exportable
 from export.conversion import Report, load_original
 from export.errors import CheckpointError, reason
+from export.exportable import Exportable
 from export.fusion import fuse
 from export.stored import as_stored
 from export.weights import read_json, stored_as, weights

@@ -55,7 +55,7 @@ class Stream:
         return torch.where(self.first, start, next(self.seen))
 
 
-class StreamedConv3d(EasyAnimateCausalConv3d):
+class StreamedConv3d(EasyAnimateCausalConv3d):  # type: ignore[misc]
     """A causal convolution that takes the frames before from its ``stream``."""
 
     stream: Stream
@@ -78,7 +78,7 @@ class StreamedConv3d(EasyAnimateCausalConv3d):
         return nn.functional.conv3d(frames, self.weight, self.bias, self.stride, self.padding)
 
 
-class StreamedDownsampler3D(EasyAnimateDownsampler3D):
+class StreamedDownsampler3D(EasyAnimateDownsampler3D):  # type: ignore[misc]
     """Halves the sides, and the frames if its convolution does."""
 
     def forward(self, hidden_states: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class StreamedDownsampler3D(EasyAnimateDownsampler3D):
         return halved
 
 
-class StreamedUpsampler3D(EasyAnimateUpsampler3D):
+class StreamedUpsampler3D(EasyAnimateUpsampler3D):  # type: ignore[misc]
     """Doubles the sides, and the frames, but for the first of a whole clip."""
 
     stream: Stream

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import torch
 
 from export.checkpoint import SCHEDULER, Checkpoint
-from export.exportable import Exportable
 from export.errors import CheckpointError, reason
+from export.exportable import Exportable
 from export.loading import load
 from export.shapes import LARGEST_SIDE
 from export.target import describe
-from export.tokenizer import token_length, write_tokenizer
+from export.tokenizer import chat_templates, write_tokenizers
 from pipelines.conditioning import slots
 from pipelines.inflight.batch import advance, guide, stack_conditioning, stack_latents
 from pipelines.inflight.request import Picture, Request, table
@@ -106,14 +106,10 @@ def _prepare(
 ) -> Iterator[tuple[dict[str, Array], Settings]]:
     """Encoder inputs and settings of each picture, as ``<name>_prepare`` will make them."""
     with TemporaryDirectory() as scratch:
-        folder, tokens = Path(scratch), {}
-        (folder / TOKENIZERS).mkdir()
-        for encoder in checkpoint.pipeline.encoders:
-            tokens[encoder.name] = token_length(checkpoint, encoder)
-            if encoder.name not in checkpoint.missing:
-                path = folder / TOKENIZERS / f"{encoder.name}.json"
-                write_tokenizer(checkpoint.folder / encoder.tokenizer, tokens[encoder.name], path)
-        describe(checkpoint, checkpoint.pipeline.family, tokens).write(folder)
+        folder = Path(scratch)
+        tokens = write_tokenizers(checkpoint, folder / TOKENIZERS)
+        templates = chat_templates(checkpoint)
+        describe(checkpoint, checkpoint.pipeline.family, tokens, templates).write(folder)
         with _explained(f"{checkpoint.folder}: its tokenizers cannot be used"):
             preparer = Preparer(checkpoint.pipeline, folder)
             for request in drawing.requests():

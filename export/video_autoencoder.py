@@ -1,5 +1,6 @@
 """EasyAnimate's video autoencoder as two graphs, for one slice of a clip after another."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,13 +85,15 @@ def _seen(caches: tuple[Cache, ...], sizes: Mapping[str, int]) -> list[Tensor]:
 
 
 def caches(config: Mapping[str, Any]) -> dict[str, tuple[Cache, ...]]:
-    """What the convolutions of each part must have seen before a slice, in the order of their turns.
+    """What the convolutions of each part must have seen before a slice, in their own order.
 
-    By the names of the components; of the autoencoder only its config is needed. CheckpointError
+    By the names of the components. Of the autoencoder only its config is needed. CheckpointError
     if it cannot be served.
     """
+    # diffusers warns of others, such as cache_mag_vae, which its pipeline reads.
+    known = inspect.signature(AutoencoderKLMagvit.__init__).parameters
     with torch.device("meta"):
-        model = AutoencoderKLMagvit.from_config(config)
+        model = AutoencoderKLMagvit(**{name: config[name] for name in config if name in known})
         streamed(model)
         channels = model.config.latent_channels
         levels, latents = (1, 3, 1 + FRAMES, SCALE, SCALE), (1, channels, 2, 1, 1)

@@ -21,8 +21,8 @@ import torch
 from benchmarks.full.apart import Figures, apart
 from benchmarks.full.component import CAPABILITY, LIBRARY, Array
 from export.architectures import ARCHITECTURES
-from export.exportable import Exportable
 from export.engine import build
+from export.exportable import Exportable
 from export.graph import save, trace
 from export.precision import write_half
 from export.profiles import Profile
