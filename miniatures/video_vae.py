@@ -1,11 +1,16 @@
-"""Trains the autoencoder of EasyAnimate's miniature on drawn clips."""
+"""Trains the autoencoder of EasyAnimate's miniature on drawn clips.
+
+It begins as that of SD3's miniature, inflated: of the three frames that a convolution sees, only
+the last counts. So it knows pictures, of which every fourth frame is one, and learns what moves.
+"""
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLMagvit
+from diffusers import AutoencoderKL, AutoencoderKLMagvit
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
 from export.magvit import streamed
@@ -15,7 +20,7 @@ from miniatures.training import Recipe, fit
 from miniatures.vae import KL_WEIGHT, relative_loss
 
 AUTOENCODER = {
-    "block_out_channels": (16, 32, 64, 80),
+    "block_out_channels": (16, 32, 48, 64),
     "layers_per_block": 1,
     "norm_num_groups": 8,
     # What the InP pipeline of diffusers asks the config for, and all published ones say.
@@ -24,7 +29,13 @@ AUTOENCODER = {
 CLIPS_PER_CAPTION = 6
 # Short clips first: most of what there is to learn is in them.
 BATCH, SHORT_FRAMES, SHORT_SHARE, WHOLE_BATCH = 8, 9, 0.75, 4
-RECIPE = Recipe("easyanimate-vae", 2400, 2e-3, 1e-4)
+RECIPE = Recipe("easyanimate-vae", 2000, 1e-3, 1e-4)
+# What the parts of an AutoencoderKL are called in an AutoencoderKLMagvit.
+_NAMES = (
+    (r"\.resnets\.", ".convs."),
+    (r"\.conv_shortcut\.", ".shortcut."),
+    (r"\.(down|up)samplers\.0\.", r".\1sampler."),
+)
 
 
 def clips(per_caption: int, seed: int) -> torch.Tensor:
@@ -70,9 +81,34 @@ def _normalize(model: AutoencoderKLMagvit, drawn: torch.Tensor) -> None:
     model.register_to_config(scaling_factor=1 / latents.std().item())
 
 
-def train(folder: Path, state: Path, seed: int = 0) -> None:
-    """Train the autoencoder and save it to ``folder`` in the diffusers layout, fp16."""
+def inflate(image: AutoencoderKL, video: AutoencoderKLMagvit) -> None:
+    """Give ``video`` the weights of ``image``, which go to the last frame that each sees.
+
+    The second residual block in the middle of ``image`` has no place in it.
+    """
+    given = video.state_dict()
+    for name, value in image.state_dict().items():
+        for pattern, replacement in _NAMES:
+            name = re.sub(pattern, replacement, name)
+        if name not in given:
+            continue
+        if value.dim() == 4:
+            given[name].zero_()
+            given[name][:, :, -1] = value
+        else:
+            given[name].copy_(value)
+    for conv in (video.quant_conv, video.post_quant_conv):
+        torch.nn.init.eye_(conv.weight.data.flatten(1))
+        torch.nn.init.zeros_(conv.bias.data)
+
+
+def train(folder: Path, image: Path, state: Path, seed: int = 0) -> None:
+    """Train the autoencoder and save it to ``folder`` in the diffusers layout, fp16.
+
+    ``image`` is the folder of the one that it is inflated from.
+    """
     model = AutoencoderKLMagvit.from_config(AUTOENCODER)
+    inflate(AutoencoderKL.from_pretrained(image, torch_dtype=torch.float32), model)
     streamed(model)
     drawn = clips(CLIPS_PER_CAPTION, seed)
 

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from pipelines import rotary
 from pipelines.fields import Array
 from pipelines.settings import Settings
-from pipelines.spec import Component, Pipeline, ensemble_name
+from pipelines.spec import INPAINT_LATENTS, Component, Pipeline, ensemble_name
 
 # What one slot of the batch feeds the denoiser beside latents and timestep, without batch dim.
 Conditioning = dict[str, Array]
@@ -49,11 +50,33 @@ def sdxl(embeddings: Mapping[str, Array], role: str, settings: Settings) -> Cond
     }
 
 
+def easyanimate(embeddings: Mapping[str, Array], role: str, settings: Settings) -> Conditioning:
+    """What EasyAnimate's transformer reads: the text, and the images that a clip continues.
+
+    Returns ``encoder_hidden_states`` (tokens, width) and, of clips that continue images,
+    ``inpaint_latents`` (mask and latent channels, frames, height, width), which both prompts share.
+    """
+    text = {"encoder_hidden_states": embeddings[f"{role}qwen_hidden_states"][0]}
+    name = INPAINT_LATENTS.name
+    return text | ({name: embeddings[name]} if name in embeddings else {})
+
+
 CONDITIONING: dict[str, Callable[[Mapping[str, Array], str, Settings], Conditioning]] = {
     "sd3": sd3,
     "sdxl": sdxl,
     "sdxl_turbo": sdxl,
+    "easyanimate": easyanimate,
+    "easyanimate_i2v": easyanimate,
 }
+
+
+def shared(settings: Settings) -> Conditioning:
+    """What the denoiser is told once for all rows of a call, because they have one latent shape."""
+    if settings.clip is None:
+        return {}
+    layout = settings.clip
+    cos, sin = rotary.tables(settings.latent_shape, layout.patch, layout.head_dim)
+    return {"rotary_cos": cos, "rotary_sin": sin}
 
 
 def slots(

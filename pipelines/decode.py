@@ -29,8 +29,10 @@ def shrink(latents: Float32) -> Float32:
     """Latents (channels, height, width) of a preview: means of squares of 4, 2 or 1 a side.
 
     The largest that divides both sides and leaves 8 of them; with 4 the decoder has a sixteenth
-    of the work.
+    of the work. The preview of a clip, (channels, frames, height, width), is of its first frame.
     """
+    if latents.ndim == 4:
+        return shrink(latents[:, 0])[:, None]
     channels, height, width = latents.shape
     factor = shrinking(height, width)
     squares = latents.reshape(channels, height // factor, factor, width // factor, factor)

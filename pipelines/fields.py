@@ -1,5 +1,6 @@
 """Single fields out of request tensors; InvalidRequest says which one is wrong, and how."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,18 @@ def text(inputs: Mapping[str, Array], name: str, default: str, longest: int) -> 
             f"{name}: got bytes that are not UTF-8 (0x{data[error.start]:02x} at position "
             f"{error.start}); send UTF-8 text"
         ) from error
+
+
+def number(
+    inputs: Mapping[str, Array], name: str, default: float, allowed: tuple[float, float]
+) -> float:
+    """A finite number between the two ends of ``allowed``."""
+    if name not in inputs:
+        return default
+    value, (low, high) = float(inputs[name][0]), allowed
+    if not (math.isfinite(value) and low <= value <= high):
+        raise InvalidRequest(f"{name}: got {value:g}; allowed are {low:g} to {high:g}")
+    return value
 
 
 def integer(inputs: Mapping[str, Array], name: str, default: int, allowed: tuple[int, int]) -> int:

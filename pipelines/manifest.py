@@ -32,7 +32,8 @@ class ClipLayout:
     side of the denoiser's patches in latents, ``head_dim`` the width of its attention heads, which
     its rotary tables have. ``decoder_caches`` and ``encoder_caches`` are those of the autoencoder's
     graphs. A frame with a side of more than ``tile`` pixels goes through the autoencoder in tiles
-    that begin ``tile_stride`` pixels apart. ``reference_noise`` is the standard deviation of the
+    that begin ``tile_stride`` pixels apart. Latents are multiplied by ``scaling_factor``.
+    ``reference_noise`` is the standard deviation of the
     noise that is added to the images which a clip continues; 0 where there is none.
     """
 
@@ -43,7 +44,12 @@ class ClipLayout:
     encoder_caches: tuple[Cache, ...]
     tile: int
     tile_stride: int
+    scaling_factor: float
     reference_noise: float
+
+    def latent_frames(self, frames: int) -> int:
+        """How many frames of latents hold a clip of ``frames``."""
+        return (frames - 1) // self.frames + 1
 
     @staticmethod
     def from_fields(fields: dict[str, Any]) -> "ClipLayout":

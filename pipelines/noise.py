@@ -37,6 +37,11 @@ class Generator:
             noise[-_BLOCK:] = _box_muller(self._uniform(_BLOCK))
         return noise.reshape(shape)
 
+    def skip(self, shape: tuple[int, ...]) -> None:
+        """Pass over what ``normal(shape)`` would draw."""
+        count = prod(shape)
+        self._bits.random_raw(count + (_BLOCK if count % _BLOCK else 0), output=False)
+
     def _uniform(self, count: int) -> Float32:
         draws = self._bits.random_raw(count) & 0xFFFFFF
         uniform: Float32 = (draws * 2.0**-24).astype(np.float32)

@@ -13,6 +13,8 @@ from pipelines.manifest import TOKENIZERS, Manifest
 from pipelines.settings import Settings, resolve
 from pipelines.spec import Component, Pipeline, ensemble_name
 
+_MASK = "attention_mask"
+
 
 class Preparer:
     """Turns request tensors into encoder inputs and settings for one exported checkpoint."""
@@ -40,9 +42,14 @@ class Preparer:
         settings = resolve(inputs, self.pipeline, self.manifest, self._caps, arrived)
         longest = self.pipeline.limits.prompt_bytes
         prompt = text(inputs, "prompt", "", longest)
+        shown = "clip" if self.pipeline.makes_clips else "picture"
         if not prompt.strip():
             got = repr(prompt) if "prompt" in inputs else "none"
-            raise InvalidRequest(f"prompt: got {got}; say what the picture should show")
+            raise InvalidRequest(f"prompt: got {got}; say what the {shown} should show")
+        if self.pipeline.image_encoder and "start_image" not in inputs:
+            raise InvalidRequest(
+                "start_image: got none; give the clip's first frame, uint8 (height, width, 3)"
+            )
         absent = self.pipeline.defaults.negative_prompt or ""
         negative = text(inputs, "negative_prompt", absent, longest)
         notes = [*settings.notes, *map(_missing_note, self.manifest.missing)]
@@ -57,19 +64,25 @@ class Preparer:
                 notes.append(self._cut_note(f"{role}prompt", cut))
         for role, encoder in self.pipeline.encodings():
             for tensor in encoder.inputs[1:]:
-                # diffusers leaves out layers for the prompt alone.
-                value = 0 if role else getattr(settings, tensor.name)
-                fed[ensemble_name(role, encoder, tensor)] = np.full((1, 1), value, np.int64)
+                if tensor.name != _MASK:
+                    # diffusers leaves out layers for the prompt alone.
+                    value = 0 if role else getattr(settings, tensor.name)
+                    fed[ensemble_name(role, encoder, tensor)] = np.full((1, 1), value, np.int64)
         return fed, replace(settings, notes=tuple(notes))
 
     def _tokenize(self, role: str, encoder: Component, words: str, fed: dict[str, Array]) -> bool:
-        """Add an encoder's ids to ``fed``; true if some of the words did not fit."""
+        """Add an encoder's ids, and mask if it takes one; true if some words did not fit."""
         name = ensemble_name(role, encoder, encoder.inputs[0])
         if encoder.name in self.manifest.missing:
             fed[name] = np.zeros((1, self.manifest.tokens[encoder.name]), np.int64)
             return False
-        encoding = self._tokenizers[encoder.name].encode(words)
+        before, after = self.manifest.templates.get(encoder.name, ("", ""))
+        encoding = self._tokenizers[encoder.name].encode(f"{before}{words}{after}")
         fed[name] = np.asarray([encoding.ids], np.int64)
+        for tensor in encoder.inputs[1:]:
+            if tensor.name == _MASK:
+                mask = np.asarray([encoding.attention_mask], np.int64)
+                fed[ensemble_name(role, encoder, tensor)] = mask
         return bool(encoding.overflowing)
 
     def _cut_note(self, field: str, encoders: list[str]) -> str:

@@ -1,18 +1,17 @@
 """A request's settings: checked, completed with defaults, and carried between models as JSON."""
 
 import json
-import math
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pipelines.errors import InvalidRequest
-from pipelines.fields import Array, integer, integers, text
-from pipelines.manifest import Manifest
+from pipelines.fields import Array, integer, integers, number, text
+from pipelines.manifest import ClipLayout, Manifest
 from pipelines.samplers import SAMPLERS, table
 from pipelines.schedules import SamplerError
-from pipelines.sizes import Size, picture_size
+from pipelines.sizes import Size, clip_frames, picture_size
 from pipelines.spec import Limits, Pipeline
 
 # A drawn seed is short enough to be read out and typed again.
@@ -30,7 +29,9 @@ class Settings:
     the checkpoint's scheduler config. ``time_ids`` are what SDXL is told of a picture beside its
     prompt: original size, crop and target size, vertical before horizontal. ``clip_skip`` counts
     the layers of CLIP that the prompt goes without beside the last. With ``zero_negative`` there
-    is no negative prompt, and its embeddings are zeros. ``arrived`` and ``deadline`` are seconds on
+    is no negative prompt, and its embeddings are zeros. Clips have ``frames`` and a ``clip`` layout,
+    latents of shape (channels, frames, height, width), and ``guidance_rescale``, how much of the
+    prediction's own deviation guidance is to keep. ``arrived`` and ``deadline`` are seconds on
     the machine's monotonic clock. ``priority`` is 0 for the highest. ``asked`` is the request as it
     came, for the log.
     """
@@ -42,7 +43,7 @@ class Settings:
     num_images: int
     height: int
     width: int
-    latent_shape: tuple[int, int, int]
+    latent_shape: tuple[int, ...]
     time_ids: tuple[int, ...]
     clip_skip: int
     zero_negative: bool
@@ -50,6 +51,9 @@ class Settings:
     schedule: dict[str, Any]
     arrived: float
     deadline: float
+    guidance_rescale: float = 0.0
+    frames: int = 1
+    clip: ClipLayout | None = None
     preview_every: int = 0
     priority: int = DEFAULT_PRIORITY
     client: str = ""
@@ -58,8 +62,8 @@ class Settings:
 
     @property
     def resolution(self) -> str:
-        """The picture's size as people write it, e.g. ``1024x1024``: height first."""
-        return f"{self.height}x{self.width}"
+        """The size as metrics, logs and batch caps have it."""
+        return resolution((self.height, self.width), self.frames if self.clip else None)
 
     def to_json(self) -> str:
         """One line of JSON."""
@@ -73,12 +77,20 @@ class Settings:
             fields["latent_shape"] = tuple(fields["latent_shape"])
             fields["time_ids"] = tuple(fields["time_ids"])
             fields["notes"] = tuple(fields["notes"])
+            if fields["clip"] is not None:
+                fields["clip"] = ClipLayout.from_fields(fields["clip"])
             return Settings(**fields)
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidRequest(
                 f"settings: got {text[:80]!r}, which is not what prepare writes ({error}); "
                 "send requests to the ensemble"
             ) from error
+
+
+def resolution(size: Size, frames: int | None) -> str:
+    """What metrics, logs and batch caps call a size: height x width, after the frames of a clip."""
+    sides = "x".join(map(str, size))
+    return sides if frames is None else f"{frames}x{sides}"
 
 
 def resolve(
@@ -97,22 +109,27 @@ def resolve(
     defaults, limits = pipeline.defaults, pipeline.limits
     num_images = integer(inputs, "num_images", defaults.num_images, limits.num_images)
     (height, width), notes = picture_size(inputs, manifest)
-    scale = manifest.vae_scale
+    frames = None if manifest.clip is None else clip_frames(inputs, pipeline, manifest.clip)
     longest = limits.deadline_ms[1]
     steps = integer(inputs, "steps", defaults.steps, limits.steps)
     return Settings(
         steps=steps,
-        guidance_scale=_guidance(inputs, defaults.guidance_scale, limits.guidance_scale),
+        guidance_scale=number(
+            inputs, "guidance_scale", defaults.guidance_scale, limits.guidance_scale
+        ),
+        guidance_rescale=number(inputs, "guidance_rescale", 0.0, limits.guidance_rescale),
         sampler=_sampler(inputs, defaults.sampler, manifest.schedule, steps),
         seed=_seed(inputs, num_images),
         num_images=num_images,
         height=height,
         width=width,
-        latent_shape=(manifest.latent_channels, height // scale, width // scale),
+        latent_shape=_latent_shape(manifest, (height, width), frames),
+        frames=frames or 1,
+        clip=manifest.clip,
         time_ids=_time_ids(inputs, (height, width), limits),
         clip_skip=integer(inputs, "clip_skip", 0, (0, manifest.largest_clip_skip)),
         zero_negative=manifest.zero_negative and "negative_prompt" not in inputs,
-        batch_cap=caps.get(f"{height}x{width}", pipeline.slots),
+        batch_cap=caps.get(resolution((height, width), frames), pipeline.slots),
         schedule=manifest.schedule,
         arrived=arrived,
         deadline=arrived + integer(inputs, "deadline_ms", longest, limits.deadline_ms) / 1000,
@@ -132,13 +149,11 @@ def _time_ids(inputs: Mapping[str, Array], size: Size, limits: Limits) -> tuple[
     )
 
 
-def _guidance(inputs: Mapping[str, Array], default: float, allowed: tuple[float, float]) -> float:
-    if "guidance_scale" not in inputs:
-        return default
-    value, (low, high) = float(inputs["guidance_scale"][0]), allowed
-    if not (math.isfinite(value) and low <= value <= high):
-        raise InvalidRequest(f"guidance_scale: got {value:g}; allowed are {low:g} to {high:g}")
-    return value
+def _latent_shape(manifest: Manifest, size: Size, frames: int | None) -> tuple[int, ...]:
+    sides = tuple(side // manifest.vae_scale for side in size)
+    if manifest.clip is None or frames is None:
+        return (manifest.latent_channels, *sides)
+    return (manifest.latent_channels, manifest.clip.latent_frames(frames), *sides)
 
 
 def _sampler(

@@ -3,10 +3,12 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import partial
 
 from pipelines.errors import InvalidRequest
 from pipelines.fields import Array, text
-from pipelines.manifest import Manifest, Sides
+from pipelines.manifest import ClipLayout, Manifest, Sides
+from pipelines.spec import IMAGES, Pipeline
 
 # Height and width in pixels.
 Size = tuple[int, int]
@@ -15,6 +17,7 @@ _LONGEST_BUCKET = 32
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
 _RATIO = re.compile(r"(\d{1,6}(?:\.\d{1,6})?):(\d{1,6}(?:\.\d{1,6})?)")
 _MEANING = "as width x height in pixels"
+_IMAGES = tuple(tensor.name for tensor in IMAGES)
 
 
 def picture_size(inputs: Mapping[str, Array], manifest: Manifest) -> tuple[Size, tuple[str, ...]]:
@@ -22,13 +25,17 @@ def picture_size(inputs: Mapping[str, Array], manifest: Manifest) -> tuple[Size,
 
     A checkpoint with buckets is served in those alone: ``height`` and ``width`` must be one of
     them, and ``bucket`` names one, such as ``832x1248`` (width x height), or an aspect ratio, such
-    as ``2:3``, which gets the nearest. Raises InvalidRequest.
+    as ``2:3``, which gets the nearest. A clip that continues images has their size if it names
+    none, and no other. Raises InvalidRequest.
     """
     sides, buckets = manifest.sides, manifest.buckets
     if not buckets:
-        return (_side(inputs, "height", sides), _side(inputs, "width", sides)), ()
+        defaults = _image_size(inputs) or manifest.size
+        height, width = map(partial(_side, inputs, sides), ("height", "width"), defaults)
+        _check_images(inputs, (height, width))
+        return (height, width), ()
     named = text(inputs, "bucket", "", _LONGEST_BUCKET)
-    default, notes = _bucket(named, buckets) if named else ((sides.native, sides.native), ())
+    default, notes = _bucket(named, buckets) if named else (manifest.size, ())
     asked = (_given(inputs, "height", default[0]), _given(inputs, "width", default[1]))
     if asked not in buckets:
         raise InvalidRequest(
@@ -77,9 +84,9 @@ def _given(inputs: Mapping[str, Array], name: str, default: int) -> int:
     return int(inputs[name][0]) if name in inputs else default
 
 
-def _side(inputs: Mapping[str, Array], name: str, sides: Sides) -> int:
+def _side(inputs: Mapping[str, Array], sides: Sides, name: str, default: int) -> int:
     """A picture's height or width in pixels."""
-    value = _given(inputs, name, sides.native)
+    value = _given(inputs, name, default)
     if value % sides.multiple or not sides.minimum <= value <= sides.maximum:
         nearest = round(value / sides.multiple) * sides.multiple
         nearest = min(max(nearest, sides.minimum), sides.maximum)
@@ -88,3 +95,32 @@ def _side(inputs: Mapping[str, Array], name: str, sides: Sides) -> int:
             f"{sides.minimum} to {sides.maximum}; the nearest is {nearest}"
         )
     return value
+
+
+def clip_frames(inputs: Mapping[str, Array], pipeline: Pipeline, clip: ClipLayout) -> int:
+    """How many frames a clip has: one, and as many as frames of latents hold after it."""
+    low, high = pipeline.limits.frames
+    value = _given(inputs, "frames", pipeline.defaults.frames)
+    if value == 1 and "end_image" in inputs:
+        raise InvalidRequest("end_image: got one for a clip of 1 frame; ask for more frames")
+    if low <= value <= high and (value - 1) % clip.frames == 0:
+        return value
+    below = (min(max(value, low), high) - 1) // clip.frames * clip.frames + 1
+    nearest = {below, min(below + clip.frames, (high - 1) // clip.frames * clip.frames + 1)}
+    raise InvalidRequest(
+        f"frames: got {value}; allowed are {low} to {high}, one more than a multiple of "
+        f"{clip.frames}; the nearest are {' and '.join(map(str, sorted(nearest)))}"
+    )
+
+
+def _image_size(inputs: Mapping[str, Array]) -> Size | None:
+    return next((i.shape[:2] for name in _IMAGES if (i := inputs.get(name)) is not None), None)
+
+
+def _check_images(inputs: Mapping[str, Array], size: Size) -> None:
+    for name in _IMAGES:
+        if name in inputs and inputs[name].shape[:2] != size:
+            raise InvalidRequest(
+                f"{name}: got {words(inputs[name].shape[:2])}, beside a height and width of "
+                f"{words(size)} ({_MEANING}); resize the image, or leave height and width out"
+            )

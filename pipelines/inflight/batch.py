@@ -10,13 +10,14 @@ from pipelines.samplers import ESTIMATE, ESTIMATE_1, ESTIMATE_2, NOISE, X, Y
 
 
 def stack_conditioning(pictures: Sequence[Picture]) -> Conditioning:
-    """Every slot's conditioning, stacked along a new batch dim in the pictures' order."""
+    """Every slot's conditioning, stacked along a new batch dim, and what all have in common."""
     slots = [slot for picture in pictures for slot in picture.request.slots]
-    return {name: np.stack([slot[name] for slot in slots]) for name in slots[0]}
+    stacked = {name: np.stack([slot[name] for slot in slots]) for name in slots[0]}
+    return {**stacked, **pictures[0].request.shared}
 
 
 def stack_latents(pictures: Sequence[Picture]) -> tuple[Float32, Float32]:
-    """Scaled latents (slots, channels, height, width) and timesteps (slots,)."""
+    """Scaled latents (slots, *latent shape) and timesteps (slots,)."""
     counts = [picture.slots for picture in pictures]
     scaled = [p.state[X] * np.float32(p.request.table.in_scale[p.row]) for p in pictures]
     timesteps = [p.request.table.timestep[p.row] for p in pictures]
@@ -30,10 +31,26 @@ def guide(pictures: Sequence[Picture], prediction: Float32) -> Float32:
     guided, row = [], 0
     for picture in pictures:
         first, last = prediction[row], prediction[row + picture.slots - 1]
-        scale = np.float32(picture.request.settings.guidance_scale)
-        guided.append(first + scale * (last - first) if picture.slots == 2 else first)
+        settings = picture.request.settings
+        if picture.slots == 2:
+            moved = first + np.float32(settings.guidance_scale) * (last - first)
+            guided.append(_rescaled(moved, last, settings.guidance_rescale))
+        else:
+            guided.append(first)
         row += picture.slots
     return np.stack(guided)
+
+
+def _rescaled(guided: Float32, positive: Float32, share: float) -> Float32:
+    """Give a share of the guided prediction the deviation of the positive one.
+
+    arXiv 2305.08891, section 3.4, equations 15 and 16.
+    """
+    if share == 0.0:
+        return guided
+    spread, due = (np.std(values, dtype=np.float64, ddof=1) for values in (guided, positive))
+    mixed: Float32 = guided * np.float32(share * due / spread + 1 - share)
+    return mixed
 
 
 def advance(pictures: Sequence[Picture], guided: Float32) -> None:
@@ -45,7 +62,7 @@ def advance(pictures: Sequence[Picture], guided: Float32) -> None:
     rows = [picture.row for picture in pictures]
     a, b = (
         np.asarray([getattr(t, name)[r] for t, r in zip(tables, rows, strict=True)], np.float32)
-        .reshape(-1, 1, 1, 1)
+        .reshape(-1, *[1] * (guided.ndim - 1))
         for name in ("a", "b")
     )  # fmt: skip
     matrix = np.stack([t.M[r] for t, r in zip(tables, rows, strict=True)]).astype(np.float32)

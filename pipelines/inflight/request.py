@@ -35,7 +35,8 @@ class Request:
 
     ``id`` names it for those who want to cancel it. ``slots`` holds the conditioning of each row
     that a picture takes in a denoiser call: negative and positive with guidance, the positive
-    alone without. ``send`` takes each event, with latents (channels, height, width) if it is a
+    alone without; ``shared`` what all rows of a call have in common. A picture may be a clip, whose
+    latents are (channels, frames, height, width). ``send`` takes each event, with latents (channels, height, width) if it is a
     preview or a result, and with the last one how the request ended; ``fail`` takes an error and
     the same. ``hung_up`` says whether the caller is gone, from any thread and at any time.
     """
@@ -46,6 +47,7 @@ class Request:
     table: Table
     send: Callable[[Event, Float32 | None, Summary | None], None]
     fail: Callable[[RequestError, Summary], None]
+    shared: Conditioning = field(default_factory=dict)
     hung_up: Callable[[], bool] = lambda: False
 
     @property
@@ -68,9 +70,9 @@ def table(settings: Settings) -> Table:
 class Picture:
     """One picture under way.
 
-    ``state`` is (6, channels, height, width): the columns of a sampler's M. It and ``generator``
-    are made when the first step starts, so that waiting pictures cost nothing. ``denoised`` is
-    what the picture is heading for, (channels, height, width), where a preview is due.
+    ``state`` holds six latents: the columns of a sampler's M. It and ``generator`` are made when
+    the first step starts, so that waiting pictures cost nothing. ``denoised`` is what the picture
+    is heading for, of the shape of its latents, where a preview is due.
     """
 
     request: Request
@@ -112,10 +114,14 @@ class Picture:
 
     def start(self, now: float) -> None:
         """Draw the initial noise; ``now`` is seconds on the queue's clock."""
-        shape = self.request.settings.latent_shape
+        settings = self.request.settings
+        shape = settings.latent_shape
         self.state = np.zeros((NOISE + 1, *shape), np.float32)
         self.generator = noise.Generator(self.seed)
         self.state[X] = self.generator.normal((1, *shape))[0]
+        if settings.clip is not None and settings.clip.reference_noise:
+            # Drawn next, for the images that the clip continues.
+            self.generator.skip((1, 3, settings.frames, settings.height, settings.width))
         self.started = self.told = now
 
     def draw_noise(self) -> None:

@@ -1,0 +1,249 @@
+"""Trains the miniatures of EasyAnimate: text encoder and transformer together, on cached latents.
+
+Flow matching as for SD3's miniature. The transformer sees all 256 text tokens of a prompt, most of
+them padding, which would take four fifths of the time. Training draws a few of the padding's
+positions and counts each as many, by adding a logarithm to what attention makes of it.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLMagvit,
+    EasyAnimateTransformer3DModel,
+    FlowMatchEulerDiscreteScheduler,
+)
+from diffusers.models.transformers.transformer_easyanimate import EasyAnimateAttnProcessor2_0
+from torch import nn
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+from export.magvit import streamed
+from miniatures import checkpoints, video_vae
+from miniatures.chat import MAX_TOKENS, qwen_tokenizer, templated
+from miniatures.clips import TRAINING
+from miniatures.training import Recipe, fit
+
+BATCH = 64
+RECIPE = Recipe("easyanimate", 4500, 1e-3)
+CLIPS_PER_CAPTION = 16
+CAPTION_DROPOUT = 0.1
+# The first tokens, which hold the longest caption, and how many of the others are drawn.
+TEXT_TOKENS, PADS = 17, 6
+# Sigmas are logistic of a normal with this mean: where things are and move is decided at high ones.
+SIGMA_MEAN = 0.7
+LATENT_CHANNELS = 16
+HIDDEN = 128
+# FlowMatchEulerDiscreteScheduler as V5.1 has it; its pipelines shift by e.
+SCHEDULER = {"shift": 1.0, "use_dynamic_shifting": True}
+
+
+def text_encoder(vocabulary: int) -> Qwen2VLForConditionalGeneration:
+    """An untrained Qwen2-VL of three layers, of which pipelines read the second, and hardly eyes."""
+    config = Qwen2VLConfig(
+        text_config={
+            "vocab_size": vocabulary,
+            "hidden_size": HIDDEN,
+            "intermediate_size": 2 * HIDDEN,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": MAX_TOKENS,
+            "rms_norm_eps": 1e-6,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e6,
+                "mrope_section": [4, 6, 6],
+            },
+            "bos_token_id": vocabulary - 2,
+            "eos_token_id": vocabulary - 1,
+        },
+        vision_config={"depth": 1, "embed_dim": 16, "hidden_size": HIDDEN, "num_heads": 1},
+        tie_word_embeddings=True,
+    )
+    return Qwen2VLForConditionalGeneration(config)
+
+
+def transformer(in_channels: int) -> EasyAnimateTransformer3DModel:
+    """An untrained transformer, half of its layers with weights of their own for text."""
+    return EasyAnimateTransformer3DModel(
+        num_attention_heads=6,
+        attention_head_dim=32,
+        in_channels=in_channels,
+        out_channels=LATENT_CHANNELS,
+        patch_size=2,
+        sample_width=6,
+        sample_height=6,
+        num_layers=6,
+        mmdit_layers=3,
+        time_embed_dim=96,
+        text_embed_dim=HIDDEN,
+        add_norm_text_encoder=True,
+        norm_eps=1e-5,
+    )
+
+
+class Counting(EasyAnimateAttnProcessor2_0):
+    """Attention in which some text tokens count as many: ``logarithms`` (1, 1, 1, tokens)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logarithms: torch.Tensor | None = None
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        image_rotary_emb: Any = None,
+    ) -> Any:
+        return super().__call__(
+            attn, hidden_states, encoder_hidden_states, self.logarithms, image_rotary_emb
+        )
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids and attention masks of captions, int64, shape (captions, 256)."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+
+    def rows(self, chosen: torch.Tensor) -> "Tokens":
+        """Those of some captions."""
+        return Tokens(self.ids[chosen], self.mask[chosen])
+
+
+class EasyAnimate(nn.Module):
+    """What is trained together: the text encoder and the transformer."""
+
+    def __init__(self, in_channels: int = LATENT_CHANNELS) -> None:
+        super().__init__()
+        self.tokenizer = qwen_tokenizer()
+        self.text_encoder = text_encoder(len(self.tokenizer))
+        self.text_encoder.model.visual.requires_grad_(False)
+        self.transformer = transformer(in_channels)
+        self.counting = Counting()
+        for block in self.transformer.transformer_blocks:
+            block.attn1.set_processor(self.counting)
+
+    def tokenize(self, captions: list[str]) -> Tokens:
+        """Tokens as EasyAnimatePipeline makes them."""
+        encoded = self.tokenizer(
+            [templated(self.tokenizer, caption) for caption in captions],
+            padding="max_length",
+            max_length=MAX_TOKENS,
+            truncation=True,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        return Tokens(encoded.input_ids, encoded.attention_mask)
+
+    def encode(self, tokens: Tokens) -> torch.Tensor:
+        """Embeddings of the first tokens and some drawn ones, (batch, 23, 128)."""
+        drawn = TEXT_TOKENS + torch.randperm(MAX_TOKENS - TEXT_TOKENS)[:PADS].sort().values
+        places = torch.cat([torch.arange(TEXT_TOKENS), drawn])
+        hidden: torch.Tensor = self.text_encoder.model.language_model(
+            input_ids=tokens.ids[:, places],
+            attention_mask=tokens.mask[:, places],
+            position_ids=places.expand(3, len(tokens.ids), -1),
+            output_hidden_states=True,
+            use_cache=False,
+        ).hidden_states[-2]
+        return hidden
+
+    def forward(
+        self,
+        latents: torch.Tensor,
+        sigmas: torch.Tensor,
+        tokens: Tokens,
+        inpaint_latents: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The predicted velocity of noisy ``latents`` (batch, 16, 5, 6, 6)."""
+        embeddings = self.encode(tokens)
+        patches = latents[0, 0].numel() // 4
+        logarithms = torch.zeros(1, 1, 1, embeddings.shape[1] + patches)
+        logarithms[..., TEXT_TOKENS : TEXT_TOKENS + PADS] = math.log(
+            (MAX_TOKENS - TEXT_TOKENS) / PADS
+        )
+        self.counting.logarithms = logarithms
+        prediction: torch.Tensor = self.transformer(
+            latents,
+            sigmas * 1000,
+            encoder_hidden_states=embeddings,
+            inpaint_latents=inpaint_latents,
+            return_dict=False,
+        )[0]
+        return prediction
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Cached latents of drawn clips (N, 16, 5, 6, 6), their captions, and the captions' tokens."""
+
+    latents: torch.Tensor
+    captions: torch.Tensor
+    tokens: Tokens
+
+    def batch(self, size: int) -> tuple[torch.Tensor, Tokens, torch.Tensor]:
+        """Random latents with tokens, and which they are; a tenth have the empty caption."""
+        chosen = torch.randint(len(self.latents), (size,))
+        rows = self.captions[chosen]
+        rows[torch.rand(size) < CAPTION_DROPOUT] = len(self.tokens.ids) - 1
+        return self.latents[chosen], self.tokens.rows(rows), chosen
+
+
+def _dataset(model: EasyAnimate, drawn: torch.Tensor, autoencoder: AutoencoderKLMagvit) -> Dataset:
+    captions = torch.arange(len(TRAINING)).repeat_interleave(len(drawn) // len(TRAINING))
+    tokens = model.tokenize([clip.caption for clip in TRAINING] + [""])
+    return Dataset(video_vae.encode(autoencoder, drawn), captions, tokens)
+
+
+def _autoencoder(folder: Path) -> AutoencoderKLMagvit:
+    """The trained autoencoder, for whole clips."""
+    model = AutoencoderKLMagvit.from_pretrained(folder, torch_dtype=torch.float32).eval()
+    streamed(model)
+    return model
+
+
+def _noisy(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Noisy latents, their sigmas (batch,) and the velocity that they should be seen to have."""
+    noise = torch.randn_like(latents)
+    sigmas = torch.sigmoid(SIGMA_MEAN + torch.randn(len(latents)))
+    weight = sigmas.view(-1, 1, 1, 1, 1)
+    return (1 - weight) * latents + weight * noise, sigmas, noise - latents
+
+
+def _loss(model: EasyAnimate, dataset: Dataset) -> tuple[torch.Tensor, float]:
+    """Mean squared error of the velocity on one batch."""
+    latents, tokens, _ = dataset.batch(BATCH)
+    noisy, sigmas, velocity = _noisy(latents)
+    loss = nn.functional.mse_loss(model(noisy, sigmas, tokens), velocity)
+    return loss, loss.item()
+
+
+def save(model: EasyAnimate, output: Path, pipeline: str) -> None:
+    """Write the checkpoint in the layout of the diffusers class ``pipeline``, fp16."""
+    parts = {
+        "scheduler": FlowMatchEulerDiscreteScheduler(**SCHEDULER),
+        "text_encoder": model.text_encoder,
+        "tokenizer": model.tokenizer,
+        "transformer": model.transformer,
+        "vae": AutoencoderKLMagvit,
+    }
+    checkpoints.save(output, pipeline, parts)
+
+
+def train(output: Path, state: Path, seed: int = 0) -> None:
+    """Train the autoencoder, then on its latents the rest; save the moving average."""
+    torch.manual_seed(seed)
+    if not (output / "vae" / "config.json").is_file():
+        video_vae.train(output / "vae", state, seed)
+    model = EasyAnimate()
+    drawn = video_vae.clips(CLIPS_PER_CAPTION, seed + 1)
+    dataset = _dataset(model, drawn, _autoencoder(output / "vae"))
+    model = fit(RECIPE, model, lambda _: _loss(model, dataset), state)
+    save(model, output, "EasyAnimatePipeline")

@@ -1,0 +1,146 @@
+"""Clips and latents: one slice after another through a causal video autoencoder, tile by tile.
+
+A slice is one frame of latents. The first one is a frame of the clip, every other one four. Frames
+with a side longer than a tile go through the autoencoder in overlapping tiles, each with caches of
+its own, whose seams are blended as AutoencoderKLMagvit does in diffusers.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.caches import Cache, input_name, output_name
+from pipelines.fields import Array
+from pipelines.manifest import ClipLayout
+
+Float32 = npt.NDArray[np.float32]
+# A component's inputs by name to its outputs. Caches may be whatever it gave of the slice before.
+Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+_LATENTS, _LEVELS, _FIRST = "latents", "levels", "first"
+
+
+@dataclass
+class _Tile:
+    """One part of all frames: where it is, in latents, and what it has seen."""
+
+    rows: slice
+    columns: slice
+    caches: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, run: Run, given: Mapping[str, Array], caches: tuple[Cache, ...]) -> Any:
+        """The component's outputs for the next slice; the first one comes with no caches."""
+        first = np.asarray([not self.caches], np.int32)
+        if not self.caches:
+            height, width = (part.stop - part.start for part in (self.rows, self.columns))
+            empty = (cache.empty(height, width) for cache in caches)
+            self.caches = {input_name(i): value for i, value in enumerate(empty)}
+        outputs = run({**given, _FIRST: first, **self.caches})
+        self.caches = {input_name(i): outputs[output_name(i)] for i in range(len(caches))}
+        return outputs
+
+
+def decode(run: Run, latents: Float32, layout: ClipLayout, scale: int) -> Iterator[tuple[int, Array]]:
+    """The frames that latents (channels, frames, height, width) hold, slice by slice.
+
+    Yields the index of a slice's first frame and the frames, uint8 (frames, height, width, 3).
+    ``run`` is the decoder, ``scale`` is pixels per latent. What is held meanwhile does not depend
+    on how many frames there are.
+    """
+    grid = _grid(latents.shape[2:], layout, scale)
+    extent, stride = layout.tile - layout.tile_stride, layout.tile_stride
+    index = 0
+    for place in range(latents.shape[1]):
+        decoded = [
+            [_decode_tile(run, tile, latents[:, place : place + 1], layout) for tile in row]
+            for row in grid
+        ]
+        levels = _joined(decoded, extent, stride)
+        frames = as_frames(levels if place else levels[:, -1:])
+        yield index, frames
+        index += len(frames)
+
+
+def _decode_tile(run: Run, tile: _Tile, latents: Float32, layout: ClipLayout) -> Float32:
+    part = latents[None, :, :, tile.rows, tile.columns]
+    levels: Float32 = tile.run(run, {_LATENTS: part}, layout.decoder_caches)[_LEVELS][0]
+    return levels
+
+
+def as_frames(levels: Float32) -> Array:
+    """Levels (3, frames, height, width) around [-1, 1] as uint8 (frames, height, width, 3).
+
+    Rounded as diffusers' VaeImageProcessor does.
+    """
+    scaled = np.clip(levels * np.float32(0.5) + np.float32(0.5), 0, 1) * np.float32(255)
+    frames: Array = np.round(scaled).astype(np.uint8).transpose(1, 2, 3, 0)
+    return frames
+
+
+def encode(run: Run, slices: Iterator[Float32], layout: ClipLayout, scale: int) -> Float32:
+    """Latents (channels, frames, height, width) of a clip that comes slice by slice.
+
+    ``slices`` are levels (3, frames, height, width) in [-1, 1]: of one frame, then of four.
+    ``run`` is the encoder.
+    """
+    grid: list[list[_Tile]] = []
+    latents = []
+    extent, stride = layout.tile - layout.tile_stride, layout.tile_stride
+    for levels in slices:
+        grid = grid or _grid(tuple(side // scale for side in levels.shape[2:]), layout, scale)
+        whole = np.repeat(levels, layout.frames // levels.shape[1], axis=1)
+        encoded = [
+            [_encode_tile(run, tile, whole, layout, scale) for tile in row] for row in grid
+        ]
+        latents.append(_joined(encoded, extent // scale, stride // scale))
+    return np.concatenate(latents, axis=1)
+
+
+def _encode_tile(
+    run: Run, tile: _Tile, levels: Float32, layout: ClipLayout, scale: int
+) -> Float32:
+    rows, columns = (
+        slice(scale * part.start, scale * part.stop) for part in (tile.rows, tile.columns)
+    )
+    part = levels[None, :, :, rows, columns]
+    latents: Float32 = tile.run(run, {_LEVELS: part}, layout.encoder_caches)[_LATENTS][0]
+    return latents
+
+
+def _grid(sides: tuple[int, ...], layout: ClipLayout, scale: int) -> list[list[_Tile]]:
+    """The tiles of frames of latents with these sides: one if it is not too large."""
+    size, stride = layout.tile // scale, layout.tile_stride // scale
+    if max(sides) <= size:
+        size = stride = max(sides)
+    rows, columns = (
+        [slice(start, min(start + size, side)) for start in range(0, side, stride)]
+        for side in sides
+    )
+    return [[_Tile(row, column) for column in columns] for row in rows]
+
+
+def _joined(tiles: list[list[Float32]], extent: int, stride: int) -> Float32:
+    """Frames from their tiles: each blended into those above and to the left, cut to the stride."""
+    if len(tiles) == len(tiles[0]) == 1:
+        return tiles[0][0]
+    for y, row in enumerate(tiles):
+        for x, tile in enumerate(row):
+            if y > 0:
+                tile = _blended(tiles[y - 1][x], tile, extent, axis=2)
+            if x > 0:
+                tile = _blended(row[x - 1], tile, extent, axis=3)
+            row[x] = tile
+    cut = [[tile[:, :, :stride, :stride] for tile in row] for row in tiles]
+    return np.concatenate([np.concatenate(row, axis=3) for row in cut], axis=2)
+
+
+def _blended(before: Float32, tile: Float32, extent: int, axis: int) -> Float32:
+    """``tile``, whose first rows or columns come gradually out of the last ones of ``before``."""
+    count = min(before.shape[axis], tile.shape[axis], extent)
+    ramp = np.arange(count, dtype=np.float32) / np.float32(count)
+    weight = ramp.reshape([-1 if i == axis else 1 for i in range(tile.ndim)])
+    ends = np.take(before, range(before.shape[axis] - count, before.shape[axis]), axis)
+    starts, rest = np.split(tile, [count], axis)
+    return np.concatenate([ends * (1 - weight) + starts * weight, rest], axis)

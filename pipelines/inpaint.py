@@ -1,0 +1,79 @@
+"""What EasyAnimate's InP transformer is told of the images that a clip continues.
+
+As EasyAnimateInpaintPipeline in diffusers does with ``get_image_to_video_latent``: a clip that is
+blank but for its first frame, and its last one if there is an end image, encoded to latents, under
+a mask that says where it is known.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from pipelines import clips
+from pipelines.clips import Float32, Run
+from pipelines.fields import Array
+from pipelines.manifest import ClipLayout
+from pipelines.noise import Generator
+from pipelines.settings import Settings
+
+_BLANK = -1.0
+
+
+def inpaint_latents(
+    run: Run, start: Array, end: Array | None, settings: Settings, layout: ClipLayout
+) -> Float32:
+    """Mask and latents, float32 (1 + channels, frames, height, width), for one clip.
+
+    ``run`` is the encoder; the images are uint8 (height, width, 3) in the clip's size. The mask is
+    where the first frame is and has the latents' scale, which diffusers multiplies it by as well;
+    an end image does not show in it, because diffusers samples the mask between frames.
+    """
+    images = {0: start} if end is None else {0: start, settings.frames - 1: end}
+    known = _noisy({index: _levels(image) for index, image in images.items()}, settings, layout)
+    scale = settings.height // settings.latent_shape[2]
+    latents = clips.encode(run, _slices(known, settings, layout), layout, scale)
+    mask = np.zeros_like(latents[:1])
+    mask[:, 0] = layout.scaling_factor
+    return np.concatenate([mask, latents])
+
+
+def _levels(image: Array) -> Float32:
+    """An image as levels (3, height, width) in [-1, 1]."""
+    levels: Float32 = 2 * (image.astype(np.float32) / np.float32(255)) - 1
+    return levels.transpose(2, 0, 1)
+
+
+def _noisy(
+    known: Mapping[int, Float32], settings: Settings, layout: ClipLayout
+) -> dict[int, Float32]:
+    """Frames with the noise that the model was trained with, but where they are black.
+
+    It is drawn after the initial noise, for all frames of one colour after another.
+    """
+    if not layout.reference_noise:
+        return dict(known)
+    generator = Generator(settings.seed)
+    generator.skip((1, *settings.latent_shape))
+    sides = (settings.height, settings.width)
+    noisy = {index: levels.copy() for index, levels in known.items()}
+    for channel in range(3):
+        for index in range(settings.frames):
+            if index not in noisy:
+                generator.skip(sides)
+                continue
+            noise = np.float32(layout.reference_noise) * generator.normal(sides)
+            levels = noisy[index][channel]
+            noisy[index][channel] = levels + np.where(levels == _BLANK, 0, noise)
+    return noisy
+
+
+def _slices(
+    known: Mapping[int, Float32], settings: Settings, layout: ClipLayout
+) -> Iterator[Float32]:
+    """The clip slice by slice, (3, frames, height, width): one frame, then as many as a latent."""
+    shape = (3, settings.height, settings.width)
+    blank = np.full(shape, _BLANK, np.float32)
+    for first in (0, *range(1, settings.frames, layout.frames)):
+        count = layout.frames if first else 1
+        frames = [known.get(index, blank) for index in range(first, first + count)]
+        yield np.stack(frames, axis=1)
