@@ -104,5 +104,6 @@ def layout(checkpoint: Checkpoint) -> ClipLayout | None:
         encoder_caches=caches[pipeline.image_encoder.name] if pipeline.image_encoder else (),
         tile=tile,
         tile_stride=stride,
+        scaling_factor=float(checkpoint.setting(pipeline.decoder, "scaling_factor")),
         reference_noise=REFERENCE_NOISE if noisy else 0.0,
     )

@@ -109,8 +109,9 @@ class EasyAnimateTransformer(Exportable):
     def _patches(self, latents: Tensor) -> Tensor:
         """Latents (batch, channels, frames, height, width) to (batch, patches, width)."""
         batch, _, frames = latents.shape[:3]
-        embedded: Tensor = self.model.proj(latents.transpose(1, 2).flatten(0, 1)).flatten(2)
-        return embedded.unflatten(0, (batch, frames)).transpose(2, 3).flatten(1, 2)
+        embedded = self.model.proj(latents.transpose(1, 2).flatten(0, 1)).flatten(2)
+        patches: Tensor = embedded.unflatten(0, (batch, frames)).transpose(2, 3).flatten(1, 2)
+        return patches
 
     def _clip(self, patches: Tensor, latents: Tensor) -> Tensor:
         """What the denoiser makes of each patch, in the shape of ``latents``."""

@@ -17,8 +17,8 @@ from export.graph import write_graph
 from export.graph_config import graph_config
 from export.half import halve
 from export.loading import load
-from export.rehearsal import Feed, Feeds
 from export.report import Parity
+from export.running import Feed, Feeds
 from export.shapes import traced, untraced
 from export.target import GRAPH, Target, describe, graph_digest, replaced, write_manifest
 from export.tokenizer import chat_templates, token_length, write_tokenizers
