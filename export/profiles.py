@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from export.shapes import shape
 from export.target import GRAPH, Target
 from pipelines.conditioning import CONDITIONING
 from pipelines.decode import LARGEST_SHRINKING, shrinking
 from pipelines.manifest import Manifest, Sides
 from pipelines.settings import resolve
-from pipelines.spec import Component, Dim, Pipeline, Range, Tensor, axis, ensemble_name
+from pipelines.spec import Component, Pipeline, Range, Tensor, ensemble_name
 
 Shape = tuple[int, ...]
 
@@ -60,7 +61,7 @@ def profiles(target: Target, manifest: Manifest, component: Component) -> tuple[
 
 def _profile(tensor: Tensor, graph: Shape, sizes: Mapping[str, Range]) -> Profile:
     least, usual, greatest = (
-        _shape(tensor.dims, graph, {axis: getattr(size, end) for axis, size in sizes.items()})
+        shape(tensor.dims, graph, {axis: getattr(size, end) for axis, size in sizes.items()})
         for end in ("minimum", "usual", "maximum")
     )
     return Profile(least, usual, greatest)
@@ -138,19 +139,6 @@ def _spread(sizes: Sequence[int]) -> Range:
     return Range(min(sizes), sorted(sizes)[len(sizes) // 2], max(sizes))
 
 
-def _shape(named: tuple[Dim, ...], graph: Shape, sizes: Mapping[str, int]) -> Shape:
-    """A graph's shape with the spec's named axes at ``sizes``."""
-    return tuple(
-        _size(dim, sizes) if isinstance(dim, str) else fixed
-        for dim, fixed in zip(named, graph, strict=True)
-    )
-
-
-def _size(dim: str, sizes: Mapping[str, int]) -> int:
-    times, name = axis(dim)
-    return times * sizes[name]
-
-
 def _text_length(target: Target, manifest: Manifest) -> int:
     """The tokens that the denoiser reads, found by putting blank embeddings together."""
     pipeline = target.checkpoint.pipeline
@@ -159,8 +147,8 @@ def _text_length(target: Target, manifest: Manifest) -> int:
         graph = _graph_dims(target, encoder)
         sizes = {"batch": 1, "tokens": manifest.tokens[encoder.name]}
         for tensor in encoder.outputs:
-            shape = _shape(tensor.dims, graph[tensor.name], sizes)
-            blank[ensemble_name(role, encoder, tensor)] = np.zeros(shape, np.float32)
+            size = shape(tensor.dims, graph[tensor.name], sizes)
+            blank[ensemble_name(role, encoder, tensor)] = np.zeros(size, np.float32)
     settings = resolve({}, pipeline, manifest, caps={}, arrived=0.0)
     conditioning = CONDITIONING[pipeline.family](blank, "", settings)
     for tensor in pipeline.denoiser.inputs:

@@ -1,9 +1,9 @@
 """The sizes at which a graph is traced, and the other ones at which it is checked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipelines.manifest import Sides
-from pipelines.spec import Pipeline
+from pipelines.spec import Dim, Pipeline, axis
 
 Sizes = Mapping[str, int]
 # Of pictures, in pixels: larger ones would say no more of a graph, but take minutes and gigabytes.
@@ -54,3 +54,16 @@ def untraced(pipeline: Pipeline, sides: Sides, scale: int, tokens: int) -> tuple
         {"batch": 1, "tokens": tokens, "text": text.usual, **square, **whole},
         {"batch": 3, "tokens": tokens // 2, "text": text.usual // 8, **wide, **begun},
     )
+
+
+def shape(named: Sequence[Dim], fixed: Sequence[int], sizes: Sizes) -> tuple[int, ...]:
+    """A tensor's shape with the spec's named axes at ``sizes``; others are as in ``fixed``."""
+    return tuple(
+        _size(dim, sizes) if isinstance(dim, str) else own
+        for dim, own in zip(named, fixed, strict=True)
+    )
+
+
+def _size(dim: str, sizes: Sizes) -> int:
+    times, name = axis(dim)
+    return times * sizes[name]
