@@ -171,7 +171,7 @@ def run(arguments: argparse.Namespace) -> None:
         check_wish(checkpoint, quantization)
     target = Target(checkpoint, arguments.repository, name, arguments.precision, quantization)
     if arguments.dry_run:
-        found = budget.costs(target, pipeline.components)
+        found = budget.costs(target, checkpoint.pipeline.components)
         print(budget.table(found))
         budget.check(target, found)
         return

@@ -3,7 +3,8 @@
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,8 @@ class Checkpoint:
 
     @property
     def schedule(self) -> dict[str, Any]:
-        """The scheduler's config."""
-        return read_json(self.folder / SCHEDULER)
+        """The scheduler's config, with what the pipeline's diffusers class tells it."""
+        return {**self.pipeline.schedule, **read_json(self.folder / SCHEDULER)}
 
     @property
     def vae_scale(self) -> int:
@@ -87,10 +88,25 @@ class Checkpoint:
         return int(2 ** (len(blocks) - 1))
 
     @property
+    def size(self) -> tuple[int, int]:
+        """The height and width in pixels that the checkpoint was trained at.
+
+        CheckpointError if they are not among the sides that it may have.
+        """
+        clips, sides, denoiser = self.pipeline.makes_clips, self.sides, self.pipeline.denoiser
+        key = "sample_width" if clips else "sample_size"
+        height, width = sides.native, self.integer(denoiser, key) * self.vae_scale
+        self._check_side(key, width, sides)
+        return height, width
+
+    @property
     def sides(self) -> Sides:
         """Legal picture sides: the pipeline's range around the native side, as patches allow."""
-        size = self.integer(self.pipeline.denoiser, "sample_size")
-        native, (multiple, patches) = size * self.vae_scale, self._grid
+        key = "sample_height" if self.pipeline.makes_clips else "sample_size"
+        native, (multiple, patches) = (
+            self.integer(self.pipeline.denoiser, key) * self.vae_scale,
+            self._grid,
+        )
         low, high = (factor * native for factor in self.pipeline.limits.side_factors)
         sides = Sides(
             native=native,
@@ -98,22 +114,29 @@ class Checkpoint:
             maximum=min(int(high // multiple), patches) * multiple,
             multiple=multiple,
         )
-        if native % multiple or not sides.minimum <= native <= sides.maximum:
+        self._check_side(key, native, sides)
+        return sides
+
+    def _check_side(self, key: str, side: int, sides: Sides) -> None:
+        if side % sides.multiple or not sides.minimum <= side <= sides.maximum:
             raise CheckpointError(
                 f"{self.folder / self.pipeline.denoiser.subfolder / 'config.json'}: got "
-                f"sample_size={size}, which is {native} pixels where multiples of {multiple} "
-                f"up to {sides.maximum} are possible; download it again"
+                f"{key}={side // self.vae_scale}, which is {side} pixels where multiples of "
+                f"{sides.multiple} from {sides.minimum} to {sides.maximum} are possible; download "
+                "it again"
             )
-        return sides
 
     @property
     def _grid(self) -> tuple[int, int]:
         """What sides in pixels are multiples of, and the greatest multiple that there can be."""
         if self.pipeline.side_multiple:
             return math.lcm(self.pipeline.side_multiple, self.vae_scale), _NO_LIMIT
-        patch, patches = (
-            self.integer(self.pipeline.denoiser, key)
-            for key in ("patch_size", "pos_embed_max_size")
+        patch = self.integer(self.pipeline.denoiser, "patch_size")
+        # Where a clip's patches are is told by rotary tables of any length.
+        patches = (
+            _NO_LIMIT
+            if self.pipeline.makes_clips
+            else self.integer(self.pipeline.denoiser, "pos_embed_max_size")
         )
         return patch * self.vae_scale, patches
 
@@ -140,7 +163,7 @@ class Checkpoint:
             for encoder in self.pipeline.encoders
             if CLIP_SKIP in encoder.inputs
         ]
-        return min(layers) - 1
+        return min(layers, default=1) - 1
 
     @property
     def zero_negative(self) -> bool:
@@ -171,15 +194,21 @@ def open_checkpoint(folder: Path, pipeline: Pipeline, file: Path | None = None) 
             _check_component(folder, component)
             if file is None:
                 check_sizes(_config(folder, component), check_weights(folder / component.subfolder))
-    _check_schedule(folder / SCHEDULER)
-    return Checkpoint(folder, pipeline, missing, file)
+    checkpoint = Checkpoint(folder, pipeline, missing, file)
+    _check_schedule(checkpoint)
+    if not pipeline.makes_clips:
+        return checkpoint
+    # What it needs takes seconds to import.
+    from export.clips import served
+
+    return replace(checkpoint, pipeline=served(checkpoint))
 
 
-def _check_schedule(path: Path) -> None:
+def _check_schedule(checkpoint: Checkpoint) -> None:
     try:
-        schedules.check(read_json(path))
+        schedules.check(checkpoint.schedule)
     except schedules.SamplerError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{checkpoint.folder / SCHEDULER}: {error}") from error
 
 
 def _check_class(folder: Path, index: dict[str, Any], pipeline: Pipeline) -> None:
@@ -241,9 +270,10 @@ def _digest(sources: Iterable[tuple[str, Path]], settings: str = "") -> str:
 def _sources(checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:
     """Each of the checkpoint's files with what it is for."""
     files = [checkpoint.folder / INDEX, checkpoint.folder / SCHEDULER]
-    for component in checkpoint.pipeline.components:
-        for subfolder in filter(None, (component.subfolder, component.tokenizer)):
-            files += sorted(p for p in (checkpoint.folder / subfolder).glob("*") if p.is_file())
+    parts = [(c.subfolder, c.tokenizer) for c in checkpoint.pipeline.components]
+    # Two components may share a folder.
+    for subfolder in filter(None, dict.fromkeys(chain.from_iterable(parts))):
+        files += sorted(p for p in (checkpoint.folder / subfolder).glob("*") if p.is_file())
     if checkpoint.file:
         files = [path for path in files if path.suffix != ".safetensors"]
         yield "file", checkpoint.file

@@ -1,8 +1,6 @@
 """Torch modules with the inputs and outputs that the graphs have, around those of a checkpoint."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,14 +10,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 
 from export.errors import CheckpointError
-
-
-class Exportable(nn.Module, ABC):
-    """A module whose ``forward`` takes and gives a component's tensors, in the spec's order."""
-
-    @abstractmethod
-    def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Random inputs; ``sizes`` gives every dynamic axis of the component its size."""
+from export.exportable import Exportable, random_ids
 
 
 class ClipText(Exportable):
@@ -33,7 +24,7 @@ class ClipText(Exportable):
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
         """Random token ids, and numbers of layers to skip."""
-        ids = _ids(self.model.config.vocab_size, sizes)
+        ids = random_ids(self.model.config.vocab_size, sizes)
         return ids, torch.randint(self.model.config.num_hidden_layers, (len(ids), 1))
 
     def forward(self, ids: Tensor, clip_skip: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -69,7 +60,7 @@ class T5Text(Exportable):
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
         """Random token ids."""
-        return (_ids(self.model.config.vocab_size, sizes),)
+        return (random_ids(self.model.config.vocab_size, sizes),)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (batch, tokens) to the last hidden states (batch, tokens, hidden)."""
@@ -87,7 +78,7 @@ class ZeroText(Exportable):
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
         """Ids of which nothing depends."""
-        return (_ids(2, sizes),)
+        return (random_ids(2, sizes),)
 
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (batch, tokens) to zeros (batch, tokens, width)."""
@@ -248,40 +239,3 @@ class VaeDecoder(Exportable):
         decoded = self.model.decode(latents / self.scaling + self.shift, return_dict=False)[0]
         levels: Tensor = (decoded * 0.5 + 0.5).clamp(0, 1) * 255
         return levels
-
-
-def _ids(vocabulary: int, sizes: Mapping[str, int]) -> Tensor:
-    return torch.randint(vocabulary, (sizes["batch"], sizes["tokens"]))
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A model class of a checkpoint, how to load it, and what it is exported as.
-
-    ``dtype`` is what its library calls the type of the weights.
-    """
-
-    model: Any
-    wrap: Callable[[Any], Exportable]
-    dtype: str
-    options: Mapping[str, Any]
-
-
-# Weights of the wrong shape are reported by name only if they are let through here.
-# Of fused attention the exporter cannot make T5's dynamic in its length, and guards CLIP's against
-# rows that are masked as a whole, which TensorRT for RTX cannot fuse in float16.
-_TRANSFORMERS = {
-    "ignore_mismatched_sizes": True,
-    "attn_implementation": "eager",
-}
-
-ARCHITECTURES: dict[str, Architecture] = {
-    "CLIPTextModel": Architecture(CLIPTextModel, ClipText, "dtype", _TRANSFORMERS),
-    "CLIPTextModelWithProjection": Architecture(
-        CLIPTextModelWithProjection, ClipText, "dtype", _TRANSFORMERS
-    ),
-    "T5EncoderModel": Architecture(StoredT5, T5Text, "dtype", _TRANSFORMERS),
-    "SD3Transformer2DModel": Architecture(SD3Transformer2DModel, Sd3Transformer, "torch_dtype", {}),
-    "UNet2DConditionModel": Architecture(UNet2DConditionModel, SdxlUnet, "torch_dtype", {}),
-    "AutoencoderKL": Architecture(AutoencoderKL, VaeDecoder, "torch_dtype", {}),
-}

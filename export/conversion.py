@@ -15,8 +15,8 @@ from diffusers.loaders import single_file_utils as layouts
 from safetensors import safe_open
 from torch import Tensor
 
+from export.architectures import Architecture
 from export.checkpoint import Checkpoint
-from export.components import Architecture
 from export.original import PREFIXES, SPARE
 from export.weights import read_json
 from pipelines.spec import Component

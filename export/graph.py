@@ -1,5 +1,6 @@
 """Torch module to ONNX graph."""
 
+import inspect
 import logging
 import warnings
 from pathlib import Path
@@ -10,8 +11,8 @@ import onnx_ir as ir
 import torch
 
 from export import lazy
-from export.components import Exportable
 from export.errors import GraphError
+from export.exportable import Exportable
 from export.shapes import Sizes
 from export.stored import faked
 from export.target import GRAPH, LARGEST_INLINE_BYTES
@@ -71,7 +72,7 @@ def trace(module: Exportable, component: Component, sizes: Sizes, opset: int = O
             module.example(sizes),
             input_names=[tensor.name for tensor in component.inputs],
             output_names=[tensor.name for tensor in component.outputs],
-            dynamic_shapes=tuple(_axes(tensor) for tensor in component.inputs),
+            dynamic_shapes=_dynamic_shapes(module, component),
             opset_version=opset,
             dynamo=True,
             verbose=False,
@@ -121,6 +122,14 @@ def _fits(wanted: Dim, got: int | str) -> bool:
     if isinstance(wanted, str) or isinstance(got, str):
         return isinstance(wanted, str) and isinstance(got, str)
     return wanted in (-1, got)
+
+
+def _dynamic_shapes(module: Exportable, component: Component) -> tuple[Any, ...]:
+    """The dynamic axes of each argument of ``forward``; those of ``*arguments`` together."""
+    axes = [_axes(tensor) for tensor in component.inputs]
+    arguments = inspect.signature(module.forward).parameters.values()
+    named = sum(argument.kind is not argument.VAR_POSITIONAL for argument in arguments)
+    return (*axes[:named], *([tuple(axes[named:])] if axes[named:] else []))
 
 
 def _axes(tensor: Tensor) -> dict[int, str]:

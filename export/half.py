@@ -11,7 +11,7 @@ import numpy.typing as npt
 from export.errors import PrecisionError
 from export.precision import write_half
 from export.ranges import check_ranges
-from export.rehearsal import Feed
+from export.running import Feed
 from export.session import open_session
 
 # The norm of the difference over that of the float32 output. The SD3 miniature is within 0.002.

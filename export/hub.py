@@ -37,7 +37,8 @@ def download(repository: str, pipeline: Pipeline) -> Path:
             raise
         except (HTTPError, ConnectionError) as error:
             return _cached(repository, error)
-        wanted = list(_wanted(repository, sizes, pipeline))
+        # Two components may share a folder.
+        wanted = list(dict.fromkeys(_wanted(repository, sizes, pipeline)))
         size = sum(sizes[name] for name in wanted) / 1e9
         log.info("%s: %d files, %.1f GB, from %s", repository, len(wanted), size, _endpoint())
         return Path(snapshot_download(repository, allow_patterns=wanted))

@@ -35,6 +35,14 @@ _CAUSAL_MASK = (
     Island("*.self_attn", ("Add",)),
 )
 
+# The residual stream of EasyAnimate's autoencoder, and what reads it before it is normalized.
+_VIDEO_STREAM = (
+    Island("*.convs.?", ("Add", "Div")),
+    Island("*.shortcut"),
+    Island("*.upsampler*"),
+    Island("*.downsampler*"),
+)
+
 ISLANDS: dict[str, tuple[Island, ...]] = {
     "clip_l": (*_EVERYWHERE, *_CAUSAL_MASK),
     "clip_g": (*_EVERYWHERE, *_CAUSAL_MASK),
@@ -50,10 +58,26 @@ ISLANDS: dict[str, tuple[Island, ...]] = {
         # The tanh form of GELU takes a third power.
         Island("*.DenseReluDense.act"),
     ),
+    # Llama's kind of model. A few values of its residual stream reach tens of thousands, what adds
+    # them to it is as large, and biases make its attention scores outgrow float16.
+    "qwen": (
+        *_EVERYWHERE,
+        Island("", ("Where",)),
+        Island("model.rotary_emb"),
+        Island("*.self_attn", ("Add", "MatMul", "Mul")),
+        Island("*.mlp", ("Mul",)),
+        Island("*.mlp.down_proj"),
+        Island("model.layers.?", ("Add",)),
+        Island("model.layers.??", ("Add",)),
+    ),
+    # SD3's and EasyAnimate's, which have other modules.
     "transformer": (
         *_EVERYWHERE,
         # Timesteps reach 1000, where float16 knows halves only.
         Island("model.time_text_embed.time_proj"),
+        Island("model.time_proj"),
+        # An RMSNorm of texts.
+        Island("model.text_proj.0"),
         Island("*.net.0", ("Add", "Mul", "Pow", "Tanh")),
     ),
     "unet": (
@@ -76,6 +100,14 @@ ISLANDS: dict[str, tuple[Island, ...]] = {
         Island("*.attentions.?", ("Add",)),
         Island("*.conv_shortcut"),
         Island("*.upsamplers.*"),
+        *_VIDEO_STREAM,
+    ),
+    "vae_encoder": (
+        *_EVERYWHERE,
+        Island(""),
+        Island("*.norm?"),
+        Island("*.conv_norm_out"),
+        *_VIDEO_STREAM,
     ),
 }
 

@@ -7,10 +7,12 @@ import diffusers
 import torch
 import transformers
 
+from export.architectures import ARCHITECTURES, Architecture
 from export.checkpoint import INDEX, Checkpoint
-from export.components import ARCHITECTURES, Architecture, Exportable, ZeroText
+from export.components import ZeroText
 from export.conversion import Report, load_original
 from export.errors import CheckpointError, reason
+from export.exportable import Exportable
 from export.fusion import fuse
 from export.stored import as_stored
 from export.weights import read_json, stored_as, weights
@@ -61,7 +63,7 @@ def _read(checkpoint: Checkpoint, component: Component, architecture: Architectu
         as_stored(model)
         fuse(checkpoint, component, model)
         _refuse("not finite", _not_finite(model), place)
-        return architecture.wrap(model)
+        return architecture.exported(model, component)
     except CheckpointError:
         raise
     except Exception as error:  # a damaged config can make both libraries raise anything

@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKLMagvit
 from diffusers.models.autoencoders.autoencoder_kl_magvit import (
     EasyAnimateCausalConv3d,
+    EasyAnimateDownsampler3D,
     EasyAnimateUpsampler3D,
 )
 from torch import Tensor, nn
@@ -40,6 +41,12 @@ class Stream:
         self.seen: Iterator[Tensor] | None = None if seen is None else iter(seen)
         self.last: list[Tensor] = []
 
+    def end(self) -> tuple[Tensor, ...]:
+        """End a call: what each convolution must have seen before the next slice."""
+        last = tuple(self.last)
+        self.begin()
+        return last
+
     def before(self, frames: Tensor, count: int) -> Tensor:
         """The ``count`` frames before ``frames`` (batch, channels, frames, height, width)."""
         start = frames[:, :, :1].expand(-1, -1, count, -1, -1)
@@ -48,7 +55,7 @@ class Stream:
         return torch.where(self.first, start, next(self.seen))
 
 
-class StreamedConv3d(EasyAnimateCausalConv3d):
+class StreamedConv3d(EasyAnimateCausalConv3d):  # type: ignore[misc]
     """A causal convolution that takes the frames before from its ``stream``."""
 
     stream: Stream
@@ -65,10 +72,22 @@ class StreamedConv3d(EasyAnimateCausalConv3d):
         frames = torch.cat([self.stream.before(hidden_states, count), hidden_states], dim=2)
         if not whole:
             self.stream.last.append(frames[:, :, -count:])
+        if self.stride[-1] > 1:
+            # diffusers pads before; what is kept for the next slice has the sides of the frames.
+            frames = nn.functional.pad(frames, (0, 1, 0, 1))
         return nn.functional.conv3d(frames, self.weight, self.bias, self.stride, self.padding)
 
 
-class StreamedUpsampler3D(EasyAnimateUpsampler3D):
+class StreamedDownsampler3D(EasyAnimateDownsampler3D):  # type: ignore[misc]
+    """Halves the sides, and the frames if its convolution does."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Frames (batch, channels, frames, height, width) to half the sides."""
+        halved: Tensor = self.conv(hidden_states)
+        return halved
+
+
+class StreamedUpsampler3D(EasyAnimateUpsampler3D):  # type: ignore[misc]
     """Doubles the sides, and the frames, but for the first of a whole clip."""
 
     stream: Stream
@@ -104,6 +123,8 @@ def _stream(part: nn.Module) -> Stream:
             module.__class__ = StreamedConv3d
         elif isinstance(module, EasyAnimateUpsampler3D):
             module.__class__ = StreamedUpsampler3D
+        elif isinstance(module, EasyAnimateDownsampler3D):
+            module.__class__ = StreamedDownsampler3D
         else:
             continue
         module.stream = stream

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from export.shapes import shape
 from export.target import GRAPH, Target
 from pipelines.conditioning import CONDITIONING
 from pipelines.decode import LARGEST_SHRINKING, shrinking
-from pipelines.manifest import Manifest
+from pipelines.manifest import Manifest, Sides
 from pipelines.settings import resolve
-from pipelines.spec import Component, Dim, Pipeline, Range, Tensor, ensemble_name
+from pipelines.spec import Component, Pipeline, Range, Tensor, ensemble_name
 
 Shape = tuple[int, ...]
 
@@ -44,6 +45,7 @@ def profiles(target: Target, manifest: Manifest, component: Component) -> tuple[
     pipeline, graph = target.checkpoint.pipeline, _graph_dims(target, component)
     rows = component.max_batch or pipeline.ranges["batch"].maximum
     sizes = {
+        **pipeline.ranges,
         "batch": Range(1, min(pipeline.ranges["batch"].usual, rows), rows),
         "tokens": _only(manifest.tokens.get(component.name, 0)),
         "text": _only(_text_length(target, manifest)),
@@ -59,7 +61,7 @@ def profiles(target: Target, manifest: Manifest, component: Component) -> tuple[
 
 def _profile(tensor: Tensor, graph: Shape, sizes: Mapping[str, Range]) -> Profile:
     least, usual, greatest = (
-        _shape(tensor.dims, graph, {axis: getattr(size, end) for axis, size in sizes.items()})
+        shape(tensor.dims, graph, {axis: getattr(size, end) for axis, size in sizes.items()})
         for end in ("minimum", "usual", "maximum")
     )
     return Profile(least, usual, greatest)
@@ -81,7 +83,40 @@ def _sides(
             usual=sides.native // scale,
             maximum=sides.maximum // scale,
         )
-        yield {"height": latents, "width": latents}
+        if manifest.clip and component == pipeline.denoiser:
+            yield _patches(latents, pipeline.ranges["frames"], manifest.clip.patch)
+        elif manifest.clip:
+            latents = _tiled(latents, sides, manifest.clip.tile, scale)
+            yield {"height": latents, "width": latents}
+        else:
+            yield {"height": latents, "width": latents}
+
+
+def _patches(latents: Range, frames: Range, patch: int) -> dict[str, Range]:
+    """The sides of a clip's latents, and how many patches it has."""
+    least, usual, greatest = (
+        count * (side // patch) ** 2
+        for count, side in zip(_ends(frames), _ends(latents), strict=True)
+    )
+    return {"height": latents, "width": latents, "patches": Range(least, usual, greatest)}
+
+
+def _ends(size: Range) -> tuple[int, int, int]:
+    return size.minimum, size.usual, size.maximum
+
+
+def _tiled(latents: Range, sides: Sides, tile: int, scale: int) -> Range:
+    """The sides of what an autoencoder is given of a frame: no more than a tile has.
+
+    The last tile in a row has what the others leave over, which may be the least step of a side.
+    """
+    if sides.maximum <= tile:
+        return latents
+    return Range(
+        minimum=min(latents.minimum, sides.multiple // scale),
+        usual=min(latents.usual, tile // scale),
+        maximum=tile // scale,
+    )
 
 
 def _bucket_sides(manifest: Manifest, previews: bool) -> Iterator[dict[str, Range]]:
@@ -104,14 +139,6 @@ def _spread(sizes: Sequence[int]) -> Range:
     return Range(min(sizes), sorted(sizes)[len(sizes) // 2], max(sizes))
 
 
-def _shape(named: tuple[Dim, ...], graph: Shape, sizes: Mapping[str, int]) -> Shape:
-    """A graph's shape with the spec's named axes at ``sizes``."""
-    return tuple(
-        sizes[dim] if isinstance(dim, str) else fixed
-        for dim, fixed in zip(named, graph, strict=True)
-    )
-
-
 def _text_length(target: Target, manifest: Manifest) -> int:
     """The tokens that the denoiser reads, found by putting blank embeddings together."""
     pipeline = target.checkpoint.pipeline
@@ -120,8 +147,8 @@ def _text_length(target: Target, manifest: Manifest) -> int:
         graph = _graph_dims(target, encoder)
         sizes = {"batch": 1, "tokens": manifest.tokens[encoder.name]}
         for tensor in encoder.outputs:
-            shape = _shape(tensor.dims, graph[tensor.name], sizes)
-            blank[ensemble_name(role, encoder, tensor)] = np.zeros(shape, np.float32)
+            size = shape(tensor.dims, graph[tensor.name], sizes)
+            blank[ensemble_name(role, encoder, tensor)] = np.zeros(size, np.float32)
     settings = resolve({}, pipeline, manifest, caps={}, arrived=0.0)
     conditioning = CONDITIONING[pipeline.family](blank, "", settings)
     for tensor in pipeline.denoiser.inputs:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from export.errors import PrecisionError
 from export.islands import module_of
 from export.precision import LARGEST, half_values
-from export.rehearsal import Feed
+from export.running import Feed
 from export.session import open_session
 
 # Below it float16 loses digits; a tensor that lies there as a whole comes out as noise.

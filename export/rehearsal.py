@@ -1,46 +1,43 @@
 """Draws pictures with torch, one component in memory at a time, before anything is written."""
 
-import gc
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
 from export.checkpoint import SCHEDULER, Checkpoint
-from export.components import Exportable
-from export.errors import CheckpointError, reason
-from export.loading import load
+from export.errors import CheckpointError
+from export.running import Array, Feeds, Runner, explained
 from export.shapes import LARGEST_SIDE
 from export.target import describe
-from export.tokenizer import token_length, write_tokenizer
-from pipelines.conditioning import slots
+from export.tokenizer import chat_templates, write_tokenizers
+from pipelines import clips
+from pipelines.conditioning import shared, slots
 from pipelines.inflight.batch import advance, guide, stack_conditioning, stack_latents
 from pipelines.inflight.request import Picture, Request, table
+from pipelines.inpaint import inpaint_latents
 from pipelines.manifest import TOKENIZERS
 from pipelines.prepare import Preparer
 from pipelines.samplers import X
 from pipelines.settings import Settings
-from pipelines.spec import Component, ensemble_name
+from pipelines.spec import INPAINT_LATENTS, ensemble_name
 
-Array = npt.NDArray[Any]
-Feed = Mapping[str, Array]
-# The inputs of every call, by component.
-Feeds = Mapping[str, Sequence[Feed]]
+# Of clips, in pixels: what is kept of each slice for the next one grows with the frames, and all
+# that components are given is in memory at once.
+LARGEST_CLIP_SIDE = 128
+# What a clip begins with if it continues an image.
+START = "start_image"
 
 
 @dataclass(frozen=True)
 class Drawing:
     """Pictures to draw: a prompt each, all against an empty negative prompt.
 
-    They have the checkpoint's native side, or ``largest_side`` pixels if that is less.
+    They have the checkpoint's native side, or ``largest_side`` pixels if that is less. Of clips
+    the first slice and one more are drawn.
     """
 
     prompts: tuple[str, ...]
@@ -81,7 +78,7 @@ def rehearse(checkpoint: Checkpoint, drawing: Drawing = ONCE) -> Feeds:
     Returns what each component was given. Raises CheckpointError, naming the part, for one that
     cannot be loaded, does not run on what the others give, or gives anything but finite numbers.
     """
-    run = _Runner(checkpoint)
+    run = Runner(checkpoint)
     pictures = [Picture(request, 0) for request in _requests(run, drawing)]
     _denoise(run, pictures)
     _decode(run, pictures)
@@ -90,13 +87,14 @@ def rehearse(checkpoint: Checkpoint, drawing: Drawing = ONCE) -> Feeds:
 
 def encode(checkpoint: Checkpoint, drawing: Drawing) -> list[Request]:
     """What each picture asks of the denoiser, its prompts encoded; CheckpointError as above."""
-    return _requests(_Runner(checkpoint), drawing)
+    return _requests(Runner(checkpoint), drawing)
 
 
-def _requests(run: "_Runner", drawing: Drawing) -> list[Request]:
+def _requests(run: Runner, drawing: Drawing) -> list[Request]:
     prepared = list(_prepare(run.checkpoint, drawing))
     embeddings = _encode(run, [fed for fed, _ in prepared])
     settings = [settings for _, settings in prepared]
+    _encode_images(run, settings, embeddings)
     pairs = zip(embeddings, settings, strict=True)
     return [_request(run.checkpoint, *pair) for pair in pairs]
 
@@ -106,55 +104,42 @@ def _prepare(
 ) -> Iterator[tuple[dict[str, Array], Settings]]:
     """Encoder inputs and settings of each picture, as ``<name>_prepare`` will make them."""
     with TemporaryDirectory() as scratch:
-        folder, tokens = Path(scratch), {}
-        (folder / TOKENIZERS).mkdir()
-        for encoder in checkpoint.pipeline.encoders:
-            tokens[encoder.name] = token_length(checkpoint, encoder)
-            if encoder.name not in checkpoint.missing:
-                path = folder / TOKENIZERS / f"{encoder.name}.json"
-                write_tokenizer(checkpoint.folder / encoder.tokenizer, tokens[encoder.name], path)
-        describe(checkpoint, checkpoint.pipeline.family, tokens).write(folder)
-        with _explained(f"{checkpoint.folder}: its tokenizers cannot be used"):
+        folder = Path(scratch)
+        tokens = write_tokenizers(checkpoint, folder / TOKENIZERS)
+        templates = chat_templates(checkpoint)
+        describe(checkpoint, checkpoint.pipeline.family, tokens, templates).write(folder)
+        with explained(f"{checkpoint.folder}: its tokenizers cannot be used"):
             preparer = Preparer(checkpoint.pipeline, folder)
             for request in drawing.requests():
+                if checkpoint.pipeline.image_encoder:
+                    request[START] = _start_image(*checkpoint.size)
                 fed, settings = preparer(request, time.monotonic())
-                side = min(checkpoint.sides.native, drawing.largest_side) // checkpoint.vae_scale
-                shape = (settings.latent_shape[0], side, side)
-                yield fed, replace(settings, latent_shape=shape)
+                yield fed, _shrunk(settings, checkpoint, drawing.largest_side)
 
 
-class _Runner:
-    """Runs components and keeps what they are given; one of them is in memory at a time."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
-        self.feeds: defaultdict[str, list[Feed]] = defaultdict(list)
-
-    @contextmanager
-    def loaded(self, component: Component) -> Iterator[Exportable]:
-        module = load(self.checkpoint, component)
-        try:
-            yield module
-        finally:
-            del module
-            gc.collect()
-
-    def __call__(self, module: Exportable, component: Component, feed: Feed) -> list[Array]:
-        """A component's outputs in the spec's order."""
-        self.feeds[component.name].append(feed)
-        place = self.checkpoint.place(component)
-        with _explained(f"{place} loads but does not run"), torch.inference_mode():
-            outputs = module(*map(torch.from_numpy, feed.values()))
-            arrays = [o.numpy() for o in (outputs if len(component.outputs) > 1 else [outputs])]
-        if not all(np.isfinite(array).all() for array in arrays):
-            raise CheckpointError(
-                f"{place} gives values that are no finite numbers: its weights are damaged; "
-                "download it again"
-            )
-        return arrays
+def _start_image(height: int, width: int) -> Array:
+    """A grey disc on a ground that goes from red to blue, uint8 (height, width, 3)."""
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    image = np.stack([127.5 * (1 - x), np.full_like(x, 32.0), 127.5 * (1 + x)], axis=-1)
+    image[x**2 + y**2 < 0.25] = 160
+    levels: Array = image.astype(np.uint8)
+    return levels
 
 
-def _encode(run: _Runner, prepared: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+def _shrunk(settings: Settings, checkpoint: Checkpoint, largest: int) -> Settings:
+    """The settings of a square with the native side, or ``largest`` pixels if that is less."""
+    clip, channels, scale = settings.clip, settings.latent_shape[0], checkpoint.vae_scale
+    if clip:
+        largest = min(largest, LARGEST_CLIP_SIDE)
+    side = min(checkpoint.sides.native, largest) // scale
+    if clip is None:
+        return replace(settings, latent_shape=(channels, side, side))
+    frames, pixels = 1 + clip.frames, scale * side
+    shape = (channels, clip.latent_frames(frames), side, side)
+    return replace(settings, frames=frames, height=pixels, width=pixels, latent_shape=shape)
+
+
+def _encode(run: Runner, prepared: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
     """The embeddings of each picture by the name that they have between the models."""
     pipeline = run.checkpoint.pipeline
     embeddings: list[dict[str, Array]] = [{} for _ in prepared]
@@ -170,18 +155,34 @@ def _encode(run: _Runner, prepared: Sequence[Mapping[str, Array]]) -> list[dict[
     return embeddings
 
 
+def _encode_images(
+    run: Runner, settings: Sequence[Settings], embeddings: Sequence[dict[str, Array]]
+) -> None:
+    """Add what the denoiser is told of a clip's first image, if it is told of any."""
+    encoder, size = run.checkpoint.pipeline.image_encoder, run.checkpoint.size
+    if encoder is None:
+        return
+    with run.loaded(encoder) as module:
+        for asked, found in zip(settings, embeddings, strict=True):
+            assert asked.clip is not None
+            image = _start_image(*size)[: asked.height, : asked.width]
+            given = (run.named(module, encoder), image, None, asked, asked.clip)
+            found[INPAINT_LATENTS.name] = inpaint_latents(*given)
+
+
 def _request(
     checkpoint: Checkpoint, embeddings: Mapping[str, Array], settings: Settings
 ) -> Request:
     shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in embeddings.items())
-    with _explained(f"{checkpoint.origin}: its text encoders do not go together ({shapes})"):
+    with explained(f"{checkpoint.origin}: its text encoders do not go together ({shapes})"):
         rows = slots(checkpoint.pipeline, embeddings, settings)
-    with _explained(f"{checkpoint.folder / SCHEDULER} cannot be served"):
+    with explained(f"{checkpoint.folder / SCHEDULER} cannot be served"):
         steps = table(settings)
-    return Request("", settings, rows, steps, send=_nobody, fail=_nobody)
+    told = shared(settings)
+    return Request("", settings, rows, steps, send=_nobody, fail=_nobody, shared=told)
 
 
-def _denoise(run: _Runner, pictures: Sequence[Picture]) -> None:
+def _denoise(run: Runner, pictures: Sequence[Picture]) -> None:
     denoiser = run.checkpoint.pipeline.denoiser
     place = run.checkpoint.place(denoiser)
     with run.loaded(denoiser) as module:
@@ -191,38 +192,32 @@ def _denoise(run: _Runner, pictures: Sequence[Picture]) -> None:
             while not picture.finished:
                 inputs = dict(zip(("latents", "timestep"), stack_latents([picture]), strict=True))
                 (prediction,) = run(module, denoiser, {**inputs, **conditioning})
-                with _explained(f"{place} gives {list(prediction.shape)} for latents"):
+                with explained(f"{place} gives {list(prediction.shape)} for latents"):
                     advance([picture], guide([picture], prediction))
 
 
-def _decode(run: _Runner, pictures: Sequence[Picture]) -> None:
+def _decode(run: Runner, pictures: Sequence[Picture]) -> None:
     decoder, scale = run.checkpoint.pipeline.decoder, run.checkpoint.vae_scale
     with run.loaded(decoder) as module:
         for picture in pictures:
-            latents = picture.state[X][None]
-            (image,) = run(module, decoder, {decoder.inputs[0].name: latents})
-            _check_picture(run.checkpoint, image, latents.shape[-1] * scale)
+            settings, latents = picture.request.settings, picture.state[X]
+            due: tuple[int, ...] = (*(scale * side for side in latents.shape[-2:]), 3)
+            if settings.clip is None:
+                ((got,),) = run(module, decoder, {decoder.inputs[0].name: latents[None]})
+            else:
+                slices = clips.decode(run.named(module, decoder), latents, settings.clip, scale)
+                got, due = np.concatenate([s for _, s in slices]), (settings.frames, *due)
+            _check_shape(run.checkpoint, got.shape, due)
 
 
-def _check_picture(checkpoint: Checkpoint, picture: Array, side: int) -> None:
-    if picture.shape != (1, side, side, 3):
+def _check_shape(checkpoint: Checkpoint, got: tuple[int, ...], due: tuple[int, ...]) -> None:
+    if got != due:
+        kind = "clips" if checkpoint.pipeline.makes_clips else "pictures"
         raise CheckpointError(
-            f"{checkpoint.place(checkpoint.pipeline.decoder)} makes pictures of shape "
-            f"{list(picture.shape[1:])} where {[side, side, 3]} is due; download the checkpoint "
-            "again"
+            f"{checkpoint.place(checkpoint.pipeline.decoder)} makes {kind} of shape {list(got)} "
+            f"where {list(due)} is due; download the checkpoint again"
         )
 
 
 def _nobody(*_answer: object) -> None:
     """Takes answers that nobody waits for."""
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turn whatever the libraries raise for a damaged checkpoint into one sentence."""
-    try:
-        yield
-    except CheckpointError:
-        raise
-    except Exception as error:
-        raise CheckpointError(f"{what}: {reason(error)}; download the checkpoint again") from error

@@ -1,11 +1,15 @@
 """How far graphs are from torch: rows, as JSON and as a table."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 
+from pipelines.caches import output_name
+
 FILE = "parity.json"
+_CACHE = output_name(0).rstrip("0")
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,11 @@ def read(folder: Path) -> list[Parity]:
 
 
 def table(rows: Iterable[Parity]) -> str:
-    """The rows as text for a terminal."""
+    """The rows as text for a terminal; of all caches at one size the one that is furthest off."""
     titles = ("component", "output", "shape", "max diff", "allowed", "relative", "changed")
-    layout = "{:<12} {:<14} {:<17} {:>9} {:>8} {:>9} {:>8}"
+    layout = "{:<12} {:<14} {:<19} {:>9} {:>8} {:>9} {:>8}"
     lines = [layout.format(*titles)]
-    for row in rows:
+    for row in _shown(rows):
         shape = " x ".join(map(str, row.shape))
         difference, relative = f"{row.difference:.2e}", f"{row.relative:.2e}"
         allowed, changed = f"{row.tolerance:g}", f"{row.changed:.2%}"
@@ -55,3 +59,11 @@ def table(rows: Iterable[Parity]) -> str:
             layout.format(row.component, row.output, shape, difference, allowed, relative, changed)
         )
     return "\n".join(lines)
+
+
+def _shown(rows: Iterable[Parity]) -> Iterator[Parity]:
+    for kind, group in groupby(rows, key=lambda row: row.output.rstrip("0123456789")):
+        if kind == _CACHE:
+            yield max(group, key=lambda row: row.relative)
+        else:
+            yield from group

@@ -17,11 +17,11 @@ from export.graph import write_graph
 from export.graph_config import graph_config
 from export.half import halve
 from export.loading import load
-from export.rehearsal import Feed, Feeds
 from export.report import Parity
+from export.running import Feed, Feeds
 from export.shapes import traced, untraced
 from export.target import GRAPH, Target, describe, graph_digest, replaced, write_manifest
-from export.tokenizer import token_length, write_tokenizer
+from export.tokenizer import chat_templates, token_length, write_tokenizers
 from pipelines.manifest import FILE, TOKENIZERS
 from pipelines.spec import Component
 
@@ -52,7 +52,7 @@ def export(target: Target, source: str, feeds: Feeds) -> list[Parity]:
         else:
             log.info("%s: finished before", component.name)
         rows += kept
-    _write_tokenizers(target, tokens)
+    write_tokenizers(target.checkpoint, target.prepare / TOKENIZERS)
     report.write(rows, target.prepare)
     _write_manifest(target, source, tokens)
     return rows
@@ -142,18 +142,10 @@ def checked_graph(
     return rows
 
 
-def _write_tokenizers(target: Target, tokens: dict[str, int]) -> None:
-    (target.prepare / TOKENIZERS).mkdir(exist_ok=True)
-    for encoder in target.checkpoint.pipeline.encoders:
-        if encoder.name in target.tokenizers:
-            folder = target.checkpoint.folder / encoder.tokenizer
-            write_tokenizer(folder, tokens[encoder.name], target.tokenizers[encoder.name])
-
-
 def _write_manifest(target: Target, source: str, tokens: dict[str, int]) -> None:
     components = target.checkpoint.pipeline.components
     manifest = replace(
-        describe(target.checkpoint, target.name, tokens),
+        describe(target.checkpoint, target.name, tokens, chat_templates(target.checkpoint)),
         precision=target.precision,
         graphs={c.name: graph_digest(target.version(c)) for c in components},
         source=source,

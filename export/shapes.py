@@ -1,22 +1,22 @@
 """The sizes at which a graph is traced, and the other ones at which it is checked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipelines.manifest import Sides
-from pipelines.spec import Pipeline
+from pipelines.spec import Dim, Pipeline, axis
 
 Sizes = Mapping[str, int]
 # Of pictures, in pixels: larger ones would say no more of a graph, but take minutes and gigabytes.
 LARGEST_SIDE = 256
 # Neither 0 nor 1, which the tracer would take for constants.
-_TRACED_BATCH, _TRACED_TEXT = 2, 24
+_TRACED_BATCH, _TRACED_TEXT, _TRACED_FRAMES, _TRACED_SLICE = 2, 24, 3, 2
 
 
 def traced(sides: Sides, scale: int, tokens: int) -> Sizes:
     """Sizes to trace at: two rows, a landscape of the native height, short texts.
 
     ``sides`` are in pixels, ``scale`` is pixels per latent, ``tokens`` is what the tokenizer
-    pads to. Sizes are in the graphs' own units: rows, latents, tokens.
+    pads to. Sizes are in the graphs' own units: rows, latents, tokens, frames of latents.
     """
     narrow = max(3 * sides.native // 4 // sides.multiple, 1) * sides.multiple
     return {
@@ -25,6 +25,9 @@ def traced(sides: Sides, scale: int, tokens: int) -> Sizes:
         "text": _TRACED_TEXT,
         "height": narrow // scale,
         "width": sides.native // scale,
+        "frames": _TRACED_FRAMES,
+        "slice": _TRACED_SLICE,
+        "first": 0,
     }
 
 
@@ -32,7 +35,8 @@ def untraced(pipeline: Pipeline, sides: Sides, scale: int, tokens: int) -> tuple
     """Sizes to check at: one native square with a usual text; three wide pictures.
 
     The wide ones have the greatest width and an odd number of patches along their height. All are
-    smaller by the same factor if the native side is more than 256 pixels.
+    smaller by the same factor if the native side is more than 256 pixels. Of clips, five frames of
+    latents and one; of slices, one frame that begins a clip, and three that do not.
     """
 
     def patches(side: int) -> int:
@@ -44,7 +48,22 @@ def untraced(pipeline: Pipeline, sides: Sides, scale: int, tokens: int) -> tuple
         "height": (patches(sides.minimum) | 1) * latents,
         "width": patches(sides.maximum) * latents,
     }
+    square = {"height": native, "width": native}
+    whole, begun = {"frames": 5, "slice": 1, "first": 1}, {"frames": 1, "slice": 3, "first": 0}
     return (
-        {"batch": 1, "tokens": tokens, "text": text.usual, "height": native, "width": native},
-        {"batch": 3, "tokens": tokens // 2, "text": text.usual // 8, **wide},
+        {"batch": 1, "tokens": tokens, "text": text.usual, **square, **whole},
+        {"batch": 3, "tokens": tokens // 2, "text": text.usual // 8, **wide, **begun},
     )
+
+
+def shape(named: Sequence[Dim], fixed: Sequence[int], sizes: Sizes) -> tuple[int, ...]:
+    """A tensor's shape with the spec's named axes at ``sizes``; others are as in ``fixed``."""
+    return tuple(
+        _size(dim, sizes) if isinstance(dim, str) else own
+        for dim, own in zip(named, fixed, strict=True)
+    )
+
+
+def _size(dim: str, sizes: Sizes) -> int:
+    times, name = axis(dim)
+    return times * sizes[name]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from export import configs, report
 from export.checkpoint import Checkpoint
+from export.clips import layout
 from export.quantization import Quantization
 from pipelines.manifest import FILE as MANIFEST
 from pipelines.manifest import TOKENIZERS, Manifest
@@ -118,8 +119,16 @@ def replaced(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def describe(checkpoint: Checkpoint, name: str, tokens: dict[str, int]) -> Manifest:
-    """The manifest of a checkpoint that is to be served as ``name``, as yet without graphs."""
+def describe(
+    checkpoint: Checkpoint,
+    name: str,
+    tokens: dict[str, int],
+    templates: dict[str, tuple[str, str]],
+) -> Manifest:
+    """The manifest of a checkpoint that is to be served as ``name``, as yet without graphs.
+
+    ``tokens`` and ``templates`` are those of its tokenizers.
+    """
     return Manifest(
         family=checkpoint.pipeline.family,
         name=name,
@@ -133,6 +142,9 @@ def describe(checkpoint: Checkpoint, name: str, tokens: dict[str, int]) -> Manif
         tokens=tokens,
         missing=checkpoint.missing,
         graphs={},
+        size=checkpoint.size,
+        templates=templates,
+        clip=layout(checkpoint),
         buckets=checkpoint.buckets,
         largest_clip_skip=checkpoint.largest_clip_skip,
         zero_negative=checkpoint.zero_negative,

@@ -1,6 +1,7 @@
 """A checkpoint's tokenizers as files for the ``tokenizers`` library, with lengths built in."""
 
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
@@ -9,18 +10,25 @@ from export.errors import CheckpointError, reason
 from export.weights import read_json
 from pipelines.spec import Component
 
-# StableDiffusion3Pipeline's max_sequence_length; T5 itself has no limit.
+# StableDiffusion3Pipeline's and EasyAnimatePipeline's max_sequence_length; T5 has no limit.
 LONGEST = 256
 # The files that hold a vocabulary; from none of these, transformers makes a tokenizer without one.
 _VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
 # Graphs are checked at half the length.
 SHORTEST = 2
+# What a chat template is held to: it must leave all of a prompt as it is.
+_PROBES = ("a star", "", "  two\nlines \n\n", "<b>&amp; {{ it }} {% if %}")
+
+
+def reads_chat(encoder: Component) -> bool:
+    """Whether an encoder is given prompts as messages of a chat, and which tokens are padding."""
+    return any(tensor.name == "attention_mask" for tensor in encoder.inputs)
 
 
 def token_length(checkpoint: Checkpoint, encoder: Component) -> int:
-    """How many ids an encoder is given: its tokenizer's limit, at most 256."""
+    """How many ids an encoder is given: its tokenizer's limit, at most 256; for a chat 256."""
     path = checkpoint.folder / encoder.tokenizer / "tokenizer_config.json"
-    if not path.parent.is_dir() and encoder.name in checkpoint.missing:
+    if reads_chat(encoder) or (not path.parent.is_dir() and encoder.name in checkpoint.missing):
         return LONGEST
     length = read_json(path).get("model_max_length", LONGEST)
     # Libraries write 1e30 for a tokenizer without a limit.
@@ -31,25 +39,89 @@ def token_length(checkpoint: Checkpoint, encoder: Component) -> int:
     return int(min(length, LONGEST))
 
 
-def write_tokenizer(folder: Path, length: int, path: Path) -> None:
+def chat_templates(checkpoint: Checkpoint) -> dict[str, tuple[str, str]]:
+    """What stands before and after a prompt, by the encoders that are given it in a chat.
+
+    CheckpointError if a tokenizer has no chat template, or one that changes prompts.
+    """
+    return {
+        encoder.name: _template(checkpoint.folder / encoder.tokenizer)
+        for encoder in checkpoint.pipeline.encoders
+        if reads_chat(encoder)
+    }
+
+
+def _template(folder: Path) -> tuple[str, str]:
+    tokenizer = _read(folder)
+    try:
+        texts = [_message(tokenizer, prompt) for prompt in _PROBES]
+    except Exception as error:  # a template may be no template at all
+        raise CheckpointError(
+            f"{folder} has no chat template that can be used ({reason(error)}); EasyAnimate's text "
+            "encoder is given prompts in one, so download the checkpoint again"
+        ) from error
+    before, _, after = texts[0].partition(_PROBES[0])
+    for prompt, text in zip(_PROBES, texts, strict=True):
+        if text != f"{before}{prompt}{after}":
+            raise CheckpointError(
+                f"{folder}: its chat template makes {text!r} of the prompt {prompt!r}; it should "
+                "put fixed text before and after, and leave the prompt as it is"
+            )
+    return before, after
+
+
+def _message(tokenizer: Any, prompt: str) -> str:
+    """A prompt as EasyAnimatePipeline gives it to the tokenizer."""
+    messages = [{"role": "user", "content": [{"type": "text", "text": prompt}]}]
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+
+def write_tokenizer(folder: Path, length: int, path: Path, side: str | None = None) -> None:
     """Write ``path`` from the tokenizer in ``folder``.
 
-    ``tokenizers.Tokenizer.from_file(path).encode(text).ids`` are the ``length`` ids of diffusers'
-    ``tokenizer(text, padding="max_length", max_length=length, truncation=True)``. Raises
-    CheckpointError if the tokenizer cannot be read.
+    ``tokenizers.Tokenizer.from_file(path).encode(text)`` has the ``length`` ids, and the attention
+    mask, of diffusers' ``tokenizer(text, padding="max_length", max_length=length,
+    truncation=True, padding_side=side)``. Raises CheckpointError if the tokenizer cannot be read.
     """
+    tokenizer = _read(folder)
+    try:
+        # A call leaves its padding and truncation in the backend, and so in the file.
+        tokenizer("", padding="max_length", max_length=length, truncation=True, padding_side=side)
+        text = tokenizer.backend_tokenizer.to_str()
+    except Exception as error:  # a damaged file can make the library raise anything
+        raise _unreadable(folder, error) from error
+    path.write_text(text, encoding="utf-8")
+
+
+def write_tokenizers(checkpoint: Checkpoint, folder: Path) -> dict[str, int]:
+    """Write the tokenizer of every encoder that is there; return how many ids each encoder gets."""
+    folder.mkdir(exist_ok=True)
+    lengths = {}
+    for encoder in checkpoint.pipeline.encoders:
+        lengths[encoder.name] = token_length(checkpoint, encoder)
+        if encoder.name not in checkpoint.missing:
+            write_tokenizer(
+                checkpoint.folder / encoder.tokenizer,
+                lengths[encoder.name],
+                folder / f"{encoder.name}.json",
+                "right" if reads_chat(encoder) else None,
+            )
+    return lengths
+
+
+def _read(folder: Path) -> Any:
     if not any(all((folder / name).is_file() for name in names) for names in _VOCABULARIES):
         raise CheckpointError(
             f"{folder} holds no tokenizer: {', or '.join(map(' and '.join, _VOCABULARIES))} "
             "should be there; download it again"
         )
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        # A call leaves its padding and truncation in the backend, and so in the file.
-        tokenizer("", padding="max_length", max_length=length, truncation=True)
-        text = tokenizer.backend_tokenizer.to_str()
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a damaged file can make the library raise anything
-        raise CheckpointError(
-            f"{folder} holds no readable tokenizer ({reason(error)}); download it again"
-        ) from error
-    path.write_text(text, encoding="utf-8")
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{folder} holds no readable tokenizer ({reason(error)}); download it again"
+    )

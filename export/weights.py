@@ -1,7 +1,7 @@
 """Weight files: which ones a component has, and whether they are whole."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ _DTYPES = {"F64", "F32", "F16", "BF16"}
 _NO_WEIGHTS = ("position_ids", "num_updates")
 # Of a config's numbers none is greater than this many times the longest side of a weight.
 _SLACK = 16
+# What makes a model inside of another one large; its config has more that does not.
+_INNER_SIZES = ("depth", "embed_dim", "hidden_size", "intermediate_size", "num_hidden_layers")
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -133,12 +135,21 @@ def check_sizes(path: Path, shapes: Shapes) -> None:
     Both libraries would first make that model, for minutes or until memory ends.
     """
     greatest = _SLACK * max((side for shape in shapes.values() for side in shape), default=0)
-    for key, value in read_json(path).items():
+    for key, value in _numbers(read_json(path)):
         most = len(shapes) if "layers" in key else greatest
-        if isinstance(value, int | float) and value > most:
+        if value > most:
             raise CheckpointError(
                 f"{path}: got {key}={value}, far more than its weights hold; download it again"
             )
+
+
+def _numbers(config: dict[str, Any]) -> Iterator[tuple[str, int | float]]:
+    """What may make a model large: a config's numbers, and the sizes of models inside of it."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from ((k, v) for k, v in _numbers(value) if k in _INNER_SIZES)
+        elif isinstance(value, int | float) and not key.endswith("_token_id"):
+            yield key, value
 
 
 def _check_length(path: Path) -> None:

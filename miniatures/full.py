@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLMagvit,
+    EasyAnimateTransformer3DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -22,19 +28,24 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
     T5Config,
     T5EncoderModel,
 )
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "export" / "families"
-FAMILIES = ("sd3", "sdxl", "sdxl_turbo")
+SHALLOW = "easyanimate_shallow"
+FAMILIES = ("sd3", "sdxl", "sdxl_turbo", "easyanimate", SHALLOW)
 SHARD_BYTES = 1 << 30
 CLASSES = {
     kind.__name__: kind
     for kind in (
         *(AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel),
+        *(AutoencoderKLMagvit, EasyAnimateTransformer3DModel),
         *(CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel),
+        Qwen2VLForConditionalGeneration,
     )
 }
 _CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
@@ -66,8 +77,41 @@ SD3: dict[str, dict[str, Any]] = {
         **{"use_quant_conv": False, "use_post_quant_conv": False},
     },
 }
+# What EasyAnimate V5.1 7B has; its text encoder is Qwen2-VL-7B.
+EASYANIMATE: dict[str, dict[str, Any]] = {
+    "text_encoder": {
+        "text_config": {
+            **{"vocab_size": 152064, "hidden_size": 3584, "intermediate_size": 18944},
+            **{"num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4},
+            **{"rms_norm_eps": 1e-6, "max_window_layers": 28},
+            "rope_parameters": {
+                **{"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+            },
+        },
+        "vision_config": {"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16},
+    },
+    "transformer": {
+        **{"num_layers": 36, "mmdit_layers": 18, "in_channels": 16, "out_channels": 16},
+        **{"num_attention_heads": 48, "attention_head_dim": 64, "patch_size": 2},
+        **{"time_embed_dim": 512, "text_embed_dim": 3584, "add_norm_text_encoder": True},
+        **{"sample_width": 90, "sample_height": 60, "norm_eps": 1e-5},
+    },
+    # The class's defaults, and what the InP pipeline asks the config for.
+    "vae": {"cache_mag_vae": True},
+}
+# The same width with few layers, which any runtime holds.
+EASYANIMATE_SHALLOW: dict[str, dict[str, Any]] = {
+    "text_encoder": {
+        "text_config": {**EASYANIMATE["text_encoder"]["text_config"], "num_hidden_layers": 3},
+        "vision_config": {**EASYANIMATE["text_encoder"]["vision_config"], "depth": 1},
+    },
+    "transformer": {**EASYANIMATE["transformer"], "num_layers": 4, "mmdit_layers": 2},
+    "vae": EASYANIMATE["vae"],
+}
+_WRITTEN_HERE = {"sd3": SD3, "easyanimate": EASYANIMATE, SHALLOW: EASYANIMATE_SHALLOW}
 _CONFIGS = {CLIPTextModel: CLIPTextConfig, CLIPTextModelWithProjection: CLIPTextConfig}
 _CONFIGS[T5EncoderModel] = T5Config
+_CONFIGS[Qwen2VLForConditionalGeneration] = Qwen2VLConfig
 
 
 def write(family: str, output: Path) -> None:
@@ -91,14 +135,15 @@ def write(family: str, output: Path) -> None:
 
 def config(family: str, name: str) -> dict[str, Any]:
     """The published config of a family's component."""
-    if family == "sd3":
-        return SD3[name]
+    if family in _WRITTEN_HERE:
+        return _WRITTEN_HERE[family][name]
     read: dict[str, Any] = json.loads((_base(family) / name / "config.json").read_text())
     return read
 
 
 def _base(family: str) -> Path:
-    return HERE / "sd3" if family == "sd3" else CONFIGS / family
+    """Where the index, schedulers and tokenizers are taken from."""
+    return HERE / family.partition("_")[0] if family in _WRITTEN_HERE else CONFIGS / family
 
 
 def build(config: Mapping[str, Any], kind: Any) -> Any:

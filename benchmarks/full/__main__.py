@@ -1,6 +1,7 @@
 """Checkpoints of true size: adds a record to benchmarks/results/full_size.json.
 
 ``component`` exports one of a checkpoint's: its memory, its distance from torch, its engine.
+``written`` does so without running it, for one that does not fit into a runtime here.
 ``quantized`` writes a UNet's graphs in 8 and 4 bits: their bytes, and one step of each.
 ``served`` makes one step of one picture of an exported checkpoint on a server of its own.
 ``operators`` tells what the runtimes make of a denoiser's operators.
@@ -18,7 +19,7 @@ from pipelines import PIPELINES
 
 RESULT = "full_size"
 # What is done to one component.
-_JOBS = ("component", "quantized")
+_JOBS = ("component", "written", "quantized")
 MADE_BY = "make full-size"
 
 
@@ -42,6 +43,9 @@ def _measured(options: argparse.Namespace) -> tuple[str, Figures, bool]:
         if options.what == "quantized":
             figures = quantized.measure(job)
             return f"{family} {options.component} quantized", figures, quantized.passed(figures)
+        if options.what == "written":
+            figures = component.written(job)
+            return f"{family} {options.component} written", figures, component.passed(figures)
         figures = component.measure(job, engine=options.engine)
         return f"{family} {options.component}", figures, component.passed(figures)
     if options.what == "served":

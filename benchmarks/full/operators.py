@@ -20,8 +20,9 @@ import torch
 
 from benchmarks.full.apart import Figures, apart
 from benchmarks.full.component import CAPABILITY, LIBRARY, Array
-from export.components import ARCHITECTURES, Exportable
+from export.architectures import ARCHITECTURES
 from export.engine import build
+from export.exportable import Exportable
 from export.graph import save, trace
 from export.precision import write_half
 from export.profiles import Profile
@@ -71,7 +72,8 @@ def _module(family: str) -> Exportable:
     architecture = ARCHITECTURES[name]
     torch.manual_seed(0)
     config = full.config(family, _component(family).subfolder)
-    return architecture.wrap(architecture.model.from_config({**config, **few})).eval()
+    model = architecture.model.from_config({**config, **few})
+    return architecture.exported(model, _component(family)).eval()
 
 
 def _write(family: str, opset: int, folder: Path) -> Figures:

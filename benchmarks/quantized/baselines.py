@@ -17,7 +17,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from export.components import Exportable
+from export.exportable import Exportable
 from export.mixdq.layers import Layer
 from pipelines.spec import Component
 

@@ -12,7 +12,7 @@ from export.mixdq.kernels import Computed, onnxruntime_kernels, table, tensorrt_
 from export.mixdq.plan import Plan
 from export.mixdq.quantize import prepare
 from export.quantization import PLAN, Quantization
-from export.rehearsal import Feed
+from export.running import Feed
 from export.target import ENGINE_GRAPH, Target
 from pipelines.spec import Component
 

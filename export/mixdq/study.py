@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from export.checkpoint import Checkpoint
-from export.components import Exportable, VaeDecoder
+from export.components import VaeDecoder
+from export.exportable import Exportable
 from export.loading import load
 from export.mixdq.layers import Layer, find
 from export.rehearsal import Drawing, encode

@@ -375,8 +375,8 @@ def test_sd3_takes_one_too_and_its_manifest_tells(tmp_path):
     path = write(tmp_path / "lora.safetensors", tensors)
     checkpoint = open_source(str(MINIATURE), SD3, loras=[f"{path}:0.25"])
     rehearse(checkpoint)
-    manifest = describe(checkpoint, "sd3", {})
+    manifest = describe(checkpoint, "sd3", {}, {})
     manifest.write(tmp_path)
     assert type(manifest).read(tmp_path) == manifest
     assert manifest.loras == (f"{path}:0.25",)
-    assert describe(open_checkpoint(MINIATURE, SD3), "sd3", {}).loras == ()
+    assert describe(open_checkpoint(MINIATURE, SD3), "sd3", {}, {}).loras == ()

@@ -15,10 +15,10 @@ from PIL import Image
 from pipelines import EASYANIMATE_I2V
 from pipelines.inpaint import inpaint_latents
 from pipelines.settings import resolve
-from tests.unit.pipelines.test_clips import autoencoder, caches, layout, parts, runner
+from tests.unit.pipelines.test_clips import SCALING, autoencoder, layout, runner
 from tests.unit.pipelines.test_settings import MANIFEST, inputs
 
-SCALING, NOISE = 0.7, 0.0563
+NOISE = 0.0563
 CEILING = 2e-5
 
 
@@ -27,18 +27,6 @@ def image(seed):
     drawn = np.random.default_rng(seed).integers(0, 256, (48, 32, 3), np.uint8)
     drawn[:8] = 0
     return drawn
-
-
-def encoder():
-    model, stream, _ = parts()
-
-    def call(given):
-        moments = model.quant_conv(model.encoder(torch.from_numpy(given["levels"])))
-        return {"latents": (SCALING * moments[:, :16]).numpy()}
-
-    run = runner(stream, call)
-    run.caches = caches(model.encoder)
-    return run
 
 
 def due(start, end, frames, seed, noise):
@@ -61,13 +49,11 @@ def due(start, end, frames, seed, noise):
 @pytest.mark.parametrize(("frames", "ends"), [(1, False), (5, False), (17, False), (9, True)])
 def test_images_become_what_diffusers_makes_of_them(frames, ends, noise):
     start, end = image(0), image(1) if ends else None
-    clip = layout(
-        scaling_factor=SCALING, reference_noise=noise, encoder_caches=caches(parts()[0].encoder)
-    )
+    clip = layout(reference_noise=noise)
     manifest = replace(MANIFEST, clip=clip)
     asked = {**inputs(frames=frames, seed=7), "start_image": start}
     settings = resolve(asked, EASYANIMATE_I2V, manifest, {}, arrived=0.0)
-    got = inpaint_latents(encoder(), start, end, settings, clip)
+    got = inpaint_latents(runner("encoder"), start, end, settings, clip)
     expected = due(start, end, frames, 7, noise)
     difference = np.abs(got - expected).max()
     print(f"{frames} frames: {difference:.1e}, at most {CEILING:.0e}")

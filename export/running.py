@@ -1,0 +1,72 @@
+"""Runs components of a checkpoint with torch, one in memory at a time."""
+
+import gc
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from export.checkpoint import Checkpoint
+from export.errors import CheckpointError, reason
+from export.exportable import Exportable
+from export.loading import load
+from pipelines.clips import Run
+from pipelines.spec import Component
+
+Array = npt.NDArray[Any]
+Feed = Mapping[str, Array]
+# The inputs of every call, by component.
+Feeds = Mapping[str, Sequence[Feed]]
+
+
+class Runner:
+    """Runs components and keeps what they are given; one of them is in memory at a time."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Nothing is loaded yet."""
+        self.checkpoint = checkpoint
+        self.feeds: defaultdict[str, list[Feed]] = defaultdict(list)
+
+    @contextmanager
+    def loaded(self, component: Component) -> Iterator[Exportable]:
+        """A component in memory as long as the block runs; CheckpointError as in ``load``."""
+        module = load(self.checkpoint, component)
+        try:
+            yield module
+        finally:
+            del module
+            gc.collect()
+
+    def __call__(self, module: Exportable, component: Component, feed: Feed) -> list[Array]:
+        """A component's outputs in the spec's order; CheckpointError if they are not finite."""
+        self.feeds[component.name].append(feed)
+        place = self.checkpoint.place(component)
+        with explained(f"{place} loads but does not run"), torch.inference_mode():
+            outputs = module(*(torch.from_numpy(feed[tensor.name]) for tensor in component.inputs))
+            arrays = [o.numpy() for o in (outputs if len(component.outputs) > 1 else [outputs])]
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise CheckpointError(
+                f"{place} gives values that are no finite numbers: its weights are damaged; "
+                "download it again"
+            )
+        return arrays
+
+    def named(self, module: Exportable, component: Component) -> Run:
+        """A component as a function from inputs to outputs, both by name."""
+        names = [tensor.name for tensor in component.outputs]
+        return lambda feed: dict(zip(names, self(module, component, feed), strict=True))
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn whatever the libraries raise for a damaged checkpoint into one sentence."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{what}: {reason(error)}; download the checkpoint again") from error
