@@ -35,7 +35,7 @@ class Request:
 
     ``id`` names it for those who want to cancel it. ``slots`` holds the conditioning of each row
     that a picture takes in a denoiser call: negative and positive with guidance, the positive
-    alone without; ``shared`` what all rows of a call have in common. A picture may be a clip, whose
+    alone without, and ``shared`` what all rows of a call have in common. A picture may be a clip, whose
     latents are (channels, frames, height, width). ``send`` takes each event, with latents if it is
     a preview or a result, and with the last one how the request ended; ``fail`` takes an error and
     the same. ``hung_up`` says whether the caller is gone, from any thread and at any time.
@@ -47,8 +47,8 @@ class Request:
     table: Table
     send: Callable[[Event, Float32 | None, Summary | None], None]
     fail: Callable[[RequestError, Summary], None]
-    shared: Conditioning = field(default_factory=dict)
     hung_up: Callable[[], bool] = lambda: False
+    shared: Conditioning = field(default_factory=dict)
 
     @property
     def bucket(self) -> Bucket:

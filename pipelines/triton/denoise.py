@@ -22,7 +22,16 @@ from pipelines.inflight.request import Float32, Request, Summary, table
 from pipelines.metrics import Metrics
 from pipelines.settings import Settings
 from pipelines.spec import CANCEL, DECODED, EVENT, SETTINGS
-from pipelines.triton.wire import FINAL, MetricFamily, call, failure, pack, parameter, send, unpack
+from pipelines.triton.wire import (
+    FINAL,
+    call,
+    failure,
+    metric_families,
+    pack,
+    parameter,
+    send,
+    unpack,
+)
 
 _LONGEST_ID = 256
 
@@ -35,7 +44,7 @@ class Denoise:
         self._name = parameter(args, "name")
         self._pipeline = PIPELINES[parameter(args, "pipeline")]
         self._denoiser = f"{self._name}_{self._pipeline.denoiser.name}"
-        self._metrics = Metrics(self._name, MetricFamily)
+        self._metrics = Metrics(self._name, metric_families())
         self._batcher = Batcher(
             self._predict, self._pipeline.capacity, self._metrics, held=self._pipeline.makes_clips
         )

@@ -14,7 +14,6 @@ from pipelines.spec import Tensor
 log = logging.getLogger(__name__)
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-MetricFamily = pb_utils.MetricFamily
 # What Triton says to a model's calls once it has been told to end.
 _STOPPING = "Server not ready"
 
@@ -22,6 +21,11 @@ _STOPPING = "Server not ready"
 def parameter(args: Mapping[str, str], name: str) -> str:
     """A string parameter of the model's config."""
     return str(json.loads(args["model_config"])["parameters"][name]["string_value"])
+
+
+def metric_families() -> Any:
+    """``pb_utils.MetricFamily``, which is there only while a model is being initialized or runs."""
+    return pb_utils.MetricFamily
 
 
 def unpack(request: Any) -> dict[str, Array]:

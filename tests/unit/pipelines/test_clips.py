@@ -14,7 +14,12 @@ from pipelines import clips
 from pipelines.caches import output_name
 from pipelines.manifest import ClipLayout
 
-CONFIG = {"block_out_channels": (8, 16, 16, 24), "layers_per_block": 1, "norm_num_groups": 4, "scaling_factor": 0.7}
+CONFIG = {
+    "block_out_channels": (8, 16, 16, 24),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "scaling_factor": 0.7,
+}
 CHANNELS, SCALING = 16, 0.7
 TILE, STRIDE = 32, 24
 
