@@ -27,7 +27,7 @@ def picture_size(inputs: Mapping[str, Array], manifest: Manifest) -> tuple[Size,
     as ``2:3``, which gets the nearest. A clip that continues images has their size if it names
     none, and no other. Raises InvalidRequest.
     """
-    sides, buckets = manifest.sides, manifest.buckets
+    buckets = manifest.buckets
     if not buckets:
         size = (_side(inputs, "height", manifest), _side(inputs, "width", manifest))
         _check_images(inputs, size)

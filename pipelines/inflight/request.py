@@ -35,10 +35,10 @@ class Request:
 
     ``id`` names it for those who want to cancel it. ``slots`` holds the conditioning of each row
     that a picture takes in a denoiser call: negative and positive with guidance, the positive
-    alone without, and ``shared`` what all rows of a call have in common. A picture may be a clip, whose
-    latents are (channels, frames, height, width). ``send`` takes each event, with latents if it is
-    a preview or a result, and with the last one how the request ended; ``fail`` takes an error and
-    the same. ``hung_up`` says whether the caller is gone, from any thread and at any time.
+    alone without, and ``shared`` what all rows of a call have in common. A picture may be a clip,
+    whose latents are (channels, frames, height, width). ``send`` takes each event, with latents if
+    it is a preview or a result, and with the last one how the request ended; ``fail`` takes an
+    error and the same. ``hung_up`` says whether the caller is gone, from any thread and at any time.
     """
 
     id: str
