@@ -14,7 +14,7 @@ from pipelines.errors import ModelFailed, RequestError
 from pipelines.inflight.batch import advance, guide, stack_conditioning, stack_latents
 from pipelines.inflight.queue import Queue
 from pipelines.inflight.request import Float32, Picture, Request
-from pipelines.inflight.roll import Roll
+from pipelines.inflight.roll import Roll, id_in_use
 from pipelines.inflight.watcher import Nobody, Watcher
 
 log = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ class Batcher:
         """
         with self._lock:
             now = self._clock()
+            if self._held and request.id in self._held:
+                raise id_in_use(request)
             self._queue.check(request, len(self._held or ()))
             self._roll.enter(request, now)
             self._queue.submit(request, now)

@@ -38,7 +38,7 @@ class Request:
     alone without, and ``shared`` what all rows of a call have in common. A picture may be a clip,
     whose latents are (channels, frames, height, width). ``send`` takes each event, with latents if
     it is a preview or a result, and with the last one how the request ended; ``fail`` takes an
-    error and the same. ``hung_up`` says whether the caller is gone, from any thread and at any time.
+    error and the same. ``hung_up`` says whether the caller is gone, from any thread, at any time.
     """
 
     id: str

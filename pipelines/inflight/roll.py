@@ -48,9 +48,7 @@ class Roll:
         for its answer any more.
         """
         if request.id in self._entries:
-            raise InvalidRequest(
-                f"request id: {request.id!r} is that of a request under way; give each its own"
-            )
+            raise id_in_use(request)
         if self._cancelled.pop(request.id, None) is not None:
             raise _cancelled()
         if now >= request.settings.deadline:
@@ -101,6 +99,13 @@ class Roll:
         """Take a request out; None if it has left already, and with it has been answered."""
         entry = self._entries.pop(request.id, None)
         return None if entry is None else entry.summary(outcome, now)
+
+
+def id_in_use(request: Request) -> InvalidRequest:
+    """The error of a request whose id another one has."""
+    return InvalidRequest(
+        f"request id: {request.id!r} is that of a request under way; give each its own"
+    )
 
 
 def _cancelled() -> Cancelled:

@@ -1,4 +1,4 @@
-"""EasyAnimate's pipelines make the clips of diffusers, slice by slice, beside each other and SD3."""
+"""EasyAnimate's pipelines make the clips of diffusers, slice by slice, beside other requests."""
 
 import math
 import random

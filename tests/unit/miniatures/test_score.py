@@ -169,7 +169,7 @@ def test_other_backgrounds_have_no_name():
 
 
 def test_another_size_or_dtype_is_refused():
-    with pytest.raises(ValueError, match=r"uint8 picture of shape \(32, 64, 3\)"):
+    with pytest.raises(ValueError, match=r"uint8 of shape \(32, 64, 3\)"):
         read(np.zeros((32, 64, 3), np.uint8))
     with pytest.raises(ValueError, match="float32 picture"):
         read(np.zeros((64, 64, 3), np.float32))

@@ -11,9 +11,15 @@ from pipelines.errors import ModelFailed, RequestError
 from pipelines.events import Event
 from pipelines.inflight.batcher import Batcher
 from pipelines.inflight.request import Request, Summary, table
+from pipelines.manifest import ClipLayout
 from pipelines.settings import Settings
 
 _NAMES = itertools.count()
+LAYOUT = ClipLayout(
+    **{"frames": 4, "scale": 8, "patch": 2, "head_dim": 8, "decoder_caches": ()},
+    **{"encoder_caches": (), "tile": 512, "tile_stride": 448, "scaling_factor": 1.0},
+    reference_noise=0.0,
+)
 SCHEDULE = {"num_train_timesteps": 1000, "shift": 3.0}
 
 
@@ -62,11 +68,13 @@ def request(
     sampler="euler",
     schedule=SCHEDULE,
     hung_up=lambda: False,
+    frames=0,
     **serving,
 ):
     """A request whose conditioning is ``value`` (and its opposite for the negative slot).
 
-    ``name`` is its id; ``serving`` are priority, client and preview_every.
+    ``name`` is its id; ``serving`` are priority, client and preview_every. With ``frames`` of
+    latents it is a clip.
     """
     settings = Settings(
         steps=steps,
@@ -76,7 +84,8 @@ def request(
         num_images=num_images,
         height=8 * side,
         width=8 * side,
-        latent_shape=(4, side, side),
+        latent_shape=(4, frames, side, side) if frames else (4, side, side),
+        clip=LAYOUT if frames else None,
         time_ids=(),
         clip_skip=0,
         zero_negative=False,
@@ -101,17 +110,18 @@ def request(
 
 def predict(latents, timesteps, conditioning):
     """A denoiser that depends on all its inputs, row by row."""
-    text = conditioning["text"].mean(axis=1).reshape(-1, 1, 1, 1)
-    return np.tanh(latents + 0.3 * text) * (0.5 + timesteps.reshape(-1, 1, 1, 1) / 1000)
+    by_row = (-1, *[1] * (latents.ndim - 1))
+    text = conditioning["text"].mean(axis=1).reshape(by_row)
+    return np.tanh(latents + 0.3 * text) * (0.5 + timesteps.reshape(by_row) / 1000)
 
 
 class Bench:
     """A batcher with a clock, and the rows of every call."""
 
-    def __init__(self, capacity=64):
+    def __init__(self, capacity=64, *, held=False):
         self.now, self.rows, self.sides, self.failing = 0.0, [], [], False
         self.step_seconds = 0.0
-        self.batcher = Batcher(self.predict, capacity, clock=lambda: self.now)
+        self.batcher = Batcher(self.predict, capacity, clock=lambda: self.now, held=held)
 
     def predict(self, latents, timesteps, conditioning):
         self.now += self.step_seconds

@@ -114,3 +114,43 @@ def test_a_request_that_arrives_starts_within_two_steps(bench, neighbours):
         steps += 1
     print(f"first step after {steps} steps, at most 2 are allowed")
     assert steps <= 2
+
+
+def test_a_finished_clip_keeps_its_place_until_it_is_decoded():
+    bench = Bench(capacity=1, held=True)
+    bench.submit(name="clip", frames=5)
+    bench.run()
+    with pytest.raises(Unavailable, match="queue is full: 1 pictures"):
+        bench.submit(frames=5)
+    with pytest.raises(InvalidRequest, match="request id: 'clip'"):
+        bench.submit(name="clip", frames=5)
+    bench.batcher.release("clip")
+    assert bench.submit(name="clip", frames=5).summary is None
+
+
+def test_a_clip_that_fails_keeps_no_place():
+    bench = Bench(capacity=1, held=True)
+    bench.submit(frames=5)
+    bench.failing = True
+    bench.run()
+    assert bench.submit(frames=5).summary is None
+
+
+def test_clips_of_other_steps_and_samplers_get_their_solo_latents(bench):
+    asked = [
+        {"seed": 1, "steps": 4, "frames": 3},
+        {"seed": 2, "steps": 7, "frames": 3, "sampler": "heun", "guidance": 1.0},
+        {"seed": 3, "steps": 5, "frames": 3, "sampler": "dpmpp_2m_sde"},
+    ]
+    alone = []
+    for settings in asked:
+        alone.append(bench.submit(**settings))
+        bench.run()
+    together = [bench.submit(**settings) for settings in asked]
+    bench.run()
+    assert together[0].summary.mean_batch == 3.0
+    for one, other in zip(alone, together, strict=True):
+        assert one.latents[0].shape == (4, 3, 4, 4)
+        difference = np.abs(one.latents[0] - other.latents[0]).max()
+        print(f"{difference:.1e}, at most 1e-6")
+        assert difference <= 1e-6

@@ -140,3 +140,24 @@ def test_removing_a_request_takes_out_its_waiting_pictures_too(queue):
 
 def test_an_empty_queue_has_no_batch(queue):
     assert queue.next_batch(0.0) == []
+
+
+def test_clips_take_turns_by_how_long_their_calls_are(queue):
+    """A short clip or a picture gets a call for each frame of the long clip's call."""
+    submit(queue, seed=1, frames=13, steps=50)
+    submit(queue, seed=2, frames=1, steps=50)
+    calls = [seeds(queue.next_batch(0.0))[0] for _ in range(60)]
+    long, first = calls.count(1), calls.index(2)
+    print(f"{long} calls of 13 frames among 60, the short clip's first is number {first}")
+    assert first <= 1
+    assert 3 <= long <= 6
+
+
+def test_long_clips_get_as_many_frames_moved_as_short_ones(queue):
+    submit(queue, seed=1, frames=37, steps=2)
+    for seed in (2, 3, 4):
+        submit(queue, seed=seed, frames=1, steps=1, side=4 + seed)
+    order = [seeds(queue.next_batch(0.0))[0] for _ in range(3 * 37 * 4)]
+    moved = {seed: order.count(seed) * (37 if seed == 1 else 1) for seed in (1, 2, 3, 4)}
+    print(f"frames moved by clip: {moved}")
+    assert max(moved.values()) <= 1.4 * min(moved.values())
