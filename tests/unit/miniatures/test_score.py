@@ -171,5 +171,5 @@ def test_other_backgrounds_have_no_name():
 def test_another_size_or_dtype_is_refused():
     with pytest.raises(ValueError, match=r"uint8 of shape \(32, 64, 3\)"):
         read(np.zeros((32, 64, 3), np.uint8))
-    with pytest.raises(ValueError, match="float32 picture"):
+    with pytest.raises(ValueError, match="float32 of shape"):
         read(np.zeros((64, 64, 3), np.float32))
