@@ -12,6 +12,8 @@ from typing import Any
 from benchmarks import (
     cancels,
     caps,
+    clips,
+    decoder,
     inflight,
     latency,
     load,
@@ -40,14 +42,23 @@ BENCHMARKS = {
     "perf": perf,
     "soak": soak,
     "cancels": cancels,
+    "clips": clips,
+    "decoder": decoder,
 }
+OF_CLIPS, OF_EITHER = ("clips", "decoder"), ("together",)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run one benchmark; the exit status, 1 if a check of it failed."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     name, repository = options.pipeline, options.repository
-    precision = Manifest.read(repository / f"{name}_prepare").precision
+    manifest = Manifest.read(repository / f"{name}_prepare")
+    precision, of_clips = manifest.precision, manifest.clip is not None
+    if options.benchmark not in OF_EITHER and of_clips != (options.benchmark in OF_CLIPS):
+        made = "clips" if of_clips else "pictures"
+        known = OF_CLIPS if of_clips else tuple(n for n in BENCHMARKS if n not in OF_CLIPS)
+        parser.error(f"{name} makes {made}, which are measured by {', '.join(known)}")
     suffix = "" if precision == "fp32" else f"_{precision}"
     suffix += "_quantized" * options.quantized
     result = f"{options.benchmark}_{name}{suffix}"
@@ -61,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
         "perf": lambda: perf.measure(repository, name),
         "soak": lambda: soak.measure(repository, name, 60 * options.minutes),
         "cancels": lambda: cancels.measure(repository, name),
+        "clips": lambda: clips.measure(repository, CHECKPOINTS / name, name),
+        "decoder": lambda: decoder.measure(repository, name),
     }
     figures = measures[options.benchmark]()
     command = ["python -m benchmarks", *(sys.argv[1:] if arguments is None else arguments)]

@@ -21,7 +21,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Family:
-    """The tasks whose pictures are scored and whose speed is measured.
+    """The tasks whose pictures are scored and whose speed is measured; clips have none.
 
     ``workload`` is a name of ``WORKLOADS``: what is asked of the family beside another one.
     """
@@ -38,4 +38,5 @@ FAMILIES = {
     "sd3": Family(quality=(Task(20, 1.5),), speed=(Task(20, 7.0),), workload="steps"),
     "sdxl": Family(quality=(Task(20, 5.0),), speed=(Task(20, 5.0),), workload="steps"),
     "sdxl_turbo": Family(quality=FEW_STEPS, speed=FEW_STEPS, workload="few"),
+    "easyanimate": Family(quality=(), speed=(), workload="clips"),
 }

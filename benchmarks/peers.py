@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.pipelines.easyanimate.pipeline_easyanimate_inpaint import get_image_to_video_latent
+from PIL import Image
 
 Picture = npt.NDArray[np.uint8]
 
@@ -60,8 +62,43 @@ class Diffusers:
         )
         return [np.asarray(image) for image in answer.images]
 
+    def clip(
+        self,
+        prompt: str,
+        seed: int,
+        steps: int,
+        scheduler: Any = None,
+        start: Picture | None = None,
+        end: Picture | None = None,
+        **settings: Any,
+    ) -> Picture:
+        """One clip, uint8 (frames, height, width, 3), of one that goes on from ``start`` if given.
 
-def _with_noise(scheduler: Any, generators: list[torch.Generator]) -> Any:
+        ``settings`` are arguments of the pipeline's call; it needs num_frames, height and width.
+        """
+        generator = torch.Generator("cpu").manual_seed(seed)
+        self._pipeline.scheduler = _with_noise(scheduler or self._scheduler, generator)
+        images = {} if start is None else _images(start, end, **settings)
+        answer = self._pipeline(
+            prompt,
+            num_inference_steps=steps,
+            generator=generator,
+            output_type="pil",
+            **{"negative_prompt": "", **images, **settings},
+        )
+        return np.stack([np.asarray(frame) for frame in answer.frames[0]])
+
+
+def _images(
+    start: Picture, end: Picture | None, num_frames: int, height: int, width: int, **_: Any
+) -> dict[str, Any]:
+    """Images as EasyAnimateInpaintPipeline takes them."""
+    images = [Image.fromarray(start)], None if end is None else [Image.fromarray(end)]
+    video, mask = get_image_to_video_latent(*images, num_frames, (height, width))
+    return {"video": video, "mask_video": mask}
+
+
+def _with_noise(scheduler: Any, generators: list[torch.Generator] | torch.Generator) -> Any:
     """A copy of a scheduler whose fresh noise is from ``generators`` too.
 
     Some pipelines leave it to torch's global generator.

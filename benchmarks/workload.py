@@ -25,12 +25,14 @@ PROMPTS = tuple(
 class Workload:
     """Requests whose settings are drawn evenly and independently.
 
-    ``steps`` are the fewest and the most; ``resolutions`` are names that ``resolutions`` knows.
+    ``steps`` are the fewest and the most; ``resolutions`` are names that ``resolutions`` knows;
+    ``frames`` are of clips.
     """
 
     steps: tuple[int, int]
     samplers: Sequence[str]
     resolutions: Sequence[str]
+    frames: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ WORKLOADS = {
     ),
     "fixed": Workload((20, 20), ("euler",), ("native",)),
     "few": Workload((1, 4), ("euler_ancestral_trailing",), ("native",)),
+    "clips": Workload((8, 40), ("euler",), ("native",), (17,)),
 }
 
 
@@ -78,5 +81,6 @@ def _ask(workload: Workload, known: Mapping[str, Resolution], chance: random.Ran
         "seed": chance.randrange(1 << 31),
         "height": height,
         "width": width,
+        **({"frames": chance.choice(workload.frames)} if workload.frames else {}),
     }
     return Ask(chance.choice(PROMPTS), (height, width), settings)

@@ -1,11 +1,12 @@
 """python -m client sd3 "a large red star in the top left on a white background" --steps 20
+python -m client easyanimate "a red star moving to the right" --frames 49 --output clip.mp4
 python -m client repeat picture.png
 python -m client presets
 python -m client page
 
-Makes pictures with a pipeline of a running server, or repeats one from what its PNG file says.
-The third line tells what there is for --preset, the last serves a page for a browser; both have
-a --help of their own.
+Makes pictures or a clip with a pipeline of a running server, or repeats one from what its file
+says. The fourth line tells what there is for --preset, the last serves a page for a browser; both
+have a --help of their own.
 Beside the options below, every setting of the pipeline is an option of the same name: --steps,
 --seed, --guidance-scale, --negative-prompt, --sampler, --num-images, --height, --width,
 --preview-every and so on. They follow the prompt; one that is left out gets the preset's value,
@@ -13,8 +14,13 @@ or else the file's, or else the server's default. Two numbers are separated by a
 --original-size 768,512. A setting that the pipeline lacks is answered with the list of those it
 has.
 
-Ctrl-C stops the request on the server too. The exit status is 0 with pictures, 1 with an error in
-one sentence, 130 after Ctrl-C.
+Pictures are PNG files; a clip is MP4 (H.264), GIF or WebP (lossless), as the name of --output ends,
+and is written while its frames arrive. --start-image and --end-image, for pipelines that have them,
+are files, and are resized if both --height and --width are given. To repeat such a clip takes the
+same files again.
+
+Ctrl-C stops the request on the server too, and leaves no part of a clip. The exit status is 0 with
+pictures or a clip, 1 with an error in one sentence, 130 after Ctrl-C.
 """
 
 import argparse
@@ -23,13 +29,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from tqdm import tqdm
 
-from client import png, presets
+from client import clips, files, images, presets, record, sheet
 from client.client import Client
 from client.errors import ClientError, InvalidRequest
-from client.events import Event
 from client.page import command as page
 from client.presets import command as presets_command
 
@@ -37,15 +41,27 @@ _REPEAT = "repeat"
 _COMMANDS = {"page": page.main, "presets": presets_command.main}
 _PREVIEW_EVERY = 5
 _INTERRUPTED = 130
-# Always steps per second, where tqdm would turn a slow rate around.
-_BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} steps [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line, make the pictures; the exit status."""
+    """Parse the command line, make what it asks for; the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments and arguments[0] in _COMMANDS:
         return _COMMANDS[arguments[0]](arguments[1:])
+    options, rest = _parser().parse_known_args(arguments)
+    try:
+        settings = _with_previews(_settings(rest), options)
+        _generate(Client(options.url, options.timeout), settings, options)
+    except ClientError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("cancelled; the server is told to stop", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m client",
         description=__doc__,
@@ -53,7 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("pipeline", help=f"a pipeline that the server has, or {_REPEAT!r}")
-    parser.add_argument("prompt", help="what the picture should show, or the file to repeat")
+    parser.add_argument(
+        "prompt", help="what the picture or clip should show, or the file to repeat"
+    )
     parser.add_argument(
         "--url",
         default="127.0.0.1:8001",
@@ -63,8 +81,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path("out.png"),
-        help="file to write (default: out.png); further pictures\nget -1, -2, ... in their names",
+        help="file to write (default: out.png, or out.mp4 of a clip);\nfurther pictures "
+        "get -1, -2, ... in their names",
+    )
+    parser.add_argument(
+        "--fps",
+        type=_fps,
+        metavar="N",
+        help=f"frames per second of a clip's file, 1 to {clips.MOST_FPS}\n(default: {clips.FPS}, "
+        "or as the file to repeat says)",
+    )
+    parser.add_argument(
+        "--contact-sheet",
+        type=Path,
+        metavar="FILE",
+        help=f"PNG file to write {sheet.MOST} frames of a clip to, evenly spaced",
     )
     parser.add_argument(
         "--previews",
@@ -79,25 +110,22 @@ def main(arguments: list[str] | None = None) -> int:
         help="what a checkpoint's makers advise, for settings that you\n"
         "leave out; python -m client presets lists them",
     )
-    parser.add_argument("--timeout", type=float, help="seconds to wait for all pictures")
-    options, rest = parser.parse_known_args(arguments)
-    try:
-        settings = _with_previews(_settings(rest), options)
-        _generate(Client(options.url, options.timeout), settings, options)
-    except ClientError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("cancelled; the server is told to stop", file=sys.stderr)
-        return _INTERRUPTED
-    return 0
+    parser.add_argument("--timeout", type=float, help="seconds to wait for all of it")
+    return parser
+
+
+def _fps(word: str) -> int:
+    fps = int(word) if word.isdecimal() else 0
+    if not 1 <= fps <= clips.MOST_FPS:
+        raise argparse.ArgumentTypeError(f"got {word!r}; allowed are 1 to {clips.MOST_FPS}")
+    return fps
 
 
 def _request(pipeline: str, prompt: str) -> dict[str, Any]:
     """What is asked for before any option: pipeline and prompt, or all that a file says."""
     if pipeline == _REPEAT:
-        return png.load(Path(prompt))
-    return {png.PIPELINE: pipeline, "prompt": prompt}
+        return record.load(Path(prompt))
+    return {record.PIPELINE: pipeline, "prompt": prompt}
 
 
 def _settings(rest: list[str]) -> dict[str, str]:
@@ -125,51 +153,32 @@ def _with_previews(settings: dict[str, str], options: argparse.Namespace) -> dic
 
 
 def _generate(client: Client, given: dict[str, str], options: argparse.Namespace) -> None:
-    """Make the pictures and write each as it comes; ``given`` are the settings of the options."""
+    """Make and write what is asked for; ``given`` are the settings of the options."""
     asked = _request(options.pipeline, options.prompt)
-    pipeline = {**asked, **given}[png.PIPELINE]
+    pipeline = {**asked, **given}[record.PIPELINE]
     about = client.about(pipeline)
+    path = files.output(options, pipeline, about)
     advised = presets.load(options.preset, about.family).settings if options.preset else {}
     settings = {**asked, **advised, **given}
-    used = {**about.defaults, **settings}
-    del settings[png.PIPELINE]
-    for folder in {options.output.parent, options.previews or options.output.parent}:
-        folder.mkdir(parents=True, exist_ok=True)
+    del settings[record.PIPELINE]
+    fps = settings.pop(record.FPS, clips.FPS)
+    sent, noted = images.taken(settings, about.images)
+    request = {**about.defaults, record.PIPELINE: pipeline, **noted}
+    _make_folders(path, options)
     with (
-        tqdm(unit=" steps", bar_format=_BAR, leave=False) as bar,
-        closing(client.generate(pipeline, **settings)) as events,
+        tqdm(unit=files.STEPS, bar_format=files.BAR, leave=False) as bar,
+        closing(client.generate(pipeline, **sent)) as events,
     ):
-        steps: dict[int, int] = {}
-        for event in events:
-            _advance(bar, steps, event, int(used.get("num_images", 1)))
-            path = _path(options.output, event.index)
-            if event.kind == "result":
-                png.save(event, path, used)
-                bar.write(_summary(event, path))
-            elif event.image is not None:
-                preview = options.previews / f"{path.stem}-step-{event.step:03}.png"
-                Image.fromarray(event.image).save(preview)
+        if about.makes_clips:
+            files.write_clip(events, bar, path, request, options, options.fps or fps)
+        else:
+            files.write_pictures(events, bar, path, request, options.previews)
 
 
-def _advance(bar: Any, steps: dict[int, int], event: Event, pictures: int) -> None:
-    """Show how many steps all pictures have behind them; ``steps`` are those of each."""
-    if not steps:
-        bar.reset(total=event.steps * pictures)  # waiting for the first step is not its rate
-    steps[event.index] = event.step
-    bar.update(sum(steps.values()) - bar.n)
-
-
-def _path(output: Path, index: int) -> Path:
-    """``out.png`` for the first picture, ``out-1.png`` and so on for the others."""
-    return output if index == 0 else output.with_stem(f"{output.stem}-{index}")
-
-
-def _summary(event: Event, path: Path) -> str:
-    notes = "".join(f"\n  note: {note}" for note in event.notes)
-    return (
-        f"{path}  seed {event.seed}  {event.steps} steps  "
-        f"{event.queued_ms + event.denoising_ms:.0f} ms{notes}"
-    )
+def _make_folders(path: Path, options: argparse.Namespace) -> None:
+    further = [options.previews, options.contact_sheet and options.contact_sheet.parent]
+    for folder in filter(None, [path.parent, *further]):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 if __name__ == "__main__":

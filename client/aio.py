@@ -11,7 +11,7 @@ from client import messages
 from client.attempts import Attempts, Server, Servers, abandoned
 from client.client import CANCEL_SECONDS
 from client.errors import ClientError, of_status, of_text
-from client.events import Event
+from client.events import Event, whole
 from client.messages import About, Request, Setting
 
 
@@ -39,13 +39,23 @@ class AsyncClient:
         Leaving an ``async for`` early closes nothing by itself: wrap the iterator in
         ``contextlib.aclosing``, or the request goes on until the iterator is collected.
         """
-        request = Request(pipeline, {"prompt": prompt, **settings})
-        attempts = Attempts(self._servers.in_turn(), self.timeout)
-        return AsyncEvents(request, attempts, self._events(request, attempts))
+        return self._start(Request(pipeline, {"prompt": prompt, **settings}))
 
     async def pictures(self, pipeline: str, prompt: str, **settings: Setting) -> list[Event]:
         """As ``Client.pictures``."""
-        async with aclosing(self.generate(pipeline, prompt, **settings)) as events:
+        return await self._results(Request(pipeline, {"prompt": prompt, **settings}, "image"))
+
+    async def clip(self, pipeline: str, prompt: str, **settings: Setting) -> Event:
+        """As ``Client.clip``."""
+        asked = Request(pipeline, {"prompt": prompt, **settings}, "video")
+        return whole(await self._results(asked))
+
+    def _start(self, request: Request) -> "AsyncEvents":
+        attempts = Attempts(self._servers.in_turn(), self.timeout)
+        return AsyncEvents(request, attempts, self._events(request, attempts))
+
+    async def _results(self, request: Request) -> list[Event]:
+        async with aclosing(self._start(request)) as events:
             return [event async for event in events if event.kind == "result"]
 
     async def _config(self, model: str, attempts: Attempts | None = None) -> Any:

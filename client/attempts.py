@@ -122,9 +122,9 @@ class Attempts:
         return self._last
 
     def end(self) -> None:
-        """The server says that nothing more comes; RequestFailed if no picture was among it."""
+        """The server says that nothing more comes; RequestFailed if no result was among it."""
         if not self._complete:
-            raise RequestFailed("the server ended the request without a picture; see its log")
+            raise RequestFailed("the server ended the request without a result; see its log")
 
     def cancel(self) -> Server | None:
         """Start the call nowhere any more; the server that has it now, which is to be told."""
@@ -139,10 +139,10 @@ class Attempts:
 
     def _move_on(self, error: ServerUnavailable) -> None:
         if self._last is not None:
-            seed = self._last.seed - self._last.index
             raise ServerUnavailable(
                 f"{error}\n  lost at step {self._last.step} of {self._last.steps}; it is not "
-                f"repeated by itself: ask again, with seed={seed} for the same picture"
+                f"repeated by itself: ask again, with seed={self._last.asked_seed} for "
+                "the same result"
             ) from error
         self._refusals.append(error)
         self._left.pop(0)

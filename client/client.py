@@ -10,7 +10,7 @@ import grpc
 from client import messages
 from client.attempts import Attempts, Server, Servers, abandoned
 from client.errors import ClientError, of_status, of_text
-from client.events import Event
+from client.events import Event, whole
 from client.messages import About, Request, Setting
 
 # For a cancel to be sent and confirmed; usually takes a few milliseconds.
@@ -50,18 +50,35 @@ class Client:
     def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "Events":
         """Iterate over progress, previews and results in the order in which the server sends them.
 
+        A pipeline of clips sends several results, the slices of one clip from its first frame on.
         ``settings`` are the pipeline's inputs by name, for example ``steps=20, seed=7``; text is
-        converted to the input's type. The request starts with the first event asked for. Closing
-        the iterator, or leaving it to the garbage collector, stops the request on the server.
+        converted to the input's type, and a picture is uint8 (height, width, 3). The request starts
+        with the first event asked for. Closing the iterator, or leaving it to the garbage
+        collector, stops the request on the server.
         Iterating raises InvalidRequest, ServerUnavailable, TimedOut, Cancelled or RequestFailed.
         """
-        request = Request(pipeline, {"prompt": prompt, **settings})
+        return self._start(Request(pipeline, {"prompt": prompt, **settings}))
+
+    def pictures(self, pipeline: str, prompt: str, **settings: Setting) -> list[Event]:
+        """The results alone, one event per picture; waits for all of them.
+
+        Raises as iterating over ``generate`` does, and InvalidRequest for a pipeline of clips.
+        """
+        return self._results(Request(pipeline, {"prompt": prompt, **settings}, "image"))
+
+    def clip(self, pipeline: str, prompt: str, **settings: Setting) -> Event:
+        """One event with all frames of a clip; waits for them.
+
+        Raises as iterating over ``generate`` does, and InvalidRequest for a pipeline of pictures.
+        """
+        return whole(self._results(Request(pipeline, {"prompt": prompt, **settings}, "video")))
+
+    def _start(self, request: Request) -> "Events":
         attempts = Attempts(self._servers.in_turn(), self.timeout)
         return Events(request, attempts, self._events(request, attempts))
 
-    def pictures(self, pipeline: str, prompt: str, **settings: Setting) -> list[Event]:
-        """The results alone, one event per picture; waits for all of them."""
-        with closing(self.generate(pipeline, prompt, **settings)) as events:
+    def _results(self, request: Request) -> list[Event]:
+        with closing(self._start(request)) as events:
             return [event for event in events if event.kind == "result"]
 
     def _config(self, model: str, attempts: Attempts | None = None) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class ClientError(Exception):
-    """A call that gave no picture; the message says why and what to do."""
+    """A call that gave no result; the message says why and what to do."""
 
 
 class InvalidRequest(ClientError):

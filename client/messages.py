@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +13,24 @@ from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
 from client.errors import InvalidRequest
 
-Setting = str | int | float | Sequence[int]
+Setting = str | int | float | Sequence[int] | npt.NDArray[np.uint8]
+
+# What a caller may want of a pipeline, by the ensemble's output, and who is to be asked instead.
+_WANTED = {
+    "image": "makes clips, no pictures; ask it with clip() or generate()",
+    "video": "makes pictures, no clips; ask it with pictures() or generate()",
+}
 
 
 @dataclass(frozen=True)
 class About:
-    """What a server says of a pipeline before it is asked for a picture.
+    """What a server says of a pipeline before it is asked for anything.
 
     ``defaults`` is what it takes for settings that a request leaves out; ``ranges`` gives numbers
     their least and greatest value, for example ``{"steps": [1, 100]}``; ``samplers`` are the words
     that the setting of this name may be. ``settings`` are the names of all that a request may say,
     ``family`` is what the pipeline is one of, whatever name it is served under, for example sdxl.
+    ``images`` are those of the settings that are pictures.
     """
 
     defaults: Mapping[str, Any]
@@ -31,23 +38,36 @@ class About:
     samplers: tuple[str, ...]
     settings: tuple[str, ...]
     family: str
+    images: tuple[str, ...] = ()
+
+    @property
+    def makes_clips(self) -> bool:
+        """Whether an answer is a clip of several frames, not pictures."""
+        return "frames" in self.defaults
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a pipeline. ``id`` is the request's name in logs and for cancelling it."""
+    """What is asked of a pipeline. ``id`` is the request's name in logs and for cancelling it.
+
+    ``wanted`` is the output without which the pipeline is not asked; None takes whatever it makes.
+    """
 
     pipeline: str
     settings: Mapping[str, Setting]
+    wanted: Literal["image", "video"] | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def message(self, model_config: Any) -> Any:
-        """A ``ModelInferRequest`` with each setting as a tensor of one number or text, or a few.
+        """A ``ModelInferRequest`` with each setting as a tensor: a text, numbers or a picture.
 
-        Raises InvalidRequest for a setting that the pipeline lacks or that cannot be converted.
+        Raises InvalidRequest for a setting that the pipeline lacks or that cannot be converted, and
+        for a pipeline that does not make what is wanted.
         """
-        lengths = {tensor.name: tensor.dims[0] for tensor in model_config.input}
-        known = {name: (kind, lengths[name]) for name, kind in input_types(model_config).items()}
+        if self.wanted and self.wanted not in {tensor.name for tensor in model_config.output}:
+            raise InvalidRequest(f"{self.pipeline} {_WANTED[self.wanted]}")
+        dims = {tensor.name: tuple(tensor.dims) for tensor in model_config.input}
+        known = {name: (kind, dims[name]) for name, kind in input_types(model_config).items()}
         return _inference(self.pipeline, self.id, known, self.settings)
 
     def cancelling(self) -> Any:
@@ -56,7 +76,7 @@ class Request:
         It goes to the model that denoises, as the end of a stream does not reach models inside an
         ensemble (Triton 24.10).
         """
-        known = {"cancel": ("BYTES", 1)}
+        known = {"cancel": ("BYTES", (1,))}
         return _inference(f"{self.pipeline}_denoise", "", known, {"cancel": self.id})
 
 
@@ -84,25 +104,48 @@ def about(model_config: Any) -> About:
         samplers=tuple(request["samplers"]),
         settings=tuple(input_types(model_config)),
         family=model_config.parameters["pipeline"].string_value,
+        images=tuple(tensor.name for tensor in model_config.input if len(tensor.dims) == 3),
     )
 
 
 def _inference(
     model: str,
     request_id: str,
-    known: Mapping[str, tuple[str, int]],
+    known: Mapping[str, tuple[str, tuple[int, ...]]],
     tensors: Mapping[str, Setting],
 ) -> Any:
-    """A ``ModelInferRequest``; ``known`` has the type and length of each of the model's inputs."""
+    """A ``ModelInferRequest``; ``known`` has the type and dims of each of the model's inputs."""
     message = service_pb2.ModelInferRequest(model_name=model, id=request_id)
     for name, value in tensors.items():
         if name not in known:
             has = ", ".join(known)
             raise InvalidRequest(f"{name}: {model} has no such setting; it has {has}")
-        dtype, length = known[name]
-        message.inputs.add(name=name, datatype=dtype, shape=[length])
-        message.raw_input_contents.append(_bytes(_convert(name, value, dtype, length)))
+        dtype, dims = known[name]
+        converted = _image(name, value) if len(dims) == 3 else _convert(name, value, dtype, dims[0])
+        message.inputs.add(name=name, datatype=dtype, shape=converted.shape)
+        message.raw_input_contents.append(_bytes(converted))
     return message
+
+
+def _image(name: str, value: Setting) -> npt.NDArray[np.uint8]:
+    """A picture as it is, uint8 (height, width, 3); InvalidRequest if it is anything else."""
+    if (
+        isinstance(value, np.ndarray)
+        and value.dtype == np.uint8
+        and (value.ndim, value.shape[-1:]) == (3, (3,))
+        and value.size
+    ):
+        return value
+    raise InvalidRequest(
+        f"{name}: got {_told(value)}; a picture is needed, as an array of uint8 (height, width, 3)"
+    )
+
+
+def _told(value: Setting) -> str:
+    """A setting as an error names it."""
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} {value.shape}"
+    return repr(value)
 
 
 def _convert(name: str, value: Setting, dtype: str, length: int) -> npt.NDArray[Any]:
@@ -116,17 +159,19 @@ def _convert(name: str, value: Setting, dtype: str, length: int) -> npt.NDArray[
         return converted
     except (ValueError, OverflowError, TypeError) as error:
         due = "a number" if length == 1 else f"{length} numbers separated by a comma,"
-        raise InvalidRequest(f"{name}: got {value!r}; {due} of type {dtype} is needed") from error
+        raise InvalidRequest(
+            f"{name}: got {_told(value)}; {due} of type {dtype} is needed"
+        ) from error
 
 
-def _items(value: Setting) -> Sequence[str | int | float]:
+def _items(value: Setting) -> Sequence[Any]:
     """A setting as a list: ``8,0`` and ``(8, 0)`` are two numbers."""
     if isinstance(value, str):
         return value.split(",")
     return value if isinstance(value, Sequence) else [value]
 
 
-def _number(item: str | int | float, dtype: str) -> float:
+def _number(item: Any, dtype: str) -> float:
     return float(item) if dtype.startswith("FP") else int(item)
 
 

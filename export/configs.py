@@ -18,7 +18,10 @@ from pipelines import PIPELINES
 from pipelines.samplers import SAMPLERS
 from pipelines.spec import (
     CANCEL,
+    DECODED,
     EVENT,
+    IMAGES,
+    INPAINT_LATENTS,
     SETTINGS,
     Component,
     Pipeline,
@@ -43,6 +46,15 @@ class PythonModel:
     decoupled: bool
 
 
+_ENCODE = PythonModel(
+    role="encode",
+    purpose="Encodes the images that a clip continues.",
+    inputs=(SETTINGS, *IMAGES),
+    outputs=(INPAINT_LATENTS,),
+    decoupled=False,
+)
+
+
 def python_models(pipeline: Pipeline) -> tuple[PythonModel, ...]:
     """The Python models, in the order of a request's life."""
     return (
@@ -53,13 +65,15 @@ def python_models(pipeline: Pipeline) -> tuple[PythonModel, ...]:
             outputs=(*pipeline.encoder_inputs, SETTINGS),
             decoupled=False,
         ),
+        *([_ENCODE] if pipeline.image_encoder else []),
         PythonModel(
             role="denoise",
             purpose="Denoises all requests together, one batch a step.",
-            # A cancellation comes alone.
+            # A cancellation comes alone, and so does word of a clip that is decoded.
             inputs=(
-                *(replace(t, optional=True) for t in (SETTINGS, *pipeline.embeddings)),
+                *(replace(t, optional=True) for t in (SETTINGS, *pipeline.denoiser_feeds)),
                 CANCEL,
+                *([DECODED] if pipeline.makes_clips else []),
             ),
             outputs=(pipeline.latents, EVENT),
             decoupled=True,
@@ -99,22 +113,27 @@ def request_parameter(pipeline: Pipeline, samplers: tuple[str, ...]) -> str:
     """
     fields = {
         "defaults": {k: v for k, v in asdict(pipeline.defaults).items() if v is not None},
-        "ranges": asdict(pipeline.limits),
+        "ranges": {k: v for k, v in asdict(pipeline.limits).items() if v is not None},
         "samplers": samplers,
     }
     return json.dumps(fields, sort_keys=True)
 
 
 def ensemble_config(pipeline: Pipeline, name: str) -> pb.ModelConfig:
-    """The config of the ensemble: prepare, the encoders for either prompt, denoise, decode."""
-    prepare, denoise, decode = (_python_step(name, model) for model in python_models(pipeline))
+    """The config of the ensemble: prepare, the encoders, denoise, decode.
+
+    Text encoders have a step for either prompt; they and any encoder of images run in parallel.
+    """
+    prepare, *encode, denoise, decode = (
+        _python_step(name, model) for model in python_models(pipeline)
+    )
     encoders = [_encoder_step(name, *encoding) for encoding in pipeline.encodings()]
     return pb.ModelConfig(
         name=name,
         platform="ensemble",
         input=tensors(pipeline.request, pb.ModelInput),
         output=tensors(pipeline.response, pb.ModelOutput),
-        ensemble_scheduling=pb.ModelEnsembling(step=[prepare, *encoders, denoise, decode]),
+        ensemble_scheduling=pb.ModelEnsembling(step=[prepare, *encoders, *encode, denoise, decode]),
     )
 
 
@@ -122,7 +141,7 @@ def _python_step(name: str, model: PythonModel) -> pb.ModelEnsembling.Step:
     return pb.ModelEnsembling.Step(
         model_name=f"{name}_{model.role}",
         model_version=-1,
-        input_map={tensor.name: tensor.name for tensor in model.inputs if tensor != CANCEL},
+        input_map={t.name: t.name for t in model.inputs if t not in (CANCEL, DECODED)},
         output_map={tensor.name: tensor.name for tensor in model.outputs},
     )
 

@@ -59,7 +59,5 @@ def _merges(learned: list[str], known: set[str]) -> list[tuple[str, str]]:
 def templated(tokenizer: Qwen2Tokenizer, prompt: str) -> str:
     """The chat that EasyAnimatePipeline makes of a prompt."""
     message = {"role": "user", "content": [{"type": "text", "text": prompt}]}
-    text: str = tokenizer.apply_chat_template(
-        [message], tokenize=False, add_generation_prompt=True
-    )
+    text: str = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
     return text

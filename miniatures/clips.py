@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import random
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,7 @@ _PATH_JITTER = 1.5
 _PLACE_JITTER = 1.0
 _SIDEWAYS_JITTER = 5.0
 _SIZE_JITTER = 0.06
+_EVALUATED = 100
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,7 @@ class Clip:
         )
 
 
-CLIPS = tuple(
-    Clip(*words) for words in itertools.product(COLOURS, SHAPES, DIRECTIONS, BACKGROUNDS)
-)
+CLIPS = tuple(Clip(*words) for words in itertools.product(COLOURS, SHAPES, DIRECTIONS, BACKGROUNDS))
 BY_CAPTION = {clip.caption: clip for clip in CLIPS}
 
 
@@ -56,6 +56,23 @@ def digest(clip: Clip, use: str = "") -> bytes:
 
 HELD_OUT = frozenset(sorted(CLIPS, key=digest)[: len(CLIPS) // 10])
 TRAINING = tuple(clip for clip in CLIPS if clip not in HELD_OUT)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One clip to make: what it shows, the seed of its noise, and whether training left it out."""
+
+    clip: Clip
+    seed: int
+    held_out: bool
+
+
+def evaluation() -> tuple[Evaluated, ...]:
+    """The 100 clips that are scored: 72 of training and the 28 held out; a seed is its row."""
+    order = partial(digest, use="evaluation: ")
+    seen = sorted(TRAINING, key=order)[: _EVALUATED - len(HELD_OUT)]
+    rows = enumerate((*seen, *sorted(HELD_OUT, key=order)))
+    return tuple(Evaluated(clip, seed, clip in HELD_OUT) for seed, clip in rows)
 
 
 def draw(clip: Clip, rng: random.Random) -> np.ndarray:

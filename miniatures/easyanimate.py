@@ -6,7 +6,7 @@ positions and counts each as many, by adding a logarithm to what attention makes
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from miniatures.chat import MAX_TOKENS, qwen_tokenizer, templated
 from miniatures.clips import TRAINING
 from miniatures.training import Recipe, fit
 
-BATCH = 64
-RECIPE = Recipe("easyanimate", 4500, 1e-3)
+BATCH = 48
+RECIPE = Recipe("easyanimate", 4000, 1e-3)
 CLIPS_PER_CAPTION = 16
 CAPTION_DROPOUT = 0.1
 # The first tokens, which hold the longest caption, and how many of the others are drawn.
@@ -41,7 +41,7 @@ SCHEDULER = {"shift": 1.0, "use_dynamic_shifting": True}
 
 
 def text_encoder(vocabulary: int) -> Qwen2VLForConditionalGeneration:
-    """An untrained Qwen2-VL of three layers, of which pipelines read the second, and hardly eyes."""
+    """An untrained Qwen2-VL of three layers, of which pipelines read the second, with no eyes."""
     config = Qwen2VLConfig(
         text_config={
             "vocab_size": vocabulary,
@@ -92,6 +92,7 @@ class Counting(EasyAnimateAttnProcessor2_0):
         super().__init__()
         self.logarithms: torch.Tensor | None = None
 
+    # Attention hands on what it finds named here.
     def __call__(
         self,
         attn: Any,
@@ -100,6 +101,7 @@ class Counting(EasyAnimateAttnProcessor2_0):
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: Any = None,
     ) -> Any:
+        """As its base class, whose mask is not used."""
         return super().__call__(
             attn, hidden_states, encoder_hidden_states, self.logarithms, image_rotary_emb
         )
@@ -196,20 +198,21 @@ class Dataset:
         return self.latents[chosen], self.tokens.rows(rows), chosen
 
 
-def _dataset(model: EasyAnimate, drawn: torch.Tensor, autoencoder: AutoencoderKLMagvit) -> Dataset:
+def make_dataset(model: EasyAnimate, drawn: torch.Tensor, vae: AutoencoderKLMagvit) -> Dataset:
+    """Encode and tokenize drawn training clips, as many of each caption."""
     captions = torch.arange(len(TRAINING)).repeat_interleave(len(drawn) // len(TRAINING))
     tokens = model.tokenize([clip.caption for clip in TRAINING] + [""])
-    return Dataset(video_vae.encode(autoencoder, drawn), captions, tokens)
+    return Dataset(video_vae.encode(vae, drawn), captions, tokens)
 
 
-def _autoencoder(folder: Path) -> AutoencoderKLMagvit:
+def autoencoder(folder: Path) -> AutoencoderKLMagvit:
     """The trained autoencoder, for whole clips."""
     model = AutoencoderKLMagvit.from_pretrained(folder, torch_dtype=torch.float32).eval()
     streamed(model)
     return model
 
 
-def _noisy(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def noisy(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Noisy latents, their sigmas (batch,) and the velocity that they should be seen to have."""
     noise = torch.randn_like(latents)
     sigmas = torch.sigmoid(SIGMA_MEAN + torch.randn(len(latents)))
@@ -217,12 +220,12 @@ def _noisy(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     return (1 - weight) * latents + weight * noise, sigmas, noise - latents
 
 
-def _loss(model: EasyAnimate, dataset: Dataset) -> tuple[torch.Tensor, float]:
+def loss(model: EasyAnimate, dataset: Dataset) -> tuple[torch.Tensor, float]:
     """Mean squared error of the velocity on one batch."""
     latents, tokens, _ = dataset.batch(BATCH)
-    noisy, sigmas, velocity = _noisy(latents)
-    loss = nn.functional.mse_loss(model(noisy, sigmas, tokens), velocity)
-    return loss, loss.item()
+    given, sigmas, velocity = noisy(latents)
+    error = nn.functional.mse_loss(model(given, sigmas, tokens), velocity)
+    return error, error.item()
 
 
 def save(model: EasyAnimate, output: Path, pipeline: str) -> None:
@@ -240,10 +243,10 @@ def save(model: EasyAnimate, output: Path, pipeline: str) -> None:
 def train(output: Path, state: Path, seed: int = 0) -> None:
     """Train the autoencoder, then on its latents the rest; save the moving average."""
     torch.manual_seed(seed)
-    if not (output / "vae" / "config.json").is_file():
-        video_vae.train(output / "vae", state, seed)
+    video_vae.train(output / "vae", output.parent / "sd3" / "vae", state, seed)
+    video_vae.sharpen(output / "vae", state, seed)
     model = EasyAnimate()
     drawn = video_vae.clips(CLIPS_PER_CAPTION, seed + 1)
-    dataset = _dataset(model, drawn, _autoencoder(output / "vae"))
-    model = fit(RECIPE, model, lambda _: _loss(model, dataset), state)
+    dataset = make_dataset(model, drawn, autoencoder(output / "vae"))
+    model = fit(RECIPE, model, lambda _: loss(model, dataset), state)
     save(model, output, "EasyAnimatePipeline")

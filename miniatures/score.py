@@ -32,7 +32,7 @@ MAX_SHARPNESS = 1.25
 MAX_EDGE_WIDTH = 3.0
 
 _ANGLES = np.arange(120) * (2 * math.pi / 120)
-_RAY = np.arange(0.0, SIDE / 2, 0.25)
+_RAY_STEP = 0.25
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Patch:
-    """The one coloured shape of a picture; ``coverage`` (64, 64) is 1 inside and 0 outside."""
+    """The one coloured shape of a picture; ``coverage`` (its sides) is 1 inside and 0 outside."""
 
     colour: Array
     coverage: Array
@@ -125,10 +125,11 @@ def _find_patch(pixels: Array, background: Array) -> _Patch | None:
 def _outline(patch: _Patch) -> Array:
     """Radius of the patch around its centroid at each angle: coverage summed along the ray."""
     row, column = patch.centroid
-    rows = row + np.outer(np.sin(_ANGLES), _RAY)
-    columns = column + np.outer(np.cos(_ANGLES), _RAY)
+    ray = np.arange(0.0, len(patch.coverage) / 2, _RAY_STEP)
+    rows = row + np.outer(np.sin(_ANGLES), ray)
+    columns = column + np.outer(np.cos(_ANGLES), ray)
     rays: Array = ndimage.map_coordinates(patch.coverage, [rows, columns], order=1)
-    return np.asarray(rays.sum(axis=1) * (_RAY[1] - _RAY[0]))
+    return np.asarray(rays.sum(axis=1) * _RAY_STEP)
 
 
 def _fit(measured: Array, form: _Form) -> tuple[float, float]:
@@ -169,30 +170,62 @@ def _size(measured: Array, shape: str) -> str | None:
     return _nearest([math.log(radius)], logarithms, math.log(MAX_RADIUS_RATIO))
 
 
-def read(picture: npt.NDArray[np.uint8]) -> Reading:
-    """What a picture shows: uint8 RGB of shape (64, 64, 3).
+@dataclass(frozen=True)
+class Sight:
+    """What a picture shows, wherever it is: three words, and a shape's place and outline.
 
-    Raises ValueError for another shape or dtype.
+    ``centroid`` is (x, y) in pixels; ``outline`` the shape's radius at each angle. None is what
+    cannot be read.
     """
-    if picture.shape != (SIDE, SIDE, 3) or picture.dtype != np.uint8:
-        raise ValueError(
-            f"got a {picture.dtype} picture of shape {picture.shape}; "
-            f"only uint8 of shape ({SIDE}, {SIDE}, 3) can be read: resize or convert it"
-        )
+
+    colour: str | None = None
+    shape: str | None = None
+    background: str | None = None
+    centroid: tuple[float, float] | None = None
+    outline: Array | None = None
+
+
+def look(picture: npt.NDArray[np.uint8]) -> Sight:
+    """What a picture shows: uint8 RGB of shape (side, side, 3)."""
     pixels = picture.astype(np.float64)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     background = np.median(border, axis=0)
     word = _nearest(background, BACKGROUND_RGB, MAX_COLOUR_DISTANCE)
     patch = _find_patch(pixels, background)
     if word is None or patch is None:
-        return Reading(background=word)
+        return Sight(background=word)
     outline = _outline(patch)
-    shape = _shape(patch, outline)
-    size = shape and _size(outline, shape)
     row, column = patch.centroid
-    position = _nearest((column + 0.5, row + 0.5), CENTRE, MAX_PLACE_DISTANCE)
-    colour = _nearest(patch.colour, COLOUR_RGB, MAX_COLOUR_DISTANCE)
-    return Reading(size, colour, shape, position, word)
+    return Sight(
+        colour=_nearest(patch.colour, COLOUR_RGB, MAX_COLOUR_DISTANCE),
+        shape=_shape(patch, outline),
+        background=word,
+        centroid=(column + 0.5, row + 0.5),
+        outline=outline,
+    )
+
+
+def check_sides(picture: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless a picture or clip is uint8 of this shape."""
+    if picture.shape != shape or picture.dtype != np.uint8:
+        raise ValueError(
+            f"got {picture.dtype} of shape {picture.shape}; only uint8 of shape {shape} can be "
+            "read: resize or convert it"
+        )
+
+
+def read(picture: npt.NDArray[np.uint8]) -> Reading:
+    """What a picture shows: uint8 RGB of shape (64, 64, 3).
+
+    Raises ValueError for another shape or dtype.
+    """
+    check_sides(picture, (SIDE, SIDE, 3))
+    seen = look(picture)
+    if seen.centroid is None or seen.outline is None:
+        return Reading(background=seen.background)
+    size = seen.shape and _size(seen.outline, seen.shape)
+    position = _nearest(seen.centroid, CENTRE, MAX_PLACE_DISTANCE)
+    return Reading(size, seen.colour, seen.shape, position, seen.background)
 
 
 def score(picture: npt.NDArray[np.uint8], scene: Scene) -> dict[str, bool]:

@@ -27,9 +27,11 @@ AUTOENCODER = {
     "cache_mag_vae": True,
 }
 CLIPS_PER_CAPTION = 6
-# Short clips first: most of what there is to learn is in them.
-BATCH, SHORT_FRAMES, SHORT_SHARE, WHOLE_BATCH = 8, 9, 0.75, 4
-RECIPE = Recipe("easyanimate-vae", 2000, 1e-3, 1e-4)
+# The encoder learns from short clips anywhere in one, the decoder from the beginnings of clips and
+# from whole ones in turn, which cost the same.
+BATCH, SHORT_FRAMES, WHOLE_BATCH = 8, 9, 4
+WHOLE = Recipe("easyanimate-vae", 400, 4e-4, 1e-4)
+DECODER = Recipe("easyanimate-vae-decoder", 1200, 5e-4, 1e-4)
 # What the parts of an AutoencoderKL are called in an AutoencoderKLMagvit.
 _NAMES = (
     (r"\.resnets\.", ".convs."),
@@ -50,13 +52,18 @@ def levels(drawn: torch.Tensor) -> torch.Tensor:
     return drawn.float().div_(127.5).sub_(1)
 
 
-def _batch(drawn: torch.Tensor, done: float) -> torch.Tensor:
-    """Random clips: 9 frames from anywhere in one, and in the end whole ones."""
-    if done >= SHORT_SHARE:
-        return levels(drawn[torch.randint(len(drawn), (WHOLE_BATCH,))])
+def _anywhere(drawn: torch.Tensor) -> torch.Tensor:
+    """Nine frames from anywhere in random clips."""
     first = int(torch.randint(FRAMES - SHORT_FRAMES + 1, ()))
     chosen = drawn[torch.randint(len(drawn), (BATCH,))]
     return levels(chosen[:, :, first : first + SHORT_FRAMES])
+
+
+def _from_the_beginning(drawn: torch.Tensor) -> torch.Tensor:
+    """The first nine frames of random clips, or half as many whole ones."""
+    short = torch.rand(()) < 0.5
+    count, frames = (BATCH, SHORT_FRAMES) if short else (WHOLE_BATCH, FRAMES)
+    return levels(drawn[torch.randint(len(drawn), (count,)), :, :frames])
 
 
 def _posterior(model: AutoencoderKLMagvit, batch: torch.Tensor) -> DiagonalGaussianDistribution:
@@ -64,10 +71,18 @@ def _posterior(model: AutoencoderKLMagvit, batch: torch.Tensor) -> DiagonalGauss
 
 
 @torch.no_grad()
+def encode_levels(model: AutoencoderKLMagvit, batch: torch.Tensor) -> torch.Tensor:
+    """The latents of whole clips (N, 3, 17, 48, 48) in [-1, 1] as a denoiser sees them.
+
+    (N, 16, 5, 6, 6); ``model`` is streamed.
+    """
+    means: torch.Tensor = _posterior(model, batch).mean
+    return means * model.config.scaling_factor
+
+
 def encode(model: AutoencoderKLMagvit, drawn: torch.Tensor) -> torch.Tensor:
-    """The latents of uint8 clips as a denoiser sees them (N, 16, 5, 6, 6); ``model`` is streamed."""
-    means = [_posterior(model, levels(part)).mean for part in drawn.split(32)]
-    return torch.cat(means) * model.config.scaling_factor
+    """The same of uint8 clips."""
+    return torch.cat([encode_levels(model, levels(part)) for part in drawn.split(32)])
 
 
 def _normalize(model: AutoencoderKLMagvit, drawn: torch.Tensor) -> None:
@@ -112,13 +127,31 @@ def train(folder: Path, image: Path, state: Path, seed: int = 0) -> None:
     streamed(model)
     drawn = clips(CLIPS_PER_CAPTION, seed)
 
-    def loss(done: float) -> tuple[torch.Tensor, float]:
-        batch = _batch(drawn, done)
+    def loss(_: float) -> tuple[torch.Tensor, float]:
+        batch = _anywhere(drawn)
         posterior = _posterior(model, batch)
         decoded = model.decoder(model.post_quant_conv(posterior.sample()))
         error, shown = relative_loss(decoded, batch)
         return error + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel(), shown
 
-    fit(RECIPE, model, loss, state)
+    fit(WHOLE, model, loss, state)
     _normalize(model.eval(), drawn[::7])
+    checkpoints.save_part(model, folder)
+
+
+def sharpen(folder: Path, state: Path, seed: int = 0) -> None:
+    """Train the decoder of the autoencoder in ``folder`` on; its latents stay what they are."""
+    model = AutoencoderKLMagvit.from_pretrained(folder, torch_dtype=torch.float32)
+    streamed(model)
+    model.encoder.requires_grad_(False)
+    model.quant_conv.requires_grad_(False)
+    drawn = clips(CLIPS_PER_CAPTION, seed)
+
+    def loss(_: float) -> tuple[torch.Tensor, float]:
+        batch = _from_the_beginning(drawn)
+        with torch.no_grad():
+            latents = _posterior(model, batch).sample()
+        return relative_loss(model.decoder(model.post_quant_conv(latents)), batch)
+
+    fit(DECODER, model, loss, state)
     checkpoints.save_part(model, folder)

@@ -9,6 +9,5 @@ from pipelines.sdxl import SDXL, SDXL_TURBO
 from pipelines.spec import Pipeline
 
 PIPELINES: dict[str, Pipeline] = {
-    pipeline.family: pipeline
-    for pipeline in (SD3, SDXL, SDXL_TURBO, EASYANIMATE, EASYANIMATE_I2V)
+    pipeline.family: pipeline for pipeline in (SD3, SDXL, SDXL_TURBO, EASYANIMATE, EASYANIMATE_I2V)
 }

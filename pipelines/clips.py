@@ -42,14 +42,13 @@ class _Tile:
         return outputs
 
 
-def decode(run: Run, latents: Float32, layout: ClipLayout, scale: int) -> Iterator[tuple[int, Array]]:
+def decode(run: Run, latents: Float32, layout: ClipLayout) -> Iterator[tuple[int, Array]]:
     """The frames that latents (channels, frames, height, width) hold, slice by slice.
 
     Yields the index of a slice's first frame and the frames, uint8 (frames, height, width, 3).
-    ``run`` is the decoder, ``scale`` is pixels per latent. What is held meanwhile does not depend
-    on how many frames there are.
+    ``run`` is the decoder. What is held meanwhile does not depend on how many frames there are.
     """
-    grid = _grid(latents.shape[2:], layout, scale)
+    grid = _grid(latents.shape[2:], layout)
     extent, stride = layout.tile - layout.tile_stride, layout.tile_stride
     index = 0
     for place in range(latents.shape[1]):
@@ -79,39 +78,36 @@ def as_frames(levels: Float32) -> Array:
     return frames
 
 
-def encode(run: Run, slices: Iterator[Float32], layout: ClipLayout, scale: int) -> Float32:
+def encode(run: Run, slices: Iterator[Float32], layout: ClipLayout) -> Float32:
     """Latents (channels, frames, height, width) of a clip that comes slice by slice.
 
     ``slices`` are levels (3, frames, height, width) in [-1, 1]: of one frame, then of four.
     ``run`` is the encoder.
     """
     grid: list[list[_Tile]] = []
-    latents = []
+    latents, scale = [], layout.scale
     extent, stride = layout.tile - layout.tile_stride, layout.tile_stride
     for levels in slices:
-        grid = grid or _grid(tuple(side // scale for side in levels.shape[2:]), layout, scale)
+        grid = grid or _grid(tuple(side // scale for side in levels.shape[2:]), layout)
         whole = np.repeat(levels, layout.frames // levels.shape[1], axis=1)
-        encoded = [
-            [_encode_tile(run, tile, whole, layout, scale) for tile in row] for row in grid
-        ]
+        encoded = [[_encode_tile(run, tile, whole, layout) for tile in row] for row in grid]
         latents.append(_joined(encoded, extent // scale, stride // scale))
     return np.concatenate(latents, axis=1)
 
 
-def _encode_tile(
-    run: Run, tile: _Tile, levels: Float32, layout: ClipLayout, scale: int
-) -> Float32:
+def _encode_tile(run: Run, tile: _Tile, levels: Float32, layout: ClipLayout) -> Float32:
     rows, columns = (
-        slice(scale * part.start, scale * part.stop) for part in (tile.rows, tile.columns)
+        slice(layout.scale * part.start, layout.scale * part.stop)
+        for part in (tile.rows, tile.columns)
     )
     part = levels[None, :, :, rows, columns]
     latents: Float32 = tile.run(run, {_LEVELS: part}, layout.encoder_caches)[_LATENTS][0]
     return latents
 
 
-def _grid(sides: tuple[int, ...], layout: ClipLayout, scale: int) -> list[list[_Tile]]:
+def _grid(sides: tuple[int, ...], layout: ClipLayout) -> list[list[_Tile]]:
     """The tiles of frames of latents with these sides: one if it is not too large."""
-    size, stride = layout.tile // scale, layout.tile_stride // scale
+    size, stride = layout.tile // layout.scale, layout.tile_stride // layout.scale
     if max(sides) <= size:
         size = stride = max(sides)
     rows, columns = (

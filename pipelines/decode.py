@@ -8,7 +8,6 @@ from pipelines.fields import Array
 from pipelines.spec import Pipeline
 
 Float32 = npt.NDArray[np.float32]
-_EMPTY = np.zeros((0, 0, 3), np.uint8)
 _PREVIEW_FACTORS = (4, 2, 1)
 # Decoders have seen no fewer latents than this on a side; from 2 x 2 they make nothing to look at.
 _LEAST_PREVIEW_SIDE = 8
@@ -40,15 +39,16 @@ def shrink(latents: Float32) -> Float32:
     return means
 
 
-def response(pipeline: Pipeline, event: Event, pictures: Array | None) -> dict[str, Array]:
+def response(pipeline: Pipeline, event: Event, shown: Array | None) -> dict[str, Array]:
     """One response by tensor name.
 
-    ``pictures`` is what the decoder graph answered, uint8 (1, height, width, 3), or None when the
-    response is progress alone.
+    ``shown`` is a picture, uint8 (height, width, 3), or frames of a clip, uint8 (frames, height,
+    width, 3); None when the response is progress alone.
     """
-    kind = pipeline.response[0].name
+    kind = pipeline.response[0]
+    nothing = np.zeros((*[0] * (len(kind.dims) - 1), 3), np.uint8)
     return {
-        kind: _EMPTY if pictures is None else pictures[0],
+        kind.name: nothing if shown is None else shown,
         "kind": np.asarray([event.kind.encode()], np.object_),
         "index": np.asarray([event.index], np.int32),
         "step": np.asarray([event.step], np.int32),

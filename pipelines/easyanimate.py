@@ -71,14 +71,15 @@ EASYANIMATE = Pipeline(
         *SERVING,
     ),
     response=pictures(Tensor("video", "UINT8", (-1, -1, -1, 3))),
-    defaults=Defaults(steps=50, guidance_scale=5.0, sampler="euler", frames=49),
+    defaults=Defaults(steps=50, guidance_scale=5.0, sampler="euler", num_images=None, frames=49),
     limits=Limits(
         steps=(1, 100),
         guidance_scale=(0.0, 30.0),
-        num_images=(1, 1),
+        num_images=None,
         side_factors=(0.5, 3.0),
         prompt_bytes=1 << 20,
         frames=(1, 145),
+        guidance_rescale=(0.0, 1.0),
     ),
     ranges={
         "batch": Range(1, 2, 4),

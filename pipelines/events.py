@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pipelines.manifest import ClipLayout
+
 Kind = Literal["progress", "preview", "result"]
 
 
@@ -13,7 +15,8 @@ class Event:
 
     ``index`` is the picture's place among ``num_images``. Times are milliseconds: waiting in the
     queue, and denoising so far. ``mean_batch`` is how many pictures shared this one's steps.
-    ``record`` is what the request log will say of the request, in its last event.
+    ``clip`` is how to decode the latents that come with it, if they are a clip's. ``record`` is
+    what the request log will say of the request, in its last event.
     """
 
     kind: Kind
@@ -25,6 +28,7 @@ class Event:
     denoising_ms: float
     mean_batch: float
     notes: tuple[str, ...]
+    clip: ClipLayout | None = None
     record: dict[str, Any] | None = None
 
     def to_json(self) -> str:
@@ -36,4 +40,6 @@ class Event:
         """The inverse of ``to_json``."""
         fields = json.loads(text)
         fields["notes"] = tuple(fields["notes"])
+        if fields["clip"] is not None:
+            fields["clip"] = ClipLayout.from_fields(fields["clip"])
         return Event(**fields)

@@ -30,8 +30,7 @@ def inpaint_latents(
     """
     images = {0: start} if end is None else {0: start, settings.frames - 1: end}
     known = _noisy({index: _levels(image) for index, image in images.items()}, settings, layout)
-    scale = settings.height // settings.latent_shape[2]
-    latents = clips.encode(run, _slices(known, settings, layout), layout, scale)
+    latents = clips.encode(run, _slices(known, settings, layout), layout)
     mask = np.zeros_like(latents[:1])
     mask[:, 0] = layout.scaling_factor
     return np.concatenate([mask, latents])

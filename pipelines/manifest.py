@@ -28,7 +28,8 @@ class Sides:
 class ClipLayout:
     """What only the checkpoint knows of clips.
 
-    A frame of latents holds ``frames`` frames, but for the first, which holds one. ``patch`` is the
+    A frame of latents holds ``frames`` frames, but for the first, which holds one, and has a pixel
+    for every ``scale`` along a side. ``patch`` is the
     side of the denoiser's patches in latents, ``head_dim`` the width of its attention heads, which
     its rotary tables have. ``decoder_caches`` and ``encoder_caches`` are those of the autoencoder's
     graphs. A frame with a side of more than ``tile`` pixels goes through the autoencoder in tiles
@@ -38,6 +39,7 @@ class ClipLayout:
     """
 
     frames: int
+    scale: int
     patch: int
     head_dim: int
     decoder_caches: tuple[Cache, ...]

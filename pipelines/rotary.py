@@ -11,9 +11,7 @@ _BASE = (60, 90)
 Float32 = np.float32
 
 
-def tables(
-    latent_shape: tuple[int, ...], patch: int, head_dim: int
-) -> tuple[Array, Array]:
+def tables(latent_shape: tuple[int, ...], patch: int, head_dim: int) -> tuple[Array, Array]:
     """Cosines and sines for latents (channels, frames, height, width), each (patches, head_dim).
 
     A quarter of a head turns with the frame, three eighths with the row and as many with the column

@@ -29,9 +29,9 @@ class Settings:
     the checkpoint's scheduler config. ``time_ids`` are what SDXL is told of a picture beside its
     prompt: original size, crop and target size, vertical before horizontal. ``clip_skip`` counts
     the layers of CLIP that the prompt goes without beside the last. With ``zero_negative`` there
-    is no negative prompt, and its embeddings are zeros. Clips have ``frames`` and a ``clip`` layout,
-    latents of shape (channels, frames, height, width), and ``guidance_rescale``, how much of the
-    prediction's own deviation guidance is to keep. ``arrived`` and ``deadline`` are seconds on
+    is no negative prompt, and its embeddings are zeros. Clips have ``frames``, a ``clip`` layout
+    and latents (channels, frames, height, width). ``guidance_rescale`` is how much of the
+    prediction's own deviation guidance keeps. ``arrived`` and ``deadline`` are seconds on
     the machine's monotonic clock. ``priority`` is 0 for the highest. ``asked`` is the request as it
     came, for the log.
     """
@@ -107,7 +107,9 @@ def resolve(
     the field, what was got and what is allowed.
     """
     defaults, limits = pipeline.defaults, pipeline.limits
-    num_images = integer(inputs, "num_images", defaults.num_images, limits.num_images)
+    num_images = integer(
+        inputs, "num_images", defaults.num_images or 1, limits.num_images or (1, 1)
+    )
     (height, width), notes = picture_size(inputs, manifest)
     frames = None if manifest.clip is None else clip_frames(inputs, pipeline, manifest.clip)
     longest = limits.deadline_ms[1]
@@ -117,7 +119,9 @@ def resolve(
         guidance_scale=number(
             inputs, "guidance_scale", defaults.guidance_scale, limits.guidance_scale
         ),
-        guidance_rescale=number(inputs, "guidance_rescale", 0.0, limits.guidance_rescale),
+        guidance_rescale=number(
+            inputs, "guidance_rescale", 0.0, limits.guidance_rescale or (0.0, 0.0)
+        ),
         sampler=_sampler(inputs, defaults.sampler, manifest.schedule, steps),
         seed=_seed(inputs, num_images),
         num_images=num_images,

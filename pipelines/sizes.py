@@ -3,11 +3,10 @@
 import math
 import re
 from collections.abc import Mapping
-from functools import partial
 
 from pipelines.errors import InvalidRequest
 from pipelines.fields import Array, text
-from pipelines.manifest import ClipLayout, Manifest, Sides
+from pipelines.manifest import ClipLayout, Manifest
 from pipelines.spec import IMAGES, Pipeline
 
 # Height and width in pixels.
@@ -28,12 +27,11 @@ def picture_size(inputs: Mapping[str, Array], manifest: Manifest) -> tuple[Size,
     as ``2:3``, which gets the nearest. A clip that continues images has their size if it names
     none, and no other. Raises InvalidRequest.
     """
-    sides, buckets = manifest.sides, manifest.buckets
+    buckets = manifest.buckets
     if not buckets:
-        defaults = _image_size(inputs) or manifest.size
-        height, width = map(partial(_side, inputs, sides), ("height", "width"), defaults)
-        _check_images(inputs, (height, width))
-        return (height, width), ()
+        size = (_side(inputs, "height", manifest), _side(inputs, "width", manifest))
+        _check_images(inputs, size)
+        return size, ()
     named = text(inputs, "bucket", "", _LONGEST_BUCKET)
     default, notes = _bucket(named, buckets) if named else (manifest.size, ())
     asked = (_given(inputs, "height", default[0]), _given(inputs, "width", default[1]))
@@ -84,14 +82,18 @@ def _given(inputs: Mapping[str, Array], name: str, default: int) -> int:
     return int(inputs[name][0]) if name in inputs else default
 
 
-def _side(inputs: Mapping[str, Array], sides: Sides, name: str, default: int) -> int:
-    """A picture's height or width in pixels."""
-    value = _given(inputs, name, default)
+def _side(inputs: Mapping[str, Array], name: str, manifest: Manifest) -> int:
+    """A picture's height or width in pixels: what is asked for, an image's, or the usual one."""
+    sides, place = manifest.sides, ("height", "width").index(name)
+    image = next((image for image in _IMAGES if image in inputs), None)
+    usual = inputs[image].shape[place] if image else manifest.size[place]
+    value = _given(inputs, name, usual)
     if value % sides.multiple or not sides.minimum <= value <= sides.maximum:
         nearest = round(value / sides.multiple) * sides.multiple
         nearest = min(max(nearest, sides.minimum), sides.maximum)
+        field = f"{image}'s {name}" if image and name not in inputs else name
         raise InvalidRequest(
-            f"{name}: got {value}; allowed are multiples of {sides.multiple} from "
+            f"{field}: got {value}; allowed are multiples of {sides.multiple} from "
             f"{sides.minimum} to {sides.maximum}; the nearest is {nearest}"
         )
     return value
@@ -99,28 +101,28 @@ def _side(inputs: Mapping[str, Array], sides: Sides, name: str, default: int) ->
 
 def clip_frames(inputs: Mapping[str, Array], pipeline: Pipeline, clip: ClipLayout) -> int:
     """How many frames a clip has: one, and as many as frames of latents hold after it."""
-    low, high = pipeline.limits.frames
-    value = _given(inputs, "frames", pipeline.defaults.frames)
+    low, high = pipeline.limits.frames or (1, 1)
+    value = _given(inputs, "frames", pipeline.defaults.frames or 1)
     if value == 1 and "end_image" in inputs:
         raise InvalidRequest("end_image: got one for a clip of 1 frame; ask for more frames")
     if low <= value <= high and (value - 1) % clip.frames == 0:
         return value
-    below = (min(max(value, low), high) - 1) // clip.frames * clip.frames + 1
-    nearest = {below, min(below + clip.frames, (high - 1) // clip.frames * clip.frames + 1)}
+    last = (high - 1) // clip.frames * clip.frames + 1
+    below = min((max(value, low) - 1) // clip.frames * clip.frames + 1, last - clip.frames)
     raise InvalidRequest(
         f"frames: got {value}; allowed are {low} to {high}, one more than a multiple of "
-        f"{clip.frames}; the nearest are {' and '.join(map(str, sorted(nearest)))}"
+        f"{clip.frames}; the nearest are {below} and {below + clip.frames}"
     )
 
 
-def _image_size(inputs: Mapping[str, Array]) -> Size | None:
-    return next((i.shape[:2] for name in _IMAGES if (i := inputs.get(name)) is not None), None)
+def _size(image: Array) -> Size:
+    return image.shape[0], image.shape[1]
 
 
 def _check_images(inputs: Mapping[str, Array], size: Size) -> None:
     for name in _IMAGES:
-        if name in inputs and inputs[name].shape[:2] != size:
+        if name in inputs and _size(inputs[name]) != size:
             raise InvalidRequest(
-                f"{name}: got {words(inputs[name].shape[:2])}, beside a height and width of "
+                f"{name}: got {words(_size(inputs[name]))}, beside a height and width of "
                 f"{words(size)} ({_MEANING}); resize the image, or leave height and width out"
             )

@@ -48,8 +48,9 @@ class Component:
 
     ``subfolder`` is its place in a diffusers checkpoint, ``tokenizer`` that of its tokenizer if
     it is a text encoder; the first input of one is token ids, and further ones are the tokens'
-    attention mask or named after settings. ``max_batch`` is how many requests Triton may batch for it; 0 leaves
-    batching to the caller, who then passes any batch. An ``optional`` one may be missing.
+    attention mask or named after settings. ``max_batch`` is how many requests Triton may batch for
+    it; 0 leaves batching to the caller, who then passes any batch. An ``optional`` one may be
+    missing.
     """
 
     name: str
@@ -65,15 +66,16 @@ class Component:
 class Defaults:
     """What a request gets for the settings that it leaves out.
 
-    ``negative_prompt`` is None where an absent one is not the same as an empty one.
+    ``negative_prompt`` is None where an absent one is not the same as an empty one, and a number
+    is None where a request cannot ask for it.
     """
 
     steps: int
     guidance_scale: float
     sampler: str
     negative_prompt: str | None = ""
-    num_images: int = 1
-    frames: int = 1
+    num_images: int | None = 1
+    frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,12 @@ class Limits:
 
     Sides are given by the checkpoint's own native side: ``side_factors`` multiplies it. The
     longest deadline is that of requests that name none. ``pixels`` are those of micro-conditioning,
-    ``guidance_rescale`` and ``frames`` are of clips.
+    ``guidance_rescale`` and ``frames`` are of clips alone.
     """
 
     steps: tuple[int, int]
     guidance_scale: tuple[float, float]
-    num_images: tuple[int, int]
+    num_images: tuple[int, int] | None
     side_factors: tuple[float, float]
     prompt_bytes: int
     preview_every: tuple[int, int] = (0, 1000)
@@ -95,8 +97,8 @@ class Limits:
     priority: tuple[int, int] = (0, 2)
     client_bytes: int = 64
     pixels: tuple[int, int] = (0, 16384)
-    frames: tuple[int, int] = (1, 1)
-    guidance_rescale: tuple[float, float] = (0.0, 1.0)
+    frames: tuple[int, int] | None = None
+    guidance_rescale: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,9 @@ class Pipeline:
 
     Sides in pixels are multiples of ``side_multiple``; 0 is for those that the denoiser's patches
     have. ``schedule`` is what the pipeline's diffusers class tells its scheduler beside the
-    checkpoint's config. ``buckets`` are the heights and widths that are served, for a native side of 1024 pixels;
-    without any, every side within the limits is. ``zero_negative`` is whether an absent negative
-    prompt becomes embeddings of zeros in a checkpoint that does not say.
+    checkpoint's config. ``buckets`` are the heights and widths that are served, for a native side
+    of 1024 pixels; without any, every side within the limits is. ``zero_negative`` is whether an
+    absent negative prompt becomes embeddings of zeros in a checkpoint that does not say.
 
     A pipeline of clips has latents (channels, frames, height, width); ``tile`` is how many pixels a
     side of a frame may have before the autoencoder sees it in tiles, and how far apart those begin.
@@ -171,6 +173,11 @@ class Pipeline:
             for output in encoder.outputs
         )
 
+    @property
+    def denoiser_feeds(self) -> tuple[Tensor, ...]:
+        """What reaches ``denoise`` beside the settings: embeddings, and encoded images."""
+        return (*self.embeddings, *([INPAINT_LATENTS] if self.image_encoder else []))
+
     def encodings(self) -> Iterator[tuple[str, Component]]:
         """Each (role, encoder): the steps of the ensemble that run a text encoder."""
         for role in ROLES:
@@ -194,6 +201,8 @@ IMAGES = (
 # What the denoiser is told of the images that a clip continues: a mask and latents, side by side.
 INPAINT_LATENTS = Tensor("inpaint_latents", "FP32", (-1, -1, -1, -1))
 EVENT = Tensor("event", "BYTES", (1,))
+# The id of a request whose clip has left ``decode``: only then is there room for another.
+DECODED = Tensor("decoded", "BYTES", (1,), optional=True)
 
 
 def axis(dim: str) -> tuple[int, str]:

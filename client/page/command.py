@@ -1,11 +1,12 @@
 """python -m client page
 
-A page for a browser on this machine: pictures, previews while they are made, and a log of what was
-asked and how it went. Samplers, defaults and ranges are those of the server. Cancel stops what the
-browser has asked for on the server too, and so does closing the tab or the page.
+A page for a browser on this machine: pictures and clips, previews while they are made, and a log of
+what was asked and how it went. Samplers, defaults and ranges are those of the server. Cancel stops
+what the browser has asked for on the server too, and so does closing the tab or the page.
 
-Pictures are kept until their browser leaves. Those downloaded say how they were made, so that
-python -m client repeat FILE makes them again.
+Pictures, clips and what clips were made from are kept until their browser leaves. Those downloaded
+say how they were made, so that python -m client repeat FILE makes them again; a clip that was made
+from pictures needs them again.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from client.errors import ClientError
 from client.messages import About
 
 _HOST = "127.0.0.1"
+# Bytes: a large photograph where clips may start from one, and nothing elsewhere.
+_MOST_UPLOADED, _NO_UPLOAD = 32 * 2**20, 1
 
 
 def main(arguments: list[str]) -> int:
@@ -66,7 +69,8 @@ def _serve(url: str, port: int, abouts: dict[str, About]) -> None:
         from client.page.handlers import Page
 
         page = Page(AsyncClient(url), abouts, Path(folder))
-        url = _launch(layout.blocks(page), port, html.CSS)
+        uploaded = _MOST_UPLOADED if any(one.images for one in abouts.values()) else _NO_UPLOAD
+        url = _launch(layout.blocks(page), port, html.CSS, uploaded)
         try:
             print(f"the page is at {url} (Ctrl-C stops it)", flush=True)
             threading.Event().wait()
@@ -74,7 +78,7 @@ def _serve(url: str, port: int, abouts: dict[str, About]) -> None:
             page.stop()  # its thread ends with the process; browsers that stay would hold it up
 
 
-def _launch(blocks: Any, port: int, css: str) -> str:
+def _launch(blocks: Any, port: int, css: str, uploaded: int) -> str:
     """Serve in a thread; the address. Raises ClientError if the port is not to be had."""
     try:
         _, url, _ = blocks.launch(
@@ -88,7 +92,7 @@ def _launch(blocks: Any, port: int, css: str) -> str:
             css=css,
             footer_links=[],
             run_history=False,
-            max_file_size=1,  # byte: nothing is uploaded
+            max_file_size=uploaded,
         )
     except OSError as error:
         raise ClientError(f"port {port} is taken or not allowed; give another --port") from error

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from client import presets
+from client import presets, record
 from client.messages import About
 from client.presets import Preset
 
@@ -17,7 +17,8 @@ OF_PRESETS = (
 )
 # Of a pipeline that is served in certain sizes, any one understands these; it takes the nearest.
 _RATIOS = ("1:1", "3:2", "2:3", "16:9", "9:16")
-_RANGED = ("num_images", "steps", "guidance_scale")
+_RANGED = ("num_images", "frames", "steps", "guidance_scale")
+IMAGES = {"start_image": "Start image", "end_image": "End image"}
 
 Shown = dict[str, dict[str, Any]]
 
@@ -27,19 +28,23 @@ def shown(about: About, name: str = NO_PRESET) -> Shown:
     preset = None if name == NO_PRESET else presets.load(name, about.family)
     values = {**about.defaults, **(preset.settings if preset else {})}
     named = [NO_PRESET, *presets.names(about.family)]
-    ranged = {
-        field: {"minimum": low, "maximum": high, "value": values[field]}
-        for field, (low, high) in ((field, about.ranges[field]) for field in _RANGED)
-    }
     info = preset.structure if preset else None
     return {
         PRESET: {"choices": named, "value": name, "info": info, "visible": len(named) > 1},
         "negative_prompt": {"value": values.get("negative_prompt", "")},
         "sampler": {"choices": list(about.samplers), "value": values["sampler"]},
-        **ranged,
+        **{field: _range(about, field, values) for field in _RANGED},
+        **{field: {"value": None, "visible": field in about.images} for field in IMAGES},
         **_sizes(about, preset),
         WORDS: _words(preset),
     }
+
+
+def _range(about: About, field: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    if field not in about.ranges:
+        return {"visible": False}
+    low, high = about.ranges[field]
+    return {"minimum": low, "maximum": high, "value": values[field], "visible": True}
 
 
 def _sizes(about: About, preset: Preset | None) -> Shown:
@@ -69,14 +74,15 @@ def with_word(prompt: str, word: str) -> str:
     return f"{prompt.rstrip(', ')}, {word}" if prompt.strip() else word
 
 
-def request(values: Mapping[str, Any]) -> dict[str, Any]:
+def request(values: Mapping[str, Any], about: About) -> dict[str, Any]:
     """The request that the form's ``values`` stand for; what is blank is left to the server.
 
-    A preset's settings for which the form has no field are added to it.
+    A field that the pipeline has no setting for is hidden, and what it holds is left out. A
+    preset's settings for which the form has no field are added.
     """
     name = values[PRESET]
     settings = {} if name == NO_PRESET else presets.load(name).settings
     hidden = {field: value for field, value in settings.items() if field not in values}
-    given = {field: value for field, value in values.items() if value not in (None, "")}
-    del given[PRESET]
-    return {**hidden, **given}
+    known = {record.PIPELINE, *about.settings}
+    given = {field: value for field, value in values.items() if field in known}
+    return {**hidden, **{field: value for field, value in given.items() if value not in (None, "")}}

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from client import png
+from client import record
 from client.aio import AsyncClient
 from client.client import CANCEL_SECONDS
 from client.messages import About
@@ -36,7 +36,7 @@ class Page:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def generate(self, browser: gr.Request, **values: Any) -> AsyncGenerator[list[Any], None]:
-        """Make pictures; yields what is under way, finished pictures and the log.
+        """Make pictures or a clip; yields what is under way, finished pictures and the log.
 
         ``values`` are what the form says, by name; blank settings are left to the server.
         """
@@ -45,25 +45,23 @@ class Page:
         if name not in self._sessions:
             self._sessions[name] = Session(self._folder)
         session, told = self._sessions[name], 0.0
-        request, defaults = self._request(values, name)
-        events = session.draw(self._client, request, defaults)
+        about = self.abouts[values[record.PIPELINE]]
+        events = session.draw(self._client, self._request(values, about, name), about)
         async with aclosing(events):
             async for event in events:
-                finished = event is not None and event.kind == "result"
+                finished = event is not None and event.kind == "result" and event.frames is None
                 if finished or event is None or time.monotonic() - told > _REDRAW_SECONDS:
                     told = time.monotonic()
                     pictures = list(session.pictures) if finished else gr.skip()
                     yield [html.under_way(session.drawings, session.error), pictures, gr.skip()]
-        yield [html.under_way(session.drawings, session.error), gr.skip(), list(session.log)]
+        pictures = list(session.pictures) if about.makes_clips else gr.skip()
+        yield [html.under_way(session.drawings, session.error), pictures, list(session.log)]
 
-    def _request(
-        self, values: Mapping[str, Any], caller: str
-    ) -> tuple[dict[str, Any], Mapping[str, Any]]:
-        """The request that the form stands for, and what the server adds to it."""
-        given = form.request(values)
+    def _request(self, values: Mapping[str, Any], about: About, caller: str) -> dict[str, Any]:
+        """The request that the form stands for."""
         # The caller's name makes the server share its time fairly between browsers.
         own = {"prompt": "", "preview_every": _PREVIEW_EVERY, "client": caller}
-        return {**own, **given}, self.abouts[given[png.PIPELINE]].defaults
+        return {**own, **form.request(values, about)}
 
     async def cancel(self, browser: gr.Request) -> Any:
         """Stop what the browser has asked for; what is under way then."""
@@ -74,9 +72,14 @@ class Page:
         return html.under_way(session.drawings, session.error)
 
     async def leave(self, browser: gr.Request) -> None:
-        """Stop what the browser has asked for and forget it."""
+        """Stop what the browser has asked for, forget it, and delete what it has uploaded."""
         if browser.session_hash in self._sessions:
-            await self._sessions.pop(browser.session_hash).cancel()
+            gone = self._sessions.pop(browser.session_hash)
+            await gone.cancel()
+            # Equal files of several browsers are one.
+            kept = {path for session in self._sessions.values() for path in session.uploads}
+            for path in gone.uploads - kept:
+                Path(path).unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Stop everything, from another thread, as far as a server can be told in time."""

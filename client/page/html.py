@@ -32,16 +32,22 @@ def under_way(drawings: Sequence[Drawing], error: str) -> str:
 def _figures(drawing: Drawing) -> list[str]:
     if not drawing.latest:
         return [_figure('<div class="blank"></div>', "waiting", "<progress></progress>")]
+    if drawing.recording is not None:
+        done, due = drawing.recording.frames, int(drawing.noted["frames"])
+        return [_progress("frame", done, due, drawing.latest[0], drawing.previews.get(0))]
     unfinished = [event for event in drawing.latest.values() if event.kind != "result"]
-    return [_progress(event, drawing.previews.get(event.index)) for event in unfinished]
+    return [
+        _progress("step", event.step, event.steps, event, drawing.previews.get(event.index))
+        for event in unfinished
+    ]
 
 
-def _progress(event: Event, preview: Any) -> str:
+def _progress(unit: str, done: int, due: int, event: Event, preview: Any) -> str:
     image = '<div class="blank"></div>'
     if preview is not None:
         image = f'<img alt="preview" src="{_data_url(preview)}">'
-    bar = f'<progress max="{event.steps}" value="{event.step}"></progress>'
-    return _figure(image, f"step {event.step} of {event.steps}<br>seed {event.seed}", bar)
+    bar = f'<progress max="{due}" value="{done}"></progress>'
+    return _figure(image, f"{unit} {done} of {due}<br>seed {event.seed}", bar)
 
 
 def _figure(image: str, caption: str, bar: str) -> str:

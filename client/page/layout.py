@@ -4,12 +4,23 @@ from typing import Any
 
 import gradio as gr
 
-from client import png
+from client import record
 from client.messages import About
 from client.page import form, html
 from client.page.handlers import Page
 from client.page.session import HEADS
 
+# A clip has one frame and a multiple of these.
+_FRAMES_STEP = 4
+# As it was uploaded; whoever reads it makes RGB of it.
+_UPLOAD: dict[str, Any] = {
+    "type": "filepath",
+    "image_mode": None,
+    "sources": ["upload"],
+    "buttons": [],
+    "height": 180,
+    "min_width": 200,
+}
 _BLANK_SIDE = "the model's own"
 _SIZE = "width x height or a ratio; blank is the model's own"
 
@@ -57,7 +68,7 @@ def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     with gr.Row():
         several = len(pipelines) > 1
-        field(gr.Dropdown, png.PIPELINE, "Pipeline", choices=pipelines, visible=several)
+        field(gr.Dropdown, record.PIPELINE, "Pipeline", choices=pipelines, visible=several)
         field(gr.Dropdown, form.PRESET, "Preset")
     field(gr.Textbox, "prompt", "Prompt", lines=2, max_lines=6, autofocus=True)
     field(gr.Dropdown, form.WORDS, "Words", info="a choice is added to the prompt")
@@ -65,6 +76,7 @@ def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
     with gr.Row():
         field(gr.Dropdown, "sampler", "Sampler")
         field(gr.Slider, "num_images", "Pictures", step=1)
+        field(gr.Slider, "frames", "Frames", step=_FRAMES_STEP)
     with gr.Row():
         field(gr.Slider, "steps", "Steps", step=1)
         field(gr.Slider, "guidance_scale", "Guidance", step=0.1)
@@ -74,13 +86,16 @@ def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
             field(gr.Textbox, side, side.title(), placeholder=_BLANK_SIDE, min_width=100)
         field(gr.Dropdown, "bucket", "Size", info=_SIZE, allow_custom_value=True, min_width=160)
         field(gr.Textbox, "seed", "Seed", placeholder="random", min_width=100)
+        # In a row of their own they would leave a gap where they are hidden.
+        for name, label in form.IMAGES.items():
+            field(gr.Image, name, label, **_UPLOAD)
     return fields
 
 
 def _choosing(page: Page, fields: dict[str, Any]) -> None:
     """Fill the form with what is chosen: a pipeline, a preset, or a word for the prompt."""
     pipeline, preset, prompt, words = (
-        fields[name] for name in (png.PIPELINE, form.PRESET, "prompt", form.WORDS)
+        fields[name] for name in (record.PIPELINE, form.PRESET, "prompt", form.WORDS)
     )
 
     def fill(shown: form.Shown) -> dict[Any, Any]:

@@ -8,27 +8,37 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from client import png
+from client import images, png, record
 from client.aio import AsyncClient, AsyncEvents
-from client.errors import Cancelled, ClientError
+from client.errors import Cancelled, ClientError, InvalidRequest
 from client.events import Event
+from client.messages import About
+from client.page import form
+from client.page.recording import Recording
 
 HEADS = ("time", "prompt", "settings", "queued ms", "denoising ms", "mean batch", "outcome")
 
 
 @dataclass(eq=False)
 class Drawing:
-    """A request under way: ``latest`` is each picture's last event, ``previews`` its last image."""
+    """A request under way: ``latest`` is each picture's last event, ``previews`` its last image.
+
+    ``request`` is what was asked, ``noted`` what files say of it. ``recording`` is a clip's file,
+    once there are frames.
+    """
 
     events: AsyncEvents
-    request: dict[str, Any]
+    request: Mapping[str, Any]
+    noted: Mapping[str, Any]
     began: str
     latest: dict[int, Event] = field(default_factory=dict)
     previews: dict[int, Any] = field(default_factory=dict)
+    recording: Recording | None = None
 
 
 class Session:
-    """One browser's requests. ``pictures`` are (file, caption); newest first, as in ``log``.
+    """One browser's requests. ``pictures``, which may be clips, are (file, caption); newest first,
+    as in ``log``. ``uploads`` are the files of the pictures that clips were made from.
 
     The files are in a folder of the session's own, which goes when nothing refers to the session
     any more: a picture may be finished after its browser has left.
@@ -38,28 +48,37 @@ class Session:
         self._folder = TemporaryDirectory(dir=parent)
         self.drawings: list[Drawing] = []
         self.pictures: list[tuple[str, str]] = []
+        self.uploads: set[str] = set()
         self.log: list[list[str]] = []
         self.error = ""
 
     async def draw(
-        self, client: AsyncClient, request: dict[str, Any], defaults: Mapping[str, Any]
+        self, client: AsyncClient, request: dict[str, Any], about: About
     ) -> AsyncGenerator[Event | None, None]:
-        """Make pictures, yielding None once the request is under way and then every event.
+        """Make pictures or a clip, yielding None once the request is under way, then every event.
 
         ``request`` has the pipeline, the prompt and the settings. However it ends, it gets its line
         of the log; an error is put there and into ``error``, not raised. Closing cancels.
         """
-        settings = {name: value for name, value in request.items() if name != png.PIPELINE}
-        events = client.generate(request[png.PIPELINE], **settings)
-        drawing = Drawing(events, request, time.strftime("%H:%M:%S"))
+        self.uploads.update(request[name] for name in about.images if name in request)
+        self.error, began = "", time.strftime("%H:%M:%S")
+        try:
+            sent, noted = images.taken(request, about.images)
+        except InvalidRequest as error:
+            self.error = str(error)
+            self.log.insert(0, _line(began, request, {}, self.error))
+            return
+        events = client.generate(sent.pop(record.PIPELINE), **sent)
+        drawing = Drawing(events, request, {**about.defaults, **noted}, began)
         self.drawings.append(drawing)
-        self.error, outcome = "", "cancelled"
+        outcome = "cancelled"
         try:
             yield None
             async with aclosing(events):
                 async for event in events:
-                    self._take(drawing, event, defaults)
+                    self._take(drawing, event)
                     yield event
+            await self._finish(drawing)
             outcome = "done"
         except Cancelled:
             pass
@@ -67,7 +86,9 @@ class Session:
             self.error = outcome = str(error)
         finally:
             self.drawings.remove(drawing)
-            self.log.insert(0, _line(drawing, outcome))
+            self.log.insert(0, _line(began, request, drawing.latest, outcome))
+            if drawing.recording is not None:
+                await drawing.recording.drop()
 
     async def cancel(self) -> None:
         """Stop all that is under way; ``error`` says what the server could not be told."""
@@ -77,25 +98,48 @@ class Session:
             except ClientError as error:
                 self.error = str(error)
 
-    def _take(self, drawing: Drawing, event: Event, defaults: Mapping[str, Any]) -> None:
-        drawing.latest[event.index] = event
+    def _take(self, drawing: Drawing, event: Event) -> None:
+        if event.frames is None:
+            drawing.latest[event.index] = event
+        else:
+            drawing.latest[0] = event  # whose index is a frame's
         if event.kind == "preview":
-            drawing.previews[event.index] = event.image
+            drawing.previews[event.index] = event.shown
+        elif event.kind == "result" and event.frames is not None:
+            if drawing.recording is None:
+                path = self._path(drawing, ".mp4")
+                drawing.recording = Recording(path, drawing.noted)
+            drawing.recording.put(event)
         elif event.kind == "result":
-            path = Path(self._folder.name, f"{drawing.events.request_id}-{event.index}.png")
-            png.save(event, path, {**defaults, **drawing.request})
-            caption = " · ".join((f"seed {event.seed}", *event.notes))
-            self.pictures.insert(0, (str(path), caption))
+            path = self._path(drawing, f"-{event.index}.png")
+            png.save(event, path, drawing.noted)
+            self._show(path, event)
+
+    async def _finish(self, drawing: Drawing) -> None:
+        """Show the clip, if it is one, as soon as its file is whole."""
+        if drawing.recording is not None:
+            await drawing.recording.finish()
+            self._show(drawing.recording.path, drawing.latest[0])
+
+    def _path(self, drawing: Drawing, ending: str) -> Path:
+        return Path(self._folder.name, f"{drawing.events.request_id}{ending}")
+
+    def _show(self, path: Path, event: Event) -> None:
+        self.pictures.insert(0, (str(path), " · ".join((f"seed {event.seed}", *event.notes))))
 
 
-def _line(drawing: Drawing, outcome: str) -> list[str]:
+def _line(
+    began: str, request: Mapping[str, Any], latest: Mapping[int, Event], outcome: str
+) -> list[str]:
     """A line of the log, under ``HEADS``; times are those of the picture that was told of last."""
-    hidden = png.OF_THE_MOMENT | {png.PIPELINE, "prompt"}
-    settings = {name: value for name, value in drawing.request.items() if name not in hidden}
+    hidden = record.OF_THE_MOMENT | {record.PIPELINE, "prompt"}
+    settings = {name: value for name, value in request.items() if name not in hidden}
+    for name in form.IMAGES & settings.keys():
+        settings[name] = Path(settings[name]).name
     times = [""] * 3
-    if drawing.latest:
-        *_, event = drawing.latest.values()
-        settings["seed"] = event.seed - event.index
+    if latest:
+        *_, event = latest.values()
+        settings["seed"] = event.asked_seed
         times = [f"{event.queued_ms:.0f}", f"{event.denoising_ms:.0f}", f"{event.mean_batch:.1f}"]
     told = ", ".join(f"{name} {value}" for name, value in settings.items())
-    return [drawing.began, drawing.request["prompt"], told, *times, outcome]
+    return [began, request["prompt"], told, *times, outcome]

@@ -36,6 +36,7 @@ class Batcher:
     ``predict`` may raise RequestError, which answers the batch it was called for. At most
     ``capacity`` pictures run or wait. ``clock`` gives monotonic seconds. Every request that
     ``submit`` takes is answered once, by whoever calls ``step``: with its last event or an error.
+    If finished ones are ``held``, they count until ``release``, as clips do that are yet to decode.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class Batcher:
         capacity: int,
         watcher: Watcher | None = None,
         clock: Clock = time.monotonic,
+        *,
+        held: bool = False,
     ) -> None:
         self._predict = predict
         self._clock = clock
@@ -52,6 +55,7 @@ class Batcher:
         self._roll = Roll()
         # Guards the queue and the roll; requests come and are cancelled during a step.
         self._lock = threading.Lock()
+        self._held: set[str] | None = set() if held else None
         self._step_seconds = 0.0
         self._next_progress = 0.0
         self._members: list[Picture] = []
@@ -69,7 +73,7 @@ class Batcher:
         """
         with self._lock:
             now = self._clock()
-            self._queue.check(request)
+            self._queue.check(request, len(self._held or ()))
             self._roll.enter(request, now)
             self._queue.submit(request, now)
 
@@ -77,6 +81,12 @@ class Batcher:
         """End a request before its next step; one that is not here yet is refused when it comes."""
         with self._lock:
             self._roll.cancel(request_id, self._clock())
+
+    def release(self, request_id: str) -> None:
+        """Let go of a finished request, in whose place another may come."""
+        with self._lock:
+            if self._held is not None:
+                self._held.discard(request_id)
 
     def present(self) -> list[Request]:
         """The requests that have not had their last answer, in order of arrival."""
@@ -170,6 +180,8 @@ class Batcher:
                 self._queue.remove([picture])
                 if self._roll.finished(picture.request):
                     summary = self._roll.leave(picture.request, DONE, now)
+                    if self._held is not None:
+                        self._held.add(picture.request.id)
         if summary is not None:
             self._watcher.ended(picture.request, summary)
         picture.request.send(event, latents, summary)

@@ -52,9 +52,10 @@ class Queue:
     """Pictures by bucket, at most ``capacity`` of them.
 
     Buckets take turns, one denoiser call each; one in which a request of high priority runs gets
-    more turns. Within a bucket pictures run until they are finished, as many as fit its batch
-    cap. Those that wait are ordered by priority, which grows with waiting, and then so that
-    clients get equal shares. So every picture is reached after finitely many steps.
+    more turns, and one of clips as many fewer as their calls take longer. Within a bucket pictures
+    run until they are finished, as many as fit its batch cap. Those that wait are ordered by
+    priority, which grows with waiting, and then so that clients get equal shares. So every picture
+    is reached after finitely many steps.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -74,9 +75,9 @@ class Queue:
         """The pictures that have not."""
         return (entry.picture for lane in self._lanes.values() for entry in lane.waiting)
 
-    def check(self, request: Request) -> None:
-        """Raise Unavailable if there is no room for the request's pictures."""
-        there, more = len(self), request.settings.num_images
+    def check(self, request: Request, held: int) -> None:
+        """Raise Unavailable if there is no room for the request's pictures beside ``held`` ones."""
+        there, more = len(self) + held, request.settings.num_images
         if there + more > self._capacity:
             raise Unavailable(
                 f"the queue is full: {there} pictures run or wait, {more} more were asked for and "
@@ -86,7 +87,7 @@ class Queue:
     def submit(self, request: Request, now: float) -> None:
         """Line up the request's pictures."""
         # Behind every bucket that is there, so that new ones cannot keep an old one waiting.
-        turn = self._turn + 1 / TURNS[request.settings.priority]
+        turn = self._turn + request.length / TURNS[request.settings.priority]
         lane = self._lanes.setdefault(request.bucket, _Lane(turn))
         for picture in request.pictures():
             tag = self._shares.tag(request.settings.client, picture.work)
@@ -99,9 +100,10 @@ class Queue:
         lane = min(self._lanes.values(), key=lambda lane: lane.turn)
         lane.admit(now)
         self._turn = lane.turn
-        lane.turn += 1 / TURNS[min(p.request.settings.priority for p in lane.running)]
+        length = lane.running[0].request.length
+        lane.turn += length / TURNS[min(p.request.settings.priority for p in lane.running)]
         clients = {p.request.settings.client for p in (*self.running(), *self.waiting())}
-        self._shares.served(sum(picture.slots for picture in lane.running), len(clients))
+        self._shares.served(length * sum(p.slots for p in lane.running), len(clients))
         return list(lane.running)
 
     def remove(self, pictures: Iterable[Picture]) -> None:

@@ -35,10 +35,10 @@ class Request:
 
     ``id`` names it for those who want to cancel it. ``slots`` holds the conditioning of each row
     that a picture takes in a denoiser call: negative and positive with guidance, the positive
-    alone without; ``shared`` what all rows of a call have in common. A picture may be a clip, whose
-    latents are (channels, frames, height, width). ``send`` takes each event, with latents (channels, height, width) if it is a
-    preview or a result, and with the last one how the request ended; ``fail`` takes an error and
-    the same. ``hung_up`` says whether the caller is gone, from any thread and at any time.
+    alone without, and ``shared`` what all rows of a call have in common. A picture may be a clip,
+    whose latents are (channels, frames, height, width). ``send`` takes each event, with latents if
+    it is a preview or a result, and with the last one how the request ended; ``fail`` takes an
+    error and the same. ``hung_up`` says whether the caller is gone, from any thread and at any time.
     """
 
     id: str
@@ -47,13 +47,19 @@ class Request:
     table: Table
     send: Callable[[Event, Float32 | None, Summary | None], None]
     fail: Callable[[RequestError, Summary], None]
-    shared: Conditioning = field(default_factory=dict)
     hung_up: Callable[[], bool] = lambda: False
+    shared: Conditioning = field(default_factory=dict)
 
     @property
     def bucket(self) -> Bucket:
         """What pictures must have in common to be stacked."""
         return (self.settings.latent_shape, *(v.shape for v in self.slots[0].values()))
+
+    @property
+    def length(self) -> int:
+        """Frames of latents: how much longer a denoiser call takes than for a picture."""
+        shape = self.settings.latent_shape
+        return shape[1] if self.settings.clip else 1
 
     def pictures(self) -> Iterator["Picture"]:
         """The request's pictures, seeds counting up."""
@@ -98,8 +104,8 @@ class Picture:
 
     @property
     def work(self) -> int:
-        """How many denoiser rows the whole picture takes."""
-        return self.slots * len(self.request.table)
+        """How many denoiser rows the whole picture takes, a clip's once for each frame."""
+        return self.slots * len(self.request.table) * self.request.length
 
     @property
     def finished(self) -> bool:
@@ -149,4 +155,5 @@ class Picture:
             denoising_ms=1000 * (now - started),
             mean_batch=self.batch_sum / max(self.row, 1),
             notes=settings.notes,
+            clip=None if kind == "progress" else settings.clip,
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import AsyncClient, Cancelled, Client, TimedOut, png
+from client import AsyncClient, Cancelled, Client, TimedOut, record
 from client.__main__ import main
 from tests.e2e.test_serving import logged
 
@@ -38,7 +38,7 @@ def test_a_picture_is_repeated_from_its_file(server, tmp_path, capsys):
     url = ["--url", server.grpc_url]
     assert main(["sd3", PROMPT, *url, *asked, "--output", str(first)]) == 0
     second = tmp_path / "first-1.png"
-    request = png.load(second)
+    request = record.load(second)
     assert request["negative_prompt"] == "é, blue"
     assert (request["guidance_scale"], request["sampler"], request["pipeline"]) == (
         7,

@@ -3,50 +3,38 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from client import About, AsyncClient, png, presets
+from client import About, AsyncClient, presets, record
+from tests.e2e.browser import (
+    WIDTH,
+    cell,
+    chromium,
+    ends,
+    fill,
+    generate,
+    opening,
+    serving_page,
+    thumbnails,
+)
 from tests.e2e.test_serving import until
 
 PROMPT = "a large red star in the top left on a white background"
 # Some ten seconds of work for the miniature.
 LONG = {"Steps": 100, "Pictures": 16}
-MILLISECONDS = 30_000
-BROWSER = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-)
-WIDTH = 1280
 README_PROMPTS = (
     "a large green triangle in the bottom right on a gray background",
     "a small blue circle in the center on a black background",
     PROMPT,
 )
-
-
-@contextmanager
-def serving_page(server, folder):
-    """The page's process and address; ``folder`` is where its temporary files go."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "client", "page", "--url", server.grpc_url, "--port", port]
-    environment = {**os.environ, "TMPDIR": str(folder)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
-        try:
-            assert process.stdout.readline().startswith("the page is at http://127.0.0.1:")
-            yield process, f"http://127.0.0.1:{port}/"
-        finally:
-            process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -56,65 +44,15 @@ def page(server, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=list(BROWSER)
-        )
-        yield browser
-        browser.close()
+def browser():
+    with chromium() as launched:
+        yield launched
 
 
 @pytest.fixture
-def open_page(chromium, page):
-    """Opens the page in a browser of its own; nothing may leave this machine."""
-    asked, contexts = [], []
-
-    def opened(url=page):
-        context = chromium.new_context(viewport={"width": WIDTH, "height": 800})
-        context.set_default_timeout(MILLISECONDS)
-        context.on("request", lambda request: asked.append(request.url))
-        contexts.append(context)
-        tab = context.new_page()
-        tab.goto(url)
-        return tab
-
-    yield opened
-    for context in contexts:
-        context.close()
-    hosts = {urlsplit(url).hostname for url in asked if not url.startswith(("data:", "blob:"))}
-    print(f"{len(asked)} requests to {hosts}")
-    assert hosts == {"127.0.0.1"}
-
-
-def fill(tab, **values):
-    """Fill in the form by label; what is not among ``values`` stays."""
-    for label, value in values.items():
-        if label in ("Pipeline", "Preset", "Words", "Sampler", "Size"):
-            tab.get_by_label(label).click()
-            tab.get_by_role("option", name=value, exact=True).click()
-        elif label in ("Steps", "Guidance", "Pictures"):
-            tab.get_by_label(f"number input for {label}").fill(str(value))
-        else:
-            tab.get_by_label(label, exact=True).fill(value)
-
-
-def generate(tab, **values):
-    fill(tab, **values)
-    tab.get_by_role("button", name="Generate").click()
-
-
-def cell(tab, row, column):
-    """A cell of the log; the newest request is in row 0."""
-    return tab.get_by_test_id(f"cell-{row}-{column}")
-
-
-def ends(tab, outcome, row=0):
-    expect(cell(tab, row, 6)).to_have_text(outcome, timeout=MILLISECONDS)
-
-
-def thumbnails(tab):
-    return tab.get_by_label("Thumbnail")
+def open_page(browser, page):
+    with opening(browser, page) as opened:
+        yield opened
 
 
 def asked_for(request_log, prompt):
@@ -136,7 +74,7 @@ def test_a_picture_is_the_clients_and_its_file_says_how_it_was_made(client, open
     difference = np.abs(np.asarray(Image.open(tmp_path / "star.png")).astype(int) - wanted).max()
     print(f"largest difference {difference} of 255, ceiling 1")
     assert difference <= 1
-    request = png.load(tmp_path / "star.png")
+    request = record.load(tmp_path / "star.png")
     assert request["pipeline"] == "sd3"
     assert {name: request[name] for name in settings} == settings
 
@@ -230,6 +168,12 @@ def test_a_page_that_is_stopped_cancels_and_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
+SETTINGS = (
+    *("prompt", "negative_prompt", "sampler", "num_images", "steps", "guidance_scale", "seed"),
+    *("preview_every", "client"),
+)
+
+
 @pytest.fixture
 def two_pipelines(tmp_path, monkeypatch):
     """The address of a page with two pipelines of a server that is not there."""
@@ -243,7 +187,7 @@ def two_pipelines(tmp_path, monkeypatch):
             {"num_images": 1, "steps": steps, "guidance_scale": 1.0, "sampler": samplers[0]},
             {"num_images": [1, 4], "steps": [1, 10 * steps], "guidance_scale": [0, 30]},
             samplers,
-            sizes,
+            (*SETTINGS, *sizes),
             family,
         )
         for name, family, steps, samplers, sizes in (

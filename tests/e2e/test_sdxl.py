@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.peers import Diffusers, psnr
-from client import Client, InvalidRequest, png, presets
+from client import Client, InvalidRequest, presets, record
 from client.__main__ import main
 from server.process import serving
 from tests.parity.oracles import BETAS
@@ -142,7 +142,7 @@ def test_a_preset_fills_in_what_the_command_leaves_out(server, tmp_path, capsys)
     url, paths = ["--url", server.grpc_url], [tmp_path / "first.png", tmp_path / "again.png"]
     asked = ["--preset", "helloworld-xl", "--steps", "12", "--bucket", "48x80"]
     assert main(["sdxl", PROMPT, *url, *asked, "--output", str(paths[0])]) == 0
-    made = png.load(paths[0])
+    made = record.load(paths[0])
     advised = dict(presets.load("helloworld-xl").settings)
     assert {name: made[name] for name in advised} == {**advised, "steps": "12"}
     assert main(["repeat", str(paths[0]), *url, "--output", str(paths[1])]) == 0

@@ -1,14 +1,19 @@
-"""A small model repository that answers as an exported pipeline does, for tests of the client.
+"""A small model repository that answers as exported pipelines do, for tests of the client.
 
-The pipeline ``mock``: ``mock_prepare`` holds the defaults and passes settings on, ``mock_denoise``
-counts steps in a thread per request, tells events, and takes ``cancel``, ``mock_decode`` makes
-response tensors of the events. A repository built with ``full`` refuses every request. The prompt
-``status`` is answered with the ids of the requests under way as notes, one that begins with ``[``
-with that error.
+The pipeline ``mock`` makes pictures, ``film`` clips. ``mock_prepare`` holds the defaults and passes
+settings on, ``mock_denoise`` counts steps in a thread per request, tells events, and takes
+``cancel``, ``mock_decode`` makes response tensors of the events. A repository built with ``full``
+refuses every request. The prompt ``status`` is answered with the ids of the requests under way as
+notes, one that begins with ``[`` with that error. A clip is ``scenes.scene``, in which the pictures
+that it is given are the first and the last frame; one whose prompt is ``breaks`` fails after two
+slices.
 """
 
+import inspect
 import json
 from pathlib import Path
+
+from tests.e2e.clients import scenes
 
 INPUTS = {
     "prompt": "STRING",
@@ -16,9 +21,12 @@ INPUTS = {
     "num_images": "INT32",
     "seed": "INT64",
     "preview_every": "INT32",
+    "sampler": "STRING",
+    "guidance_scale": "FP32",
+    "negative_prompt": "STRING",
+    "client": "STRING",
 }
-OUTPUTS = {
-    "image": ("UINT8", "-1, -1, 3"),
+ANSWER = {
     "kind": ("STRING", "1"),
     "index": ("INT32", "1"),
     "step": ("INT32", "1"),
@@ -28,7 +36,24 @@ OUTPUTS = {
     "mean_batch": ("FP32", "1"),
     "notes": ("STRING", "-1"),
 }
-DEFAULTS = {"steps": 4, "num_images": 1, "preview_every": 0}
+OUTPUTS = {"image": ("UINT8", "-1, -1, 3"), **ANSWER}
+SHARED = {"steps": 4, "preview_every": 0, "sampler": "euler", "guidance_scale": 6.0}
+SHARED_RANGES = {"steps": [1, 100], "guidance_scale": [0.0, 30.0]}
+DEFAULTS = {"num_images": 1, **SHARED}
+RANGES = {"num_images": [1, 4], **SHARED_RANGES}
+FILM_INPUTS = {
+    **{name: dtype for name, dtype in INPUTS.items() if name != "num_images"},
+    "frames": "INT32",
+    "height": "INT32",
+    "width": "INT32",
+    "guidance_rescale": "FP32",
+    "start_image": "UINT8",
+    "end_image": "UINT8",
+}
+FILM_OUTPUTS = {"video": ("UINT8", "-1, -1, -1, 3"), **ANSWER}
+FILM_DEFAULTS = {"frames": 49, "guidance_rescale": 0.0, **SHARED}
+FILM_RANGES = {"frames": [1, 145], **SHARED_RANGES}
+FILM_SIDES = (48, 64)
 STEP_SECONDS = 0.02
 
 _PREPARE = """
@@ -41,12 +66,16 @@ class TritonPythonModel:
         return [self.answer(request) for request in requests]
 
     def answer(self, request):
-        values = {t.name(): t.as_numpy()[0] for t in request.inputs()}
-        values = {k: v.decode() if isinstance(v, bytes) else int(v) for k, v in values.items()}
+        values = {t.name(): plain(t.as_numpy()) for t in request.inputs()}
         line = json.dumps({**DEFAULTS, **values}).encode()
         return pb_utils.InferenceResponse([
             pb_utils.Tensor("settings", np.asarray([line], np.object_))
         ])
+
+def plain(values):
+    if values.ndim == 3:
+        return values.tolist()
+    return values[0].decode() if isinstance(values[0], bytes) else values[0].item()
 """
 
 _DENOISE = """
@@ -79,7 +108,8 @@ class TritonPythonModel:
             error = prompt
         elif prompt == "status":
             error = None
-            sender.send(answer("result", 0, 1, 1, 0, sorted(self.running)))
+            clip = settings if "frames" in settings else None
+            sender.send(answer("result", 0, 1, 1, 0, sorted(self.running), clip))
         else:
             self.running.add(name)
             error = self.count(name, settings, sender)
@@ -96,9 +126,23 @@ class TritonPythonModel:
             if name in self.cancelled:
                 return f"[CANCELLED] stopped at step {step} of {steps}"
             preview = every and step % every == 0
-            kind = "result" if step == steps else "preview" if preview else "progress"
+            kind = "preview" if preview else "progress"
+            if "frames" in settings:
+                sender.send(answer(kind, 0, step, steps, seed, [], settings))
+                continue
             for index in range(settings["num_images"]):
-                sender.send(answer(kind, index, step, steps, seed + index))
+                told = "result" if step == steps else kind
+                sender.send(answer(told, index, step, steps, seed + index))
+        for first in starts(settings.get("frames", 0)):
+            time.sleep(STEP_SECONDS)
+            if name in self.cancelled:
+                return f"[CANCELLED] stopped at frame {first}"
+            if settings["prompt"] == "breaks" and first > 1:
+                return "[INTERNAL] the decoder broke"
+            sender.send(answer("result", first, steps, steps, seed, [], settings))
+
+def starts(frames):
+    return [0, *range(1, frames, 4)] if frames else []
 
 def answer(*event):
     line = np.asarray([json.dumps(event).encode()], np.object_)
@@ -117,10 +161,9 @@ class TritonPythonModel:
             for request in requests
         ]
 
-def answer(kind, index, step, steps, seed, notes=()):
+def answer(kind, index, step, steps, seed, notes=(), settings=None):
     side = {"progress": 0, "preview": 2, "result": 8}[kind]
     outputs = {
-        "image": np.full((side, side, 3), step, np.uint8),
         "kind": np.asarray([kind.encode()], np.object_),
         "index": np.asarray([index], np.int32),
         "step": np.asarray([step], np.int32),
@@ -130,33 +173,62 @@ def answer(kind, index, step, steps, seed, notes=()):
         "mean_batch": np.ones(1, np.float32),
         "notes": np.asarray([note.encode() for note in notes], np.object_),
     }
+    if settings is None:
+        outputs["image"] = np.full((side, side, 3), step, np.uint8)
+    else:
+        outputs["video"] = video(kind, index, seed, settings)
     return pb_utils.InferenceResponse([pb_utils.Tensor(k, v) for k, v in outputs.items()])
+
+def video(kind, index, seed, settings):
+    if kind == "progress":
+        return np.zeros((0, 0, 0, 3), np.uint8)
+    start, end = settings.get("start_image"), settings.get("end_image")
+    sides = np.shape(start)[:2] if start else FILM_SIDES
+    sides = settings.get("height", sides[0]), settings.get("width", sides[1])
+    frames = scene(settings["frames"], *sides, seed % 1000)
+    if start:
+        frames[0] = np.asarray(start, np.uint8)
+    if end:
+        frames[-1] = np.asarray(end, np.uint8)
+    if kind == "preview":
+        return np.ascontiguousarray(frames[:1, ::4, ::4])
+    return frames[index : index + (4 if index else 1)]
 """
 
 
 def build(folder: Path, full: bool = False) -> Path:
     """Write the repository into an empty folder."""
-    names = f"DEFAULTS, STEP_SECONDS, FULL = {DEFAULTS}, {STEP_SECONDS}, {full}\n"
-    request = json.dumps({"defaults": DEFAULTS, "ranges": {}, "samplers": []}).replace('"', r"\"")
+    _pipeline(folder, "mock", INPUTS, OUTPUTS, DEFAULTS, RANGES, full)
+    _pipeline(folder, "film", FILM_INPUTS, FILM_OUTPUTS, FILM_DEFAULTS, FILM_RANGES, full)
+    return folder
+
+
+def _pipeline(folder, name, inputs, outputs, defaults, ranges, full) -> None:
+    names = (
+        f"DEFAULTS, STEP_SECONDS, FULL, FILM_SIDES = "
+        f"{defaults}, {STEP_SECONDS}, {full}, {FILM_SIDES}\n"
+    )
+    about = {"defaults": defaults, "ranges": ranges, "samplers": ["euler", "heun"]}
+    request = json.dumps(about).replace('"', r"\"")
     _model(
-        folder / "mock_prepare",
+        folder / f"{name}_prepare",
         names + _PREPARE,
-        *_inputs(INPUTS),
+        *_inputs(inputs),
         'output { name: "settings" data_type: TYPE_STRING dims: 1 }',
         f'parameters {{ key: "request" value {{ string_value: "{request}" }} }}',
     )
     _model(
-        folder / "mock_denoise",
+        folder / f"{name}_denoise",
         names + _DENOISE,
         *_inputs({"settings": "STRING", "cancel": "STRING"}),
         'output { name: "event" data_type: TYPE_STRING dims: 1 }',
         "model_transaction_policy { decoupled: true }",
     )
-    _model(folder / "mock_decode", _DECODE, *_inputs({"event": "STRING"}), *_outputs())
-    _ensemble(folder / "mock")
+    source = names + _DECODE + inspect.getsource(scenes.scene)
+    _model(folder / f"{name}_decode", source, *_inputs({"event": "STRING"}), *_outputs(outputs))
+    _ensemble(folder / name, inputs, outputs)
     manifest = {"graphs": {}, "tokens": {}, "missing": []}
-    (folder / "mock_prepare" / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    (folder / f"{name}_prepare" / "manifest.json").write_text(json.dumps(manifest))
 
 
 def _model(folder: Path, source: str, *config: str) -> None:
@@ -165,33 +237,34 @@ def _model(folder: Path, source: str, *config: str) -> None:
     (folder / "config.pbtxt").write_text("\n".join(['backend: "python"', *config]))
 
 
-def _ensemble(folder: Path) -> None:
+def _ensemble(folder: Path, inputs, outputs) -> None:
     (folder / "1").mkdir(parents=True)
     steps = (
-        _step("prepare", INPUTS, ["settings"]),
-        _step("denoise", ["settings"], ["event"]),
-        _step("decode", ["event"], OUTPUTS),
+        _step(f"{folder.name}_prepare", inputs, ["settings"]),
+        _step(f"{folder.name}_denoise", ["settings"], ["event"]),
+        _step(f"{folder.name}_decode", ["event"], outputs),
     )
     config = [
         'platform: "ensemble"',
-        *_inputs(INPUTS),
-        *_outputs(),
+        *_inputs(inputs),
+        *_outputs(outputs),
         f"ensemble_scheduling {{ {' '.join(steps)} }}",
     ]
     (folder / "config.pbtxt").write_text("\n".join(config))
 
 
-def _step(stage, inputs, outputs) -> str:
+def _step(model, inputs, outputs) -> str:
     maps = [("input_map", name) for name in inputs] + [("output_map", name) for name in outputs]
     wiring = " ".join(f'{side} {{ key: "{name}" value: "{name}" }}' for side, name in maps)
-    return f'step {{ model_name: "mock_{stage}" model_version: -1 {wiring} }}'
+    return f'step {{ model_name: "{model}" model_version: -1 {wiring} }}'
 
 
 def _inputs(tensors):
     for name, dtype in tensors.items():
-        yield f'input {{ name: "{name}" data_type: TYPE_{dtype} dims: 1 optional: true }}'
+        dims = "[-1, -1, 3]" if dtype == "UINT8" else "1"
+        yield f'input {{ name: "{name}" data_type: TYPE_{dtype} dims: {dims} optional: true }}'
 
 
-def _outputs():
-    for name, (dtype, dims) in OUTPUTS.items():
+def _outputs(tensors):
+    for name, (dtype, dims) in tensors.items():
         yield f'output {{ name: "{name}" data_type: TYPE_{dtype} dims: [{dims}] }}'

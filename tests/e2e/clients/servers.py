@@ -22,7 +22,8 @@ def dying(repository, grpc_port=0):
 
 def running(server):
     """The ids of the requests that the server works on."""
-    return Client(server.grpc_url).pictures("mock", "status")[0].notes
+    client = Client(server.grpc_url)
+    return client.pictures("mock", "status")[0].notes + client.clip("film", "status").notes
 
 
 def assert_freed(server):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from client import png
+from client import record
 from client.__main__ import main
 from tests.e2e.clients.servers import assert_freed, running
 
@@ -28,7 +28,7 @@ def test_the_command_writes_previews(server, tmp_path, capsys):
     preview = np.asarray(Image.open(tmp_path / "previews" / "star-step-004.png"))
     assert preview.shape == (2, 2, 3)
     assert preview.min() == 4
-    assert "preview_every" not in png.load(tmp_path / "star-1.png")
+    assert "preview_every" not in record.load(tmp_path / "star-1.png")
 
 
 def test_an_interrupted_command_stops_its_request(server, tmp_path):

@@ -65,7 +65,7 @@ def test_a_cancelled_call_is_started_nowhere(attempts):
 
 
 def test_an_end_without_a_picture_is_an_error(attempts):
-    with pytest.raises(RequestFailed, match="without a picture"):
+    with pytest.raises(RequestFailed, match="without a result"):
         attempts.end()
 
 

@@ -5,10 +5,18 @@ from client.page import form
 
 BOTH = {"num_images": [1, 16], "steps": [1, 100], "guidance_scale": [0.0, 30.0]}
 DEFAULTS = {"num_images": 1, "steps": 28, "guidance_scale": 7.0, "sampler": "heun"}
-SD3 = About(
-    {**DEFAULTS, "negative_prompt": ""}, BOTH, ("heun", "euler"), ("height", "width"), "sd3"
+SETTINGS = ("prompt", "negative_prompt", "seed", "height", "width", *DEFAULTS)
+SD3 = About({**DEFAULTS, "negative_prompt": ""}, BOTH, ("heun", "euler"), SETTINGS, "sd3")
+SDXL = About(DEFAULTS, BOTH, ("heun", "euler"), (*SETTINGS, "bucket"), "sdxl")
+OF_CLIPS = {"frames": [1, 145], "steps": [1, 100], "guidance_scale": [0.0, 30.0]}
+CLIPS = About(
+    {"frames": 49, "steps": 50, "guidance_scale": 6.0, "sampler": "euler"},
+    OF_CLIPS,
+    ("euler",),
+    ("prompt", "negative_prompt", "seed", "height", "width", "start_image", "end_image", *OF_CLIPS),
+    "easyanimate_i2v",
+    ("start_image", "end_image"),
 )
-SDXL = About(DEFAULTS, BOTH, ("heun", "euler"), ("height", "width", "bucket"), "sdxl")
 NONE = {"preset": form.NO_PRESET}
 
 
@@ -39,10 +47,24 @@ def test_a_word_goes_to_the_end_of_the_prompt(prompt, wanted):
 
 def test_blank_fields_are_left_out_and_zeros_are_not():
     values = {**NONE, "negative_prompt": "", "seed": "0", "bucket": None, "guidance_scale": 0}
-    assert form.request(values) == {"seed": "0", "guidance_scale": 0}
+    assert form.request(values, SDXL) == {"seed": "0", "guidance_scale": 0}
 
 
 def test_the_form_overrules_a_preset_also_where_it_is_blank():
     values = {"preset": "helloworld-xl", "negative_prompt": "", "steps": 12}
-    request = form.request(values)
+    request = form.request(values, SDXL)
     assert request == {"steps": 12, "guidance_scale": 5.0, "sampler": "dpmpp_2m_karras"}
+
+
+def test_a_pipeline_of_clips_has_frames_and_pictures_to_start_from():
+    fields = ("num_images", "frames", "start_image", "end_image")
+    for about, visible in ((SD3, (True, False, False, False)), (CLIPS, (False, True, True, True))):
+        assert tuple(form.shown(about)[name]["visible"] for name in fields) == visible
+    frames = form.shown(CLIPS)["frames"]
+    assert (frames["minimum"], frames["maximum"], frames["value"]) == (1, 145, 49)
+
+
+def test_what_a_hidden_field_holds_is_left_out():
+    values = {**NONE, "num_images": 4, "frames": 49, "start_image": "a.png", "end_image": None}
+    assert form.request(values, CLIPS) == {"frames": 49, "start_image": "a.png"}
+    assert form.request(values, SD3) == {"num_images": 4}

@@ -33,7 +33,8 @@ def manifest(pipeline):
     return Manifest(
         *(pipeline.family, pipeline.family, "checkpoint", "fp32", 4, 8),
         Sides(native, low, high, 8),
-        *(schedule, {}, (), {}, scaled),
+        *(schedule, {}, (), {}, (native, native)),
+        buckets=scaled,
         largest_clip_skip=11,
     )
 

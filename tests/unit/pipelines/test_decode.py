@@ -14,7 +14,7 @@ def test_events_survive_json():
 
 def test_a_response_has_every_tensor_of_the_pipeline_with_its_type():
     types = {"UINT8": np.uint8, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
-    answer = response(SD3, EVENT, np.zeros((1, 16, 24, 3), np.uint8))
+    answer = response(SD3, EVENT, np.zeros((16, 24, 3), np.uint8))
     assert list(answer) == [tensor.name for tensor in SD3.response]
     for tensor in SD3.response:
         assert answer[tensor.name].dtype == types.get(tensor.dtype, object), tensor.name

@@ -21,6 +21,7 @@ MANIFEST = Manifest(
     tokens={"clip_l": 20, "clip_g": 20, "t5": 20},
     missing=(),
     graphs={},
+    size=(64, 64),
     largest_clip_skip=2,
 )
 

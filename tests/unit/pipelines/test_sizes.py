@@ -10,7 +10,7 @@ from pipelines.sizes import picture_size
 from tests.unit.pipelines.test_settings import MANIFEST
 
 SIDES = Sides(native=1024, minimum=640, maximum=1632, multiple=8)
-BUCKETED = replace(MANIFEST, sides=SIDES, buckets=SDXL.buckets)
+BUCKETED = replace(MANIFEST, sides=SIDES, size=(1024, 1024), buckets=SDXL.buckets)
 
 
 def size(**values):

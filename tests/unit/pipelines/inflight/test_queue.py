@@ -12,7 +12,7 @@ def queue():
 
 def submit(queue, now=0.0, **settings):
     built = request(**settings)[0]
-    queue.check(built)
+    queue.check(built, held=0)
     queue.submit(built, now)
     return built
 

@@ -1,0 +1,149 @@
+"""Scores clips of the evaluation list, served and by diffusers, and times how they arrive.
+
+The scorer reads clips frame by frame without a learned model; both sides get the same captions and
+seeds. Of pipelines that go on from an image, that is the first frame of a drawing.
+"""
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from benchmarks.peers import Diffusers, Picture, decibels, psnr
+from client import Client
+from miniatures.clips import FRAMES, SIDE, Clip, Evaluated, draw, evaluation
+from miniatures.score_clips import score
+from pipelines import PIPELINES
+from pipelines.manifest import Manifest
+from server.process import serving
+
+STEPS = 20
+# Where the miniatures draw best; beside it, what EasyAnimate is made for.
+GUIDANCE_SCALES = (2.0, 5.0)
+AT_ONCE = 4
+LENGTHS = (17, 49, 145)
+TIMED = 5
+# How near the first frame of a clip is to the image that it goes on from.
+LEAST_LIKENESS_DB = 25.0
+
+
+def measure(repository: Path, checkpoint: Path, name: str) -> dict[str, Any]:
+    """Shares of clips that are right, how close the two sides are, and seconds to frames."""
+    pipeline = PIPELINES[Manifest.read(repository / f"{name}_prepare").family]
+    clips, starts = evaluation(), pipeline.image_encoder is not None
+    with serving(repository) as server:
+        client = Client(server.grpc_url)
+        served = {g: _served(client, name, clips, g, starts=starts) for g in GUIDANCE_SCALES}
+        arrivals = {str(frames): _arrival(client, name, frames, starts) for frames in LENGTHS}
+    peer = Diffusers(checkpoint)
+    return {
+        "steps": STEPS,
+        "frames": FRAMES,
+        "by_guidance_scale": {
+            str(guidance): _figures(clips, ours, _diffusers(peer, clips, guidance, starts), starts)
+            for guidance, ours in served.items()
+        },
+        "seconds_by_frames": arrivals,
+    }
+
+
+def start_image(row: Evaluated) -> Picture:
+    """The first frame of a drawing of the clip that is asked for, as training has not seen it."""
+    frame: Picture = draw(row.clip, random.Random(f"start {row.seed}"))[0]
+    return frame
+
+
+def _images(row: Evaluated, starts: bool, name: str) -> dict[str, Picture]:
+    return {name: start_image(row)} if starts else {}
+
+
+def _served(
+    client: Client, name: str, clips: Sequence[Evaluated], guidance: float, *, starts: bool
+) -> list[Picture]:
+    def one(row: Evaluated) -> Picture:
+        settings = {"steps": STEPS, "guidance_scale": guidance, "frames": FRAMES}
+        given = {**settings, **_images(row, starts, "start_image")}
+        event = client.clip(name, row.clip.caption, seed=row.seed, **given)
+        assert event.frames is not None
+        return event.frames
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        return list(tqdm(threads.map(one, clips), f"served, guidance {guidance}", len(clips)))
+
+
+def _diffusers(
+    peer: Diffusers, clips: Sequence[Evaluated], guidance: float, starts: bool
+) -> list[Picture]:
+    size = {"num_frames": FRAMES, "height": SIDE, "width": SIDE, "guidance_scale": guidance}
+    return [
+        peer.clip(row.clip.caption, row.seed, STEPS, **_images(row, starts, "start"), **size)
+        for row in tqdm(clips, f"diffusers, guidance {guidance}")
+    ]
+
+
+def _figures(
+    clips: Sequence[Evaluated], served: Sequence[Picture], due: Sequence[Picture], starts: bool
+) -> dict[str, Any]:
+    worst = [
+        min(psnr(*frames) for frames in zip(*pair, strict=True))
+        for pair in zip(served, due, strict=True)
+    ]
+    figures = {
+        "served": _shares(clips, served),
+        "diffusers": _shares(clips, due),
+        "psnr_to_diffusers_worst_frame": decibels(min(worst)),
+        "psnr_to_diffusers_median_of_worst_frames": decibels(float(np.median(worst))),
+        "wrong_when_served": [
+            f"{row.clip.caption} (seed {row.seed}): {', '.join(_wrong(row, clip))}"
+            for row, clip in zip(clips, served, strict=True)
+            if _wrong(row, clip)
+        ],
+    }
+    if starts:
+        near = [psnr(clip[0], start_image(row)) for row, clip in zip(clips, served, strict=True)]
+        figures["psnr_of_first_frames_to_the_image"] = {
+            "worst": decibels(min(near)),
+            "median": decibels(float(np.median(near))),
+        }
+    return figures
+
+
+def _wrong(row: Evaluated, clip: Picture) -> list[str]:
+    """The attributes that a clip does not show in every frame."""
+    return [name for name, right in score(clip, row.clip).items() if not right]
+
+
+def _shares(clips: Sequence[Evaluated], made: Sequence[Picture]) -> dict[str, float]:
+    """Percent of clips that are right in everything, in each attribute, seen and held out."""
+    wrong = [set(_wrong(row, clip)) for row, clip in zip(clips, made, strict=True)]
+    held_out = [row.held_out for row in clips]
+    shares = {
+        "all": [not each for each in wrong],
+        "seen": [not each for each, held in zip(wrong, held_out, strict=True) if not held],
+        "held_out": [not each for each, held in zip(wrong, held_out, strict=True) if held],
+        **{field.name: [field.name not in each for each in wrong] for field in fields(Clip)},
+    }
+    return {name: round(100 * float(np.mean(rights)), 1) for name, rights in shares.items()}
+
+
+def _arrival(client: Client, name: str, frames: int, starts: bool) -> dict[str, float]:
+    """Median seconds from the request to its first and to its last frames, alone on the server."""
+    rows = evaluation()[: TIMED + 1]
+    timed = [list(_times(client, name, row, frames, starts)) for row in rows]
+    ends = {"first": 0, "last": -1}
+    return {end: round(float(np.median([t[at] for t in timed[1:]])), 3) for end, at in ends.items()}
+
+
+def _times(client: Client, name: str, row: Evaluated, frames: int, starts: bool) -> Iterator[float]:
+    """When each slice came."""
+    began = time.perf_counter()
+    given = {"steps": STEPS, "frames": frames, **_images(row, starts, "start_image")}
+    for event in client.generate(name, row.clip.caption, seed=row.seed, **given):
+        if event.kind == "result":
+            yield time.perf_counter() - began

@@ -1,0 +1,98 @@
+"""What decoding a clip takes, slice by slice and all at once: seconds and memory.
+
+Each is measured in a process of its own, whose greatest resident memory the operating system
+tells. Frames are larger than the miniature's, so that they and not the libraries fill it.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.inprocess import session
+from pipelines import PIPELINES, clips
+from pipelines.caches import with_caches
+from pipelines.fields import Array
+from pipelines.manifest import ClipLayout, Manifest
+
+SIDE = 32
+LENGTHS = (17, 145)
+WAYS = ("sliced", "whole")
+# What a clip of 145 frames may take more than one of 17.
+MOST_GROWTH = 1.2
+
+
+def measure(repository: Path, name: str) -> dict[str, Any]:
+    """Peak memory and seconds by way and number of frames; a failure if slices grow."""
+    found = {
+        way: {str(frames): _elsewhere(repository, name, way, frames) for frames in LENGTHS}
+        for way in WAYS
+    }
+    short, long = (found["sliced"][str(frames)]["peak_mb"] for frames in LENGTHS)
+    growth = round(long / short, 3)
+    failures = [f"145 frames take {growth} times the memory of 17; at most {MOST_GROWTH}"]
+    return {
+        "pixels": [8 * SIDE, 8 * SIDE],
+        "by_way_and_frames": found,
+        "sliced_145_over_17": growth,
+        "failures": failures if growth > MOST_GROWTH else [],
+    }
+
+
+def _elsewhere(repository: Path, name: str, way: str, frames: int) -> dict[str, float]:
+    """``decode`` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.decoder", str(repository), name, way, str(frames)]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    figures: dict[str, float] = json.loads(shown.splitlines()[-1])
+    return figures
+
+
+def decode(repository: Path, name: str, way: str, frames: int) -> dict[str, float]:
+    """Decode random latents; the peak of this process in MB, and seconds to first and last."""
+    manifest = Manifest.read(repository / f"{name}_prepare")
+    assert manifest.clip is not None
+    run = runner(repository, manifest)
+    shape = (manifest.latent_channels, manifest.clip.latent_frames(frames), SIDE, SIDE)
+    latents = np.random.default_rng(0).standard_normal(shape, np.float32)
+    began, times = time.perf_counter(), []
+    slices = clips.decode(run, latents, manifest.clip)
+    for _ in slices if way == "sliced" else whole(run, latents, manifest.clip):
+        times.append(time.perf_counter() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+    return {
+        "peak_mb": round(peak),
+        "seconds_to_first": round(times[0], 2),
+        "seconds_to_last": round(times[-1], 2),
+    }
+
+
+def runner(repository: Path, manifest: Manifest) -> clips.Run:
+    """The decoder's graph."""
+    assert manifest.clip is not None
+    decoder = PIPELINES[manifest.family].decoder
+    opened = session(repository, f"{manifest.name}_{decoder.name}")
+    names = [tensor.name for tensor in with_caches(decoder, manifest.clip.decoder_caches).outputs]
+    return lambda inputs: dict(zip(names, opened.run(names, dict(inputs)), strict=True))
+
+
+def whole(run: clips.Run, latents: clips.Float32, layout: ClipLayout) -> list[Array]:
+    """The frames of all latents but the first in one call: what slices save the memory of."""
+    rest = latents[None, :, 1:]
+
+    def after_the_first(inputs: Any) -> Any:
+        if inputs["first"].item():
+            return run(inputs)
+        return run({**inputs, "latents": rest})
+
+    frames = [part for _, part in clips.decode(after_the_first, latents[:, :2], layout)]
+    return [np.concatenate(frames)]
+
+
+if __name__ == "__main__":
+    folder, pipeline, way_, count = sys.argv[1:]
+    print(json.dumps(decode(Path(folder), pipeline, way_, int(count))))

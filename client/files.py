@@ -1,0 +1,126 @@
+"""What becomes of a request's events on a command line: a bar, and files as results come."""
+
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from client import clips, png, sheet
+from client.clips import Frame
+from client.errors import InvalidRequest
+from client.events import Event
+from client.messages import About
+
+# Always steps per second, where tqdm would turn a slow rate around.
+BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+STEPS, _FRAMES = " steps", " frames"
+
+
+def output(options: Namespace, pipeline: str, about: About) -> Path:
+    """The file to write: what the options name, or the default for what the pipeline makes.
+
+    Raises InvalidRequest for a kind of file, or an option, that does not go with it.
+    """
+    made, suffixes = ("clips", tuple(clips.KINDS)) if about.makes_clips else ("pictures", (".png",))
+    path: Path = options.output or Path(f"out{suffixes[0]}")
+    if path.suffix.lower() not in suffixes:
+        raise InvalidRequest(
+            f"--output: got {path}; {pipeline} makes {made}, whose files end in "
+            f"{' or '.join(suffixes)}"
+        )
+    for option in () if about.makes_clips else ("fps", "contact_sheet"):
+        if getattr(options, option) is not None:
+            name = option.replace("_", "-")
+            raise InvalidRequest(f"--{name}: is for clips, and {pipeline} makes pictures")
+    sheet_path = options.contact_sheet
+    if sheet_path is not None and sheet_path.suffix.lower() != ".png":
+        raise InvalidRequest(f"--contact-sheet: got {sheet_path}; its name has to end in .png")
+    return path
+
+
+def write_pictures(
+    events: Iterable[Event], bar: Any, path: Path, request: Mapping[str, Any], previews: Path
+) -> None:
+    """Write each picture as it comes, and its previews into a folder."""
+    steps: dict[int, int] = {}
+    for event in events:
+        advance(bar, steps, event, int(request.get("num_images", 1)))
+        own = numbered(path, event.index)
+        if event.kind == "result":
+            png.save(event, own, request)
+            bar.write(_summary(event, own))
+        else:
+            _write_preview(event, own, previews)
+
+
+def write_clip(
+    events: Iterable[Event],
+    bar: Any,
+    path: Path,
+    request: Mapping[str, Any],
+    options: Namespace,
+    fps: int,
+) -> None:
+    """Write the clip while its slices come, and then the contact sheet if there is to be one."""
+    began, kept = time.monotonic(), dict[int, Frame]()
+    slices = _slices(events, bar, path, options.previews)
+    first = next(slices)
+    waited, frames = time.monotonic() - began, int(request["frames"])
+    arriving = _decoding(chain([first], slices), bar, frames)
+    clips.save(sheet.keeping(arriving, frames, kept), path, request, fps)
+    if options.contact_sheet is not None:
+        sheet.save(kept, options.contact_sheet)
+    told = f"{frames} frames at {fps} fps, the first after {waited:.1f} s"
+    bar.write(_summary(first, path, told))
+
+
+def advance(bar: Any, steps: dict[int, int], event: Event, pictures: int) -> None:
+    """Show how many steps all pictures have behind them; ``steps`` are those of each."""
+    if not steps:
+        bar.reset(total=event.steps * pictures)  # waiting for the first step is not its rate
+    steps[event.index] = event.step
+    bar.update(sum(steps.values()) - bar.n)
+
+
+def numbered(path: Path, index: int) -> Path:
+    """``out.png`` for the first picture, ``out-1.png`` and so on for the others."""
+    return path if index == 0 else path.with_stem(f"{path.stem}-{index}")
+
+
+def _slices(events: Iterable[Event], bar: Any, path: Path, previews: Path) -> Iterator[Event]:
+    """The results; what comes before them is shown and written."""
+    steps: dict[int, int] = {}
+    for event in events:
+        if event.kind == "result":
+            yield event
+        else:
+            advance(bar, steps, event, 1)
+            _write_preview(event, path, previews)
+
+
+def _decoding(slices: Iterable[Event], bar: Any, frames: int) -> Iterator[Event]:
+    """The slices as they come; the bar counts their frames."""
+    bar.unit = _FRAMES
+    bar.reset(total=frames)
+    for event in slices:
+        assert event.frames is not None
+        bar.update(len(event.frames))
+        yield event
+
+
+def _write_preview(event: Event, path: Path, folder: Path) -> None:
+    if event.shown is not None:
+        Image.fromarray(event.shown).save(folder / f"{path.stem}-step-{event.step:03}.png")
+
+
+def _summary(event: Event, path: Path, more: str = "") -> str:
+    notes = "".join(f"\n  note: {note}" for note in event.notes)
+    told = f"  {more}" if more else ""
+    return (
+        f"{path}  seed {event.seed}  {event.steps} steps{told}  "
+        f"{event.queued_ms + event.denoising_ms:.0f} ms{notes}"
+    )

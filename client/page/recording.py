@@ -1,0 +1,57 @@
+"""A clip's file, written by a thread while its slices arrive over asyncio."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from client import clips
+from client.errors import Cancelled
+from client.events import Event
+
+
+class Recording:
+    """The file at ``path``, begun when this is made; ``request`` is written into it."""
+
+    def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
+        self.path = path
+        self.frames = 0
+        self._slices: SimpleQueue[Event | Cancelled | None] = SimpleQueue()
+        self._saved: Future[None] = Future()
+        # A daemon, as a page that is stopped does not wait for frames that will not come.
+        threading.Thread(target=self._save, args=[request], daemon=True).start()
+
+    def put(self, event: Event) -> None:
+        """Take the next slice; ``frames`` is how many frames there are now."""
+        assert event.frames is not None
+        self.frames = event.index + len(event.frames)
+        self._slices.put(event)
+
+    async def finish(self) -> None:
+        """Wait until the file is whole; raises what kept it from being written."""
+        self._slices.put(None)
+        await asyncio.wrap_future(self._saved)
+
+    async def drop(self) -> None:
+        """Leave no file, unless it is whole already."""
+        self._slices.put(Cancelled("the clip was not finished"))
+        with suppress(Exception):
+            await asyncio.wrap_future(self._saved)
+
+    def _save(self, request: Mapping[str, Any]) -> None:
+        try:
+            clips.save(self._arriving(), self.path, request)
+        except Exception as error:
+            self._saved.set_exception(error)
+        else:
+            self._saved.set_result(None)
+
+    def _arriving(self) -> Iterator[Event]:
+        while (event := self._slices.get()) is not None:
+            if isinstance(event, Cancelled):
+                raise event
+            yield event

@@ -1,0 +1,48 @@
+"""Contact sheets: key frames of a clip in one picture."""
+
+from collections.abc import Iterator, Mapping
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from client.clips import Frame
+from client.events import Event
+
+MOST = 8
+_COLUMNS = 4
+_GAP = 4  # pixels
+
+
+def keys(frames: int) -> tuple[int, ...]:
+    """Which of a clip's ``frames`` a sheet shows: the first, the last, evenly spaced ones between.
+
+    They are ``MOST``, or all if the clip has fewer.
+    """
+    spaced = np.linspace(0, frames - 1, min(MOST, frames)).round()
+    return tuple(int(key) for key in spaced)
+
+
+def keeping(slices: Iterator[Event], frames: int, kept: dict[int, Frame]) -> Iterator[Event]:
+    """The slices as they come; of a clip of so many ``frames``, puts the key ones into ``kept``."""
+    wanted = set(keys(frames))
+    for event in slices:
+        assert event.frames is not None
+        for index, frame in enumerate(event.frames, event.index):
+            if index in wanted:
+                kept[index] = frame.copy()  # not a view, which would keep the whole slice
+        yield event
+
+
+def save(kept: Mapping[int, Frame], path: Path) -> None:
+    """Write frames, uint8 (height, width, 3) by index, in rows of four on white."""
+    height, width = next(iter(kept.values())).shape[:2]
+    columns = min(_COLUMNS, len(kept))
+    size = (columns * (width + _GAP) - _GAP, ceil(len(kept) / columns) * (height + _GAP) - _GAP)
+    made = Image.new("RGB", size, "white")
+    for place, index in enumerate(sorted(kept)):
+        row, column = divmod(place, columns)
+        corner = (column * (width + _GAP), row * (height + _GAP))
+        made.paste(Image.fromarray(kept[index]), corner)
+    made.save(path, "PNG")

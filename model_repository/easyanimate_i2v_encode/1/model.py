@@ -1,0 +1,3 @@
+"""Encodes the images that a clip continues."""
+
+from pipelines.triton import Encode as TritonPythonModel  # noqa: F401

@@ -1,0 +1,176 @@
+"""``<name>_denoise``: embeddings in, progress and latents out, batched at every step."""
+
+import os
+import threading
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from pipelines import PIPELINES, request_log
+from pipelines.conditioning import Conditioning, shared, slots
+from pipelines.errors import InvalidRequest, RequestError
+from pipelines.events import Event
+from pipelines.fields import Array, text
+from pipelines.inflight.batcher import Batcher
+from pipelines.inflight.hangups import HangUps
+from pipelines.inflight.loop import Loop
+from pipelines.inflight.request import Float32, Request, Summary, table
+from pipelines.metrics import Metrics
+from pipelines.settings import Settings
+from pipelines.spec import CANCEL, DECODED, EVENT, SETTINGS
+from pipelines.triton.wire import (
+    FINAL,
+    call,
+    failure,
+    metric_families,
+    pack,
+    parameter,
+    send,
+    unpack,
+)
+
+_LONGEST_ID = 256
+
+
+class Denoise:
+    """``<name>_denoise``: embeddings in, progress and latents out, batched at every step."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Start the loop over ``<name>_<denoiser>``."""
+        self._name = parameter(args, "name")
+        self._pipeline = PIPELINES[parameter(args, "pipeline")]
+        self._denoiser = f"{self._name}_{self._pipeline.denoiser.name}"
+        self._metrics = Metrics(self._name, metric_families())
+        self._batcher = Batcher(
+            self._predict, self._pipeline.capacity, self._metrics, held=self._pipeline.makes_clips
+        )
+        self._metrics.follow(self._batcher)
+        # To hand Triton the answers of eight pictures takes as long as a tenth of a small model's
+        # step, in which the next step can begin.
+        self._sending = ThreadPoolExecutor(1, "send")
+        self._loop = Loop(self._batcher, died=self._die)
+        self._hang_ups = HangUps(self._batcher)
+        self._hang_ups.start()
+
+    def execute(self, requests: list[Any]) -> None:
+        """Queue requests, whose answers come from the loop's thread, and pass on cancellations."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                inputs = unpack(request)
+                if self._told(inputs):
+                    sender.send(flags=FINAL)
+                else:
+                    self._submit(request, inputs, sender)
+            except Exception as error:
+                sender.send(failure(error), flags=FINAL)
+
+    def _told(self, inputs: Mapping[str, Array]) -> bool:
+        """Take what is no request: the id of one to cancel, or of one that is decoded."""
+        if CANCEL.name in inputs:
+            self._batcher.cancel(text(inputs, CANCEL.name, "", _LONGEST_ID))
+        elif DECODED.name in inputs:
+            self._batcher.release(text(inputs, DECODED.name, "", _LONGEST_ID))
+        else:
+            return False
+        return True
+
+    def finalize(self) -> None:
+        """Finish what is under way."""
+        self._loop.close()
+        self._hang_ups.close()
+        self._sending.shutdown()
+        self._metrics.close()
+
+    def _die(self) -> None:
+        """End this process: without its loop it is of no use, and only that is noticed."""
+        self._sending.shutdown()
+        os._exit(1)
+
+    def _submit(self, request: Any, inputs: Mapping[str, Array], sender: Any) -> None:
+        built = self._request(request.request_id(), inputs, sender)
+        try:
+            self._loop.submit(built)
+        except RequestError as error:
+            described = {**self._described(built), "outcome": error.code, "error": str(error)}
+            request_log.write(described)
+            raise
+
+    def _request(self, request_id: str, inputs: Mapping[str, Array], sender: Any) -> Request:
+        due = (SETTINGS, *self._pipeline.denoiser_feeds)
+        missing = [tensor.name for tensor in due if tensor.name not in inputs]
+        if missing:
+            raise InvalidRequest(
+                f"got no {', '.join(missing)}; send requests to the ensemble {self._name}, and "
+                f"here only {CANCEL.name!r}"
+            )
+        settings, line = Settings.from_json(inputs[SETTINGS.name][0]), _Line(sender)
+
+        def send(event: Event, latents: Float32 | None, summary: Summary | None) -> None:
+            nothing = np.zeros([0] * len(settings.latent_shape), np.float32)
+            if summary is not None:
+                event = replace(event, record={**self._described(request), **asdict(summary)})
+            told = np.asarray([event.to_json().encode()], np.object_)
+            shown = nothing if latents is None else latents
+            answer = pack({self._pipeline.latents.name: shown, EVENT.name: told})
+            self._sending.submit(line.send, answer, summary is not None)
+
+        def fail(error: RequestError, summary: Summary) -> None:
+            record = {**self._described(request), **asdict(summary), "error": str(error)}
+            request_log.write(record)
+            self._sending.submit(line.send, failure(error), True)
+
+        request = Request(
+            # An empty id cannot be cancelled; it still must not be another request's.
+            id=request_id or uuid.uuid4().hex,
+            settings=settings,
+            slots=slots(self._pipeline, inputs, settings),
+            table=table(settings),
+            send=send,
+            fail=fail,
+            shared=shared(settings),
+            hung_up=line.hung_up,
+        )
+        return request
+
+    def _described(self, request: Request) -> request_log.Record:
+        """What the log says of a request beside how it ended."""
+        settings = request.settings
+        return {
+            "id": request.id,
+            "pipeline": self._name,
+            "asked": settings.asked,
+            "seed": settings.seed,
+            "resolution": settings.resolution,
+            "sampler": settings.sampler,
+            "steps": settings.steps,
+        }
+
+    def _predict(self, latents: Float32, timesteps: Float32, conditioning: Conditioning) -> Float32:
+        names = [tensor.name for tensor in self._pipeline.denoiser.inputs]
+        values = {**conditioning, names[0]: latents, names[1]: timesteps}
+        inputs = {name: values[name] for name in names}
+        outputs = self._pipeline.denoiser.outputs
+        return call(self._denoiser, inputs, outputs)[outputs[0].name]
+
+
+class _Line:
+    """The way back to a caller, which is not asked for after the last answer: Triton dies of it."""
+
+    def __init__(self, sender: Any) -> None:
+        self._sender = sender
+        self._open = True
+        self._lock = threading.Lock()
+
+    def send(self, answer: Any, last: bool) -> None:
+        with self._lock:
+            self._open = not last
+            send(self._sender, answer, last)
+
+    def hung_up(self) -> bool:
+        with self._lock:
+            return self._open and bool(self._sender.is_cancelled())

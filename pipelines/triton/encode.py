@@ -1,0 +1,51 @@
+"""``<name>_encode``: the images that a clip continues in, latents for the denoiser out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines import PIPELINES, request_log
+from pipelines.caches import with_caches
+from pipelines.errors import InvalidRequest
+from pipelines.inpaint import inpaint_latents
+from pipelines.settings import Settings
+from pipelines.spec import IMAGES, INPAINT_LATENTS, SETTINGS
+from pipelines.triton.wire import as_request_error, call, failure, pack, parameter, unpack
+
+_START, _END = (tensor.name for tensor in IMAGES)
+
+
+class Encode:
+    """Encodes one clip after another, slice by slice over ``<name>_vae_encoder``."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Remember which encoder there is."""
+        self._name = parameter(args, "name")
+        self._pipeline = PIPELINES[parameter(args, "pipeline")]
+        assert self._pipeline.image_encoder is not None
+        self._encoder = self._pipeline.image_encoder
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Answer each request by itself."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Any) -> Any:
+        try:
+            return pack({INPAINT_LATENTS.name: self._encode(unpack(request))})
+        except Exception as error:
+            refused = as_request_error(error)
+            described = {"id": request.request_id(), "pipeline": self._name}
+            request_log.write({**described, "outcome": refused.code, "error": str(refused)})
+            return failure(refused)
+
+    def _encode(self, inputs: Mapping[str, Any]) -> Any:
+        settings = Settings.from_json(inputs[SETTINGS.name][0])
+        layout = settings.clip
+        if layout is None or _START not in inputs:
+            raise InvalidRequest(f"got no {_START}; send requests to the ensemble {self._name}")
+        outputs = with_caches(self._encoder, layout.encoder_caches).outputs
+        model = f"{self._name}_{self._encoder.name}"
+
+        def run(given: Mapping[str, Any]) -> Mapping[str, Any]:
+            return call(model, given, outputs)
+
+        return inpaint_latents(run, inputs[_START], inputs.get(_END), settings, layout)

@@ -1,0 +1,97 @@
+"""What all models say to Triton, and how: tensors in and out, calls of other models, errors."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from pipelines.errors import ModelFailed, RequestError, Unavailable
+from pipelines.fields import Array
+from pipelines.spec import Tensor
+
+log = logging.getLogger(__name__)
+
+FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+# What Triton says to a model's calls once it has been told to end.
+_STOPPING = "Server not ready"
+
+
+def parameter(args: Mapping[str, str], name: str) -> str:
+    """A string parameter of the model's config."""
+    return str(json.loads(args["model_config"])["parameters"][name]["string_value"])
+
+
+def metric_families() -> Any:
+    """``pb_utils.MetricFamily``, which is there only while a model is being initialized or runs."""
+    return pb_utils.MetricFamily
+
+
+def unpack(request: Any) -> dict[str, Array]:
+    """The request's input tensors by name."""
+    return {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+
+
+def pack(outputs: Mapping[str, Array]) -> Any:
+    """A response with these output tensors."""
+    return pb_utils.InferenceResponse([pb_utils.Tensor(k, v) for k, v in outputs.items()])
+
+
+def as_request_error(error: Exception) -> RequestError:
+    """The error as a caller sees it; whatever is not a RequestError is logged in full."""
+    if isinstance(error, RequestError):
+        return error
+    log.error("a request failed unexpectedly", exc_info=error)
+    return RequestError(f"the server failed on this request: {error!r}")
+
+
+def failure(error: Exception) -> Any:
+    """A response that carries the error."""
+    told = as_request_error(error)
+    # A streamed error reaches the client as text alone, so the text says its code. Triton has
+    # not all of gRPC's codes.
+    code = getattr(pb_utils.TritonError, told.code, pb_utils.TritonError.UNAVAILABLE)
+    return pb_utils.InferenceResponse([], pb_utils.TritonError(f"[{told.code}] {told}", code))
+
+
+def send(sender: Any, answer: Any, last: bool) -> None:
+    """Send one response; a client that is gone is no reason to stop."""
+    try:
+        sender.send(answer, flags=FINAL if last else 0)
+    except pb_utils.TritonModelException as error:
+        log.info("a response could not be delivered: %s", error)
+
+
+def call(model: str, inputs: Mapping[str, Array], outputs: Sequence[Tensor]) -> dict[str, Array]:
+    """Run another model over BLS and return its ``outputs`` by name.
+
+    Raises ModelFailed if it fails, and Unavailable while Triton is stopping.
+    """
+    answer = pb_utils.InferenceRequest(
+        model_name=model,
+        requested_output_names=[output.name for output in outputs],
+        inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
+    ).exec()
+    if answer.has_error():
+        message = answer.error().message()
+        if _STOPPING in message:
+            raise Unavailable("the server is stopping; try again when it is back")
+        raise ModelFailed(f"{model}: {message}")
+    # The tensors' memory is gone with the answer.
+    return {tensor.name(): tensor.as_numpy().copy() for tensor in answer.output_tensors()}
+
+
+def tell(model: str, inputs: Mapping[str, Array]) -> None:
+    """Give a decoupled model a message over BLS, whose answer is empty.
+
+    A server that is stopping takes none, which is no error.
+    """
+    request = pb_utils.InferenceRequest(
+        model_name=model,
+        requested_output_names=[],
+        inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
+    )
+    for answer in request.exec(decoupled=True):
+        if answer.has_error():
+            log.info("%s was not told of %s: %s", model, list(inputs), answer.error().message())

@@ -1,0 +1,54 @@
+"""One thread that serves many owners in turn, a piece of work each."""
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+
+
+class Turns:
+    """Runs jobs in a thread of its own; each is an iterator, whose every ``next`` is a piece.
+
+    The jobs of one owner run one after another, those of several owners take turns, piece by
+    piece: who has a long job holds nobody up for longer than a piece. Jobs must not raise.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: OrderedDict[str, deque[Iterator[None]]] = OrderedDict()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, owner: str, job: Iterator[None]) -> None:
+        """Line up a job behind its owner's others."""
+        with self._wake:
+            self._jobs.setdefault(owner, deque()).append(job)
+            self._wake.notify()
+
+    def close(self) -> None:
+        """Finish all jobs, then end the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (owner := self._next()) is not None:
+            job = self._jobs[owner][0]
+            done = next(job, self) is self
+            with self._wake:
+                if done:
+                    self._jobs[owner].popleft()
+                if not self._jobs[owner]:
+                    del self._jobs[owner]
+
+    def _next(self) -> str | None:
+        """Whose turn it is, who goes to the end of the line; None when there never will be one."""
+        with self._wake:
+            while not (self._jobs or self._closing):
+                self._wake.wait()
+            if not self._jobs:
+                return None
+            owner = next(iter(self._jobs))
+            self._jobs.move_to_end(owner)
+            return owner

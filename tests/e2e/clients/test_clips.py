@@ -1,0 +1,221 @@
+"""Clips through both clients and the command line, streamed slice by slice by a real server."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from client import AsyncClient, ClientError, InvalidRequest, RequestFailed, clips, record, sheet
+from client.__main__ import main
+from tests.e2e.clients.scenes import scene
+from tests.e2e.clients.servers import assert_freed, running
+from tests.unit.client.test_clips import decoded, psnr
+
+PROJECT = Path(__file__).parents[3]
+HEIGHT, WIDTH = 48, 64
+FLOOR = 35.0  # dB; 4:2:0 colour alone leaves about 40 of such a scene
+
+
+def test_a_clip_comes_slice_by_slice_in_both_clients(server, client):
+    async def run():
+        other = AsyncClient(server.grpc_url)
+        events = [event async for event in other.generate("film", "a star", **settings)]
+        return events, await other.clip("film", "a star", **settings)
+
+    settings = {"steps": 4, "seed": 7, "frames": 13, "preview_every": 2, "guidance_rescale": 0.5}
+    events = list(client.generate("film", "a star", **settings))
+    assert [(e.kind, e.step, e.index, shape(e)) for e in events] == [
+        ("progress", 1, 0, None),
+        ("preview", 2, 0, (1, 12, 16, 3)),
+        ("progress", 3, 0, None),
+        ("preview", 4, 0, (1, 12, 16, 3)),
+        ("result", 4, 0, (1, HEIGHT, WIDTH, 3)),
+        *(("result", 4, first, (4, HEIGHT, WIDTH, 3)) for first in (1, 5, 9)),
+    ]
+    assert {event.asked_seed for event in events} == {7}
+    assert all(event.image is None for event in events)
+    wanted = scene(13, HEIGHT, WIDTH, 7)
+    whole = client.clip("film", "a star", **settings)
+    assert (whole.index, whole.kind, whole.seed) == (0, "result", 7)
+    assert np.array_equal(whole.frames, wanted)
+    async_events, async_whole = asyncio.run(run())
+    assert list(map(repr, async_events)) == list(map(repr, events))
+    assert np.array_equal(async_whole.frames, wanted)
+
+
+def shape(event):
+    return None if event.frames is None else event.frames.shape
+
+
+def test_clips_and_pictures_are_asked_for_by_their_names(server, client):
+    other = AsyncClient(server.grpc_url)
+    for call in (
+        lambda: client.pictures("film", "a star"),
+        lambda: asyncio.run(other.pictures("film", "a star")),
+    ):
+        with pytest.raises(InvalidRequest, match=r"film makes clips, no pictures; .* clip\(\)"):
+            call()
+    with pytest.raises(InvalidRequest, match=r"mock makes pictures, no clips; .* pictures\(\)"):
+        client.clip("mock", "a star")
+    assert (client.about("film").makes_clips, client.about("mock").makes_clips) == (True, False)
+    assert client.about("film").images == ("start_image", "end_image")
+
+
+def test_pictures_that_are_sent_arrive_as_they_are(client):
+    start, end = np.random.default_rng(0).integers(0, 256, (2, 30, 41, 3), np.uint8)
+    frames = client.clip("film", "a star", frames=5, start_image=start, end_image=end).frames
+    assert frames.shape == (5, 30, 41, 3)
+    assert np.array_equal(frames[0], start)
+    assert np.array_equal(frames[-1], end)
+
+
+def film(server, *options, prompt="a star"):
+    return main(["film", prompt, "--url", server.grpc_url, *map(str, options)])
+
+
+@pytest.mark.parametrize("suffix", clips.KINDS)
+def test_the_command_writes_a_clip_that_can_be_repeated(server, tmp_path, capsys, suffix):
+    first, again = tmp_path / f"first{suffix}", tmp_path / f"again{suffix}"
+    asked = ("--frames", 13, "--fps", 12, "--seed", 7)
+    assert film(server, *asked, "--output", first, prompt="é, a star") == 0
+    told = capsys.readouterr()
+    assert f"first{suffix}  seed 7  4 steps  13 frames at 12 fps, the first after 0." in told.out
+    assert " steps/s]" in told.err
+    assert " frames/s]" in told.err
+    request = record.load(first)
+    assert (request["prompt"], request["fps"], int(request["frames"])) == ("é, a star", 12, 13)
+    assert (request["height"], request["width"]) == (HEIGHT, WIDTH)
+    closeness = psnr(decoded(first), scene(13, HEIGHT, WIDTH, 7))
+    floor = {".mp4": FLOOR, ".gif": 25.0, ".webp": np.inf}[suffix]
+    print(f"{suffix}: {closeness:.1f} dB, floor {floor}")
+    assert closeness >= floor
+    assert main(["repeat", str(first), "--url", server.grpc_url, "--output", str(again)]) == 0
+    assert again.read_bytes() == first.read_bytes()
+    assert sorted(tmp_path.iterdir()) == sorted([first, again])
+
+
+def test_a_clip_is_out_mp4_if_nothing_else_is_said(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert film(server, "--frames", 5) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    with av.open("out.mp4") as container:
+        assert container.streams.video[0].average_rate == 8
+    assert len(decoded(tmp_path / "out.mp4")) == 5
+
+
+def test_previews_and_a_contact_sheet(server, tmp_path):
+    options = ("--frames", 49, "--seed", 3, "--preview-every", 2)
+    paths = ("--output", tmp_path / "clip.webp", "--contact-sheet", tmp_path / "sheets" / "a.png")
+    assert film(server, *options, *paths, "--previews", tmp_path / "previews") == 0
+    written = sorted(path.name for path in (tmp_path / "previews").iterdir())
+    assert written == ["clip-step-002.png", "clip-step-004.png"]
+    assert Image.open(tmp_path / "previews" / "clip-step-002.png").size == (16, 12)
+    made = np.asarray(Image.open(tmp_path / "sheets" / "a.png"))
+    frames = scene(49, HEIGHT, WIDTH, 3)
+    assert made.shape == (2 * HEIGHT + 4, 4 * WIDTH + 12, 3)
+    assert np.array_equal(made[:HEIGHT, :WIDTH], frames[0])
+    assert np.array_equal(made[-HEIGHT:, -WIDTH:], frames[48])
+    assert sheet.keys(49) == (0, 7, 14, 21, 27, 34, 41, 48)
+
+
+def test_a_clip_from_a_picture_is_repeated_as_long_as_the_picture_is_there(
+    server, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(picture).save("start.png")
+    asked = ("--frames", 5, "--height", 32, "--width", 48, "--start-image", "start.png")
+    assert film(server, *asked, "--output", "first.webp") == 0
+    resized = np.asarray(Image.fromarray(picture).resize((48, 32)))
+    assert np.array_equal(decoded("first.webp")[0], resized)
+    repeat = ["repeat", "first.webp", "--url", server.grpc_url, "--output", "again.webp"]
+    assert main(repeat) == 0
+    assert np.array_equal(decoded("again.webp"), decoded("first.webp"))
+    Path("start.png").rename("moved.png")
+    assert main(repeat) == 1
+    gone = f"start_image: {tmp_path / 'start.png'}, of which this was made, is gone; give it again"
+    assert gone in capsys.readouterr().err
+    assert main([*repeat, "--start-image", "moved.png"]) == 0
+    assert np.array_equal(decoded("again.webp"), decoded("first.webp"))
+    Image.fromarray(picture[::-1]).save("start.png")
+    assert main(repeat) == 1
+    said = capsys.readouterr().err
+    assert "is not the picture that this was made of; give it again with --start-image FILE" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["film", "--output", "a.png"], "got a.png; film makes clips, whose files end in .mp4 or"),
+        (["mock", "--output", "a.mp4"], "got a.mp4; mock makes pictures, whose files end in .png"),
+        (["mock", "--fps", "9"], "--fps: is for clips, and mock makes pictures"),
+        (["mock", "--contact-sheet", "a.png"], "--contact-sheet: is for clips, and mock makes"),
+        (["film", "--contact-sheet", "a.gif"], "got a.gif; its name has to end in .png"),
+        (["film", "--start-image", "none.png"], "start_image: none.png cannot be read as a pict"),
+        (["film", "--start-image", "text.png"], "start_image: text.png cannot be read as a pict"),
+        (["film", "--frames", "many"], "frames: got 'many'; a number of type INT32 is needed"),
+        (["mock", "--start-image", "text.png"], "start_image: mock has no such setting"),
+    ],
+)
+def test_what_does_not_go_together_is_one_sentence(
+    server, tmp_path, monkeypatch, capsys, command, says
+):
+    monkeypatch.chdir(tmp_path)
+    Path("text.png").write_text("no picture")
+    pipeline, *options = command
+    assert main([pipeline, "a star", "--url", server.grpc_url, *options]) == 1
+    assert says in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["text.png"]
+
+
+@pytest.mark.parametrize("suffix", clips.KINDS)
+def test_a_clip_that_breaks_leaves_no_file(server, tmp_path, capsys, suffix):
+    output = tmp_path / f"clip{suffix}"
+    assert film(server, "--output", output, prompt="breaks") == 1
+    assert "the decoder broke" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clip_that_breaks_is_no_clip_in_either_client(server, client):
+    for call in (
+        lambda: client.clip("film", "breaks"),
+        lambda: asyncio.run(AsyncClient(server.grpc_url).clip("film", "breaks")),
+    ):
+        with pytest.raises(RequestFailed, match="the decoder broke"):
+            call()
+
+
+def test_a_clip_that_is_interrupted_while_it_is_decoded_leaves_no_file(server, tmp_path):
+    options = ["--url", server.grpc_url, "--frames", "145", "--output", str(tmp_path / "clip.mp4")]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "client", "film", "a star", *options],
+        cwd=PROJECT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (names := [path.name for path in tmp_path.iterdir()]):
+        time.sleep(0.01)
+    assert names == [".clip.mp4.part"]
+    command.send_signal(signal.SIGINT)
+    _, errors = command.communicate(timeout=20)
+    assert command.returncode == 130
+    assert "cancelled; the server is told to stop" in errors
+    assert list(tmp_path.iterdir()) == []
+    assert_freed(server)
+
+
+def test_a_clip_is_cancelled_between_its_slices(server, client):
+    events = client.generate("film", "a star", frames=145)
+    assert next(event for event in events if event.kind == "result").index == 0
+    assert running(server) == (events.request_id,)
+    events.cancel()
+    with pytest.raises(ClientError, match="stopped at frame"):
+        list(events)
+    assert_freed(server)

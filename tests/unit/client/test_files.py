@@ -1,0 +1,58 @@
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from tqdm import tqdm
+
+from client.errors import InvalidRequest
+from client.events import Event
+from client.files import advance, numbered, output
+from client.messages import About
+
+PICTURES = About({"steps": 28, "num_images": 1}, {}, (), (), "sd3")
+CLIPS = About({"steps": 50, "frames": 49}, {}, (), (), "easyanimate")
+
+
+def options(path=None, **given):
+    named = {"fps": None, "contact_sheet": None, **given}
+    return Namespace(output=path and Path(path), **named)
+
+
+def test_each_kind_of_pipeline_has_files_of_its_own():
+    assert output(options(), "sd3", PICTURES) == Path("out.png")
+    assert output(options(), "easyanimate", CLIPS) == Path("out.mp4")
+    assert output(options("a.PNG"), "sd3", PICTURES) == Path("a.PNG")
+    for name in ("a.mp4", "a.gif", "a.webp", "a.MP4"):
+        assert output(options(name, fps=8), "easyanimate", CLIPS) == Path(name)
+
+
+@pytest.mark.parametrize(
+    ("about", "given", "says"),
+    [
+        (PICTURES, options("a.webp"), "--output: got a.webp; x makes pictures, whose files end in"),
+        (CLIPS, options("a"), "got a; x makes clips, whose files end in .mp4 or .gif or .webp"),
+        (PICTURES, options(fps=8), "--fps: is for clips, and x makes pictures"),
+        (PICTURES, options(contact_sheet=Path("a.png")), "--contact-sheet: is for clips"),
+        (CLIPS, options(contact_sheet=Path("a.jpg")), "--contact-sheet: got a.jpg; its name has"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(about, given, says):
+    with pytest.raises(InvalidRequest, match=says):
+        output(given, "x", about)
+
+
+def test_several_pictures_get_files_of_their_own():
+    assert [numbered(Path("a/b.png"), i).as_posix() for i in (0, 1)] == ["a/b.png", "a/b-1.png"]
+
+
+def test_the_bar_counts_the_steps_of_all_pictures():
+    def event(index, step):
+        return Event("progress", index, step, 10, 7, 0.0, 0.0, 1.0, (), None)
+
+    bar, steps, seen = tqdm(disable=False), {}, []
+    for told in (event(0, 1), event(1, 3), event(0, 5), event(1, 10), event(0, 10)):
+        advance(bar, steps, told, pictures=2)
+        seen.append(bar.n)
+    assert seen == [1, 4, 8, 15, 20]
+    assert bar.total == 20
+    bar.close()

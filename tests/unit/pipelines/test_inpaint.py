@@ -1,0 +1,61 @@
+"""What the denoiser is told of images, against EasyAnimateInpaintPipeline's own steps."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.easyanimate.pipeline_easyanimate_inpaint import (
+    add_noise_to_reference_video,
+    get_image_to_video_latent,
+    resize_mask,
+)
+from PIL import Image
+
+from pipelines import EASYANIMATE_I2V
+from pipelines.inpaint import inpaint_latents
+from pipelines.settings import resolve
+from tests.unit.pipelines.test_clips import SCALING, autoencoder, layout, runner
+from tests.unit.pipelines.test_settings import MANIFEST, inputs
+
+NOISE = 0.0563
+CEILING = 2e-5
+
+
+def image(seed):
+    """An image with black in it, where no noise is added."""
+    drawn = np.random.default_rng(seed).integers(0, 256, (48, 32, 3), np.uint8)
+    drawn[:8] = 0
+    return drawn
+
+
+def due(start, end, frames, seed, noise):
+    """The pipeline's steps from images to ``inpaint_latents``."""
+    images = [Image.fromarray(start)], end if end is None else [Image.fromarray(end)]
+    video, mask = get_image_to_video_latent(*images, frames, (48, 32))
+    known = mask < 128
+    masked = (2 * video - 1) * known - 1.0 * ~known
+    generator = torch.Generator().manual_seed(seed)
+    torch.randn(1, 16, (frames - 1) // 4 + 1, 6, 4, generator=generator)
+    if noise:
+        masked = add_noise_to_reference_video(masked, ratio=noise, generator=generator)
+    with torch.no_grad():
+        latents = SCALING * autoencoder().encode(masked.float()).latent_dist.mode()
+    resized = resize_mask(known.float(), latents, True) * SCALING
+    return torch.cat([resized, latents], dim=1)[0].numpy()
+
+
+@pytest.mark.parametrize("noise", [0.0, NOISE])
+@pytest.mark.parametrize(("frames", "ends"), [(1, False), (5, False), (17, False), (9, True)])
+def test_images_become_what_diffusers_makes_of_them(frames, ends, noise):
+    start, end = image(0), image(1) if ends else None
+    clip = layout(reference_noise=noise)
+    manifest = replace(MANIFEST, clip=clip)
+    asked = {**inputs(frames=frames, seed=7), "start_image": start}
+    settings = resolve(asked, EASYANIMATE_I2V, manifest, {}, arrived=0.0)
+    got = inpaint_latents(runner("encoder"), start, end, settings, clip)
+    expected = due(start, end, frames, 7, noise)
+    difference = np.abs(got - expected).max()
+    print(f"{frames} frames: {difference:.1e}, at most {CEILING:.0e}")
+    assert got.shape == expected.shape
+    assert difference <= CEILING
