@@ -1,6 +1,6 @@
 """The weights of a traced graph, read one at a time while it is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import onnx_ir as ir
@@ -12,19 +12,22 @@ from export.stored import Stored
 
 _TYPES = {torch.float16: ir.DataType.FLOAT16, torch.bfloat16: ir.DataType.BFLOAT16}
 _SINGLE = ir.DataType.FLOAT
+# Another view of a weight.
+Arrangement = Callable[[Tensor], Tensor]
 # The exporter folds constants of up to so many values.
 _FOLDED = 8192
 
 
 class Weight(ir.LazyTensor):
-    """A float32 weight of a torch module, its axes in the order ``axes`` if they are given."""
+    """A float32 weight of a torch module, as ``arrange`` shows it."""
 
-    def __init__(self, data: Tensor, name: str, axes: Sequence[int] | None = None) -> None:
+    def __init__(self, data: Tensor, name: str, arrange: Arrangement | None = None) -> None:
         """``data`` may be ``Stored``."""
-        self.data, self.axes = data, axes
-        shape = [data.shape[axis] for axis in axes] if axes else list(data.shape)
+        self.data, self.arrange = data, arrange
+        blank = torch.empty(data.shape, device="meta")
+        shape = ir.Shape(arrange(blank).shape if arrange else data.shape)
         super().__init__(
-            partial(_tensor, data, axes, name), dtype=_SINGLE, shape=ir.Shape(shape), name=name
+            partial(_tensor, data, arrange, name), dtype=_SINGLE, shape=shape, name=name
         )
 
     def stored(self, name: str) -> ir.TensorProtocol | None:
@@ -33,47 +36,61 @@ class Weight(ir.LazyTensor):
         if not isinstance(data, Stored) or data.additions or data.data_.dtype not in _TYPES:
             return None
         dtype = _TYPES[data.data_.dtype]
-        evaluate = partial(_tensor, data.data_, self.axes, name)
+        evaluate = partial(_tensor, data.data_, self.arrange, name)
         return ir.LazyTensor(evaluate, dtype=dtype, shape=ir.Shape(self.shape.numpy()), name=name)
 
 
-def _tensor(data: Tensor, axes: Sequence[int] | None, name: str) -> ir.TensorProtocol:
+def _tensor(data: Tensor, arrange: Arrangement | None, name: str) -> ir.TensorProtocol:
     with torch.no_grad():
         values = data.single() if isinstance(data, Stored) else data.detach()
-        return TorchTensor(values.permute(*axes).contiguous() if axes else values, name=name)
+        return TorchTensor(arrange(values).contiguous() if arrange else values, name=name)
 
 
 def fill(graph: ir.Graph, weights: Mapping[str, Tensor]) -> None:
     """Give a graph that was traced with empty weights its own.
 
-    Weights that are transposed before use are transposed as they are read; the exporter would keep
-    a copy of each.
+    Weights that are transposed before use are transposed as they are read, and parts of weights are
+    read as weights of their own; the exporter would keep a copy of each.
     """
     for name, value in list(graph.initializers.items()):
         if name in weights and weights[name].is_floating_point():
-            for node in [node for node in value.consumers() if node.op_type == "Transpose"]:
-                _transpose(graph, node, weights[name])
+            for node in list(value.consumers()):
+                arrange = _arrangement(node)
+                if arrange:
+                    _arranged(graph, node, weights[name], arrange)
             if value.uses():
                 value.const_value = _lazy(weights[name], name)
             else:
                 del graph.initializers[name]
 
 
-def _lazy(data: Tensor, name: str, axes: Sequence[int] | None = None) -> ir.TensorProtocol:
+def _arrangement(node: ir.Node) -> Arrangement | None:
+    """What a node makes of its first input, if that is another view of it."""
+    if node.op_type == "Transpose":
+        return partial(torch.permute, dims=tuple(node.attributes["perm"].as_ints()))
+    place = node.inputs[1] if node.op_type == "Gather" else None
+    index = place and ir.convenience.get_const_tensor(place)
+    if index is None or index.shape.rank():
+        return None
+    return partial(
+        torch.select, dim=node.attributes["axis"].as_int(), index=int(index.numpy().item())
+    )
+
+
+def _lazy(data: Tensor, name: str, arrange: Arrangement | None = None) -> ir.TensorProtocol:
     """A weight that is read when it is written; a small one or a vector is read now.
 
     Those may be folded, or be one with others that are equal.
     """
     if data.numel() > _FOLDED and data.dim() > 1:
-        return Weight(data, name, axes)
-    return ir.Tensor(_tensor(data, axes, name).numpy().copy(), name=name)
+        return Weight(data, name, arrange)
+    return ir.Tensor(_tensor(data, arrange, name).numpy().copy(), name=name)
 
 
-def _transpose(graph: ir.Graph, node: ir.Node, weight: Tensor) -> None:
-    """Put a transposed initializer in the place of ``node``, under the name of its output."""
+def _arranged(graph: ir.Graph, node: ir.Node, weight: Tensor, arrange: Arrangement) -> None:
+    """Put an arranged initializer in the place of ``node``, under the name of its output."""
     (output,) = node.outputs
-    axes = node.attributes["perm"].as_ints()
-    tensor = _lazy(weight, str(output.name), axes)
+    tensor = _lazy(weight, str(output.name), arrange)
     value = _initializer(tensor, _SINGLE)
     output.replace_all_uses_with(value)
     graph.remove(node, safe=True)

@@ -45,7 +45,7 @@ class Runner:
         """A component's outputs in the spec's order; CheckpointError if they are not finite."""
         self.feeds[component.name].append(feed)
         place = self.checkpoint.place(component)
-        with explained(f"{place} loads but does not run"), torch.inference_mode():
+        with explained(f"{place} loads but does not run"), torch.no_grad():
             outputs = module(*(torch.from_numpy(feed[tensor.name]) for tensor in component.inputs))
             arrays = [o.numpy() for o in (outputs if len(component.outputs) > 1 else [outputs])]
         if not all(np.isfinite(array).all() for array in arrays):

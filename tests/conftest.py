@@ -46,3 +46,23 @@ def halves(checkpoints: dict[str, Path]) -> Path:
     for family, checkpoint in checkpoints.items():
         export(family, checkpoint, "--repository", str(HALVES), "--precision", "fp16")
     return HALVES
+
+
+def export_clips(checkpoints: dict[str, Path], repository: Path, *options: str) -> Path:
+    """Export the families that make clips; they are in the others' repository too."""
+    for family, checkpoint in checkpoints.items():
+        if PIPELINES[family].makes_clips:
+            export(family, checkpoint, "--repository", str(repository), *options)
+    return repository
+
+
+@pytest.fixture(scope="session")
+def clips(checkpoints: dict[str, Path]) -> Path:
+    """A model repository with every family that makes clips in it."""
+    return export_clips(checkpoints, FAMILIES)
+
+
+@pytest.fixture(scope="session")
+def half_clips(checkpoints: dict[str, Path]) -> Path:
+    """The same in float16."""
+    return export_clips(checkpoints, HALVES, "--precision", "fp16")
