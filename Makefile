@@ -3,17 +3,19 @@ PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 PERF := .venv/perf_analyzer/.installed
 
-.PHONY: help demo test miniatures exported quality quantized bench load caps perf soak fuzz full-size \
+.PHONY: help demo test miniatures exported clips quality quantized bench load caps perf soak fuzz full-size \
 	screenshot browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-demo: $(STAMP) ## Set up, export the miniatures, start Triton, make pictures
+demo: $(STAMP) ## Set up, export the miniatures, start Triton, make pictures and clips
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3 --repository out/demo
 	$(PYTHON) -m export sdxl --checkpoint miniatures/sdxl --repository out/demo
 	$(PYTHON) -m export sdxl --checkpoint miniatures/sdxl --repository out/demo --name sdxl_outline --lora miniatures/sdxl_outline/pytorch_lora_weights.safetensors
 	$(PYTHON) -m export sdxl_turbo --checkpoint miniatures/sdxl_turbo --repository out/demo
+	$(PYTHON) -m export easyanimate --checkpoint miniatures/easyanimate --repository out/demo
+	$(PYTHON) -m export easyanimate_i2v --checkpoint miniatures/easyanimate_i2v --repository out/demo
 	$(PYTHON) demo.py
 
 test: $(STAMP) $(PERF) browser ## Set up, run the whole suite
@@ -29,6 +31,14 @@ exported: $(STAMP) ## Export the miniatures that are not exported yet
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m export sdxl --checkpoint miniatures/sdxl
 	$(PYTHON) -m export sdxl_turbo --checkpoint miniatures/sdxl_turbo
+	$(PYTHON) -m export easyanimate --checkpoint miniatures/easyanimate
+	$(PYTHON) -m export easyanimate_i2v --checkpoint miniatures/easyanimate_i2v
+
+clips: exported ## Score 100 served clips of each pipeline, and diffusers'; measure decoding and neighbours
+	$(PYTHON) -m benchmarks clips --pipeline easyanimate
+	$(PYTHON) -m benchmarks clips --pipeline easyanimate_i2v
+	$(PYTHON) -m benchmarks decoder --pipeline easyanimate
+	$(PYTHON) -m benchmarks together --pipeline easyanimate
 
 quality: exported ## Score 300 served pictures of each pipeline, and diffusers'; SD3's in fp16 too
 	$(PYTHON) -m benchmarks quality

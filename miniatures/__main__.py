@@ -7,14 +7,16 @@ import argparse
 import logging
 from pathlib import Path
 
-from miniatures import full, lora, sd3, sdxl, turbo
+from miniatures import easyanimate, easyanimate_i2v, full, lora, sd3, sdxl, turbo
 
-# In this order: the last two stand on sdxl.
+# In this order: sdxl's other two stand on it, easyanimate on sd3, and easyanimate_i2v on that.
 TRAIN = {
     "sd3": sd3.train,
     "sdxl": sdxl.train,
     "sdxl_turbo": turbo.train,
     "sdxl_outline": lora.train,
+    "easyanimate": easyanimate.train,
+    "easyanimate_i2v": easyanimate_i2v.train,
 }
 
 

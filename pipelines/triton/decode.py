@@ -86,9 +86,10 @@ class Decode:
         return picture
 
     def _run(self, layout: ClipLayout) -> clips.Run:
-        outputs = with_caches(self._pipeline.decoder, layout.decoder_caches).outputs
+        decoder = self._pipeline.decoder
+        caches = with_caches(decoder, layout.decoder_caches).outputs[len(decoder.outputs) :]
 
         def run(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-            return call(self._decoder, inputs, outputs)
+            return call(self._decoder, inputs, decoder.outputs, caches)
 
         return run

@@ -42,10 +42,11 @@ class Encode:
         layout = settings.clip
         if layout is None or _START not in inputs:
             raise InvalidRequest(f"got no {_START}; send requests to the ensemble {self._name}")
-        outputs = with_caches(self._encoder, layout.encoder_caches).outputs
+        outputs = self._encoder.outputs
+        caches = with_caches(self._encoder, layout.encoder_caches).outputs[len(outputs) :]
         model = f"{self._name}_{self._encoder.name}"
 
         def run(given: Mapping[str, Any]) -> Mapping[str, Any]:
-            return call(model, given, outputs)
+            return call(model, given, outputs, caches)
 
         return inpaint_latents(run, inputs[_START], inputs.get(_END), settings, layout)

@@ -63,23 +63,50 @@ def send(sender: Any, answer: Any, last: bool) -> None:
         log.info("a response could not be delivered: %s", error)
 
 
-def call(model: str, inputs: Mapping[str, Array], outputs: Sequence[Tensor]) -> dict[str, Array]:
-    """Run another model over BLS and return its ``outputs`` by name.
+class Kept:
+    """An output of another model that stays where it is, to be an input of its next call.
+
+    The caches of a video autoencoder are gigabytes for large frames: they are neither copied nor
+    brought to the host from a GPU.
+    """
+
+    def __init__(self, answer: Any, name: str) -> None:
+        # A tensor's memory is gone with its answer.
+        self._answer = answer
+        self._tensor = pb_utils.get_output_tensor_by_name(answer, name)
+
+    def named(self, name: str) -> Any:
+        """The tensor under the name that it has as an input."""
+        return pb_utils.Tensor.from_dlpack(name, self._tensor.to_dlpack())
+
+
+def call(
+    model: str,
+    inputs: Mapping[str, Array | Kept],
+    outputs: Sequence[Tensor],
+    kept: Sequence[Tensor] = (),
+) -> dict[str, Any]:
+    """Run another model over BLS and return its ``outputs`` by name, and what is ``kept`` of it.
 
     Raises ModelFailed if it fails, and Unavailable while Triton is stopping.
     """
     answer = pb_utils.InferenceRequest(
         model_name=model,
-        requested_output_names=[output.name for output in outputs],
-        inputs=[pb_utils.Tensor(name, value) for name, value in inputs.items()],
+        requested_output_names=[output.name for output in (*outputs, *kept)],
+        inputs=[
+            value.named(name) if isinstance(value, Kept) else pb_utils.Tensor(name, value)
+            for name, value in inputs.items()
+        ],
     ).exec()
     if answer.has_error():
         message = answer.error().message()
         if _STOPPING in message:
             raise Unavailable("the server is stopping; try again when it is back")
         raise ModelFailed(f"{model}: {message}")
+    read = (pb_utils.get_output_tensor_by_name(answer, output.name) for output in outputs)
     # The tensors' memory is gone with the answer.
-    return {tensor.name(): tensor.as_numpy().copy() for tensor in answer.output_tensors()}
+    copies = {tensor.name(): tensor.as_numpy().copy() for tensor in read}
+    return {**copies, **{output.name: Kept(answer, output.name) for output in kept}}
 
 
 def tell(model: str, inputs: Mapping[str, Array]) -> None:
