@@ -90,7 +90,7 @@ def layout(checkpoint: Checkpoint) -> ClipLayout | None:
     pipeline = checkpoint.pipeline
     if not pipeline.makes_clips:
         return None
-    from export.video_autoencoder import FRAMES
+    from export.video_autoencoder import FRAMES, SCALE
 
     transformer = _config(checkpoint, pipeline.denoiser)
     noisy = pipeline.image_encoder and transformer.get("add_noise_in_inpaint_model", True)
@@ -98,6 +98,7 @@ def layout(checkpoint: Checkpoint) -> ClipLayout | None:
     tile, stride = pipeline.tile
     return ClipLayout(
         frames=FRAMES,
+        scale=SCALE,
         patch=checkpoint.integer(pipeline.denoiser, "patch_size"),
         head_dim=checkpoint.integer(pipeline.denoiser, "attention_head_dim"),
         decoder_caches=caches[pipeline.decoder.name],

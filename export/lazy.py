@@ -69,12 +69,11 @@ def _arrangement(node: ir.Node) -> Arrangement | None:
     if node.op_type == "Transpose":
         return partial(torch.permute, dims=tuple(node.attributes["perm"].as_ints()))
     place = node.inputs[1] if node.op_type == "Gather" else None
-    index = place and ir.convenience.get_const_tensor(place)
-    if index is None or index.shape.rank():
+    index = ir.convenience.get_const_tensor(place) if place else None
+    if index is None or index.size != 1:
         return None
-    return partial(
-        torch.select, dim=node.attributes["axis"].as_int(), index=int(index.numpy().item())
-    )
+    axis, chosen = node.attributes["axis"].as_int(), index.numpy()
+    return partial(torch.select, dim=axis, index=int(chosen)) if chosen.ndim == 0 else None
 
 
 def _lazy(data: Tensor, name: str, arrange: Arrangement | None = None) -> ir.TensorProtocol:

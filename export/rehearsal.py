@@ -205,7 +205,7 @@ def _decode(run: Runner, pictures: Sequence[Picture]) -> None:
             if settings.clip is None:
                 ((got,),) = run(module, decoder, {decoder.inputs[0].name: latents[None]})
             else:
-                slices = clips.decode(run.named(module, decoder), latents, settings.clip, scale)
+                slices = clips.decode(run.named(module, decoder), latents, settings.clip)
                 got, due = np.concatenate([s for _, s in slices]), (settings.frames, *due)
             _check_shape(run.checkpoint, got.shape, due)
 

@@ -162,7 +162,7 @@ def test_slices_decode_to_the_whole_clip(clips, manifest, autoencoder, frames):
     latents = np.random.default_rng(frames).standard_normal(
         (16, layout.latent_frames(frames), 4, 6), np.float32
     )
-    decoded = list(slices.decode(run, latents, layout, 8))
+    decoded = list(slices.decode(run, latents, layout))
     assert [index for index, _ in decoded] == [0, *range(1, frames, 4)]
     got = np.concatenate([part for _, part in decoded])
     assert got.shape == (frames, 32, 48, 3)
@@ -184,7 +184,7 @@ def test_slices_encode_to_the_whole_clip(clips, checkpoints, frames):
     levels = 2 * torch.rand(1, 3, frames, 48, 32) - 1
     parts = [levels[0, :, :1], *levels[0, :, 1:].split(4, dim=1)] if frames > 1 else [levels[0]]
     run = runner(clips, "easyanimate_i2v", "vae_encoder")
-    got = slices.encode(run, (part.numpy() for part in parts), layout, 8)
+    got = slices.encode(run, (part.numpy() for part in parts), layout)
     expected = model.encode(levels).latent_dist.mode()[0] * model.config.scaling_factor
     near(got, expected)
 

@@ -1,0 +1,42 @@
+"""TensorRT engines of the families that make clips, each built without a GPU."""
+
+import shutil
+
+import pytest
+
+from export.checkpoint import open_checkpoint
+from export.engines import build_engines, table
+from export.target import Target
+from pipelines import PIPELINES
+from tests.unit.export.test_engine import RTX
+
+FAMILIES = [family for family, pipeline in PIPELINES.items() if pipeline.makes_clips]
+
+
+@pytest.fixture(scope="module", params=["fp32", "fp16"])
+def exported(request, clips, half_clips, tmp_path_factory):
+    """A repository with both families in either precision, to build engines in."""
+    source = {"fp32": clips, "fp16": half_clips}[request.param]
+    folder = tmp_path_factory.mktemp("engines") / "repository"
+    others = shutil.ignore_patterns("sd*")
+    return shutil.copytree(source, folder, ignore=others), request.param
+
+
+@pytest.mark.parametrize("capability", ["8.0", "8.9"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_component_of_a_clip_builds(exported, checkpoints, family, capability):
+    repository, precision = exported
+    checkpoint = open_checkpoint(checkpoints[family], PIPELINES[family])
+    engines = build_engines(Target(checkpoint, repository, family, precision), RTX, capability)
+    print(table(engines))
+    assert [engine.component for engine in engines] == [
+        component.name for component in checkpoint.pipeline.components
+    ]
+    for engine in engines:
+        assert engine.compute_capability == capability
+        assert engine.all_layers > 10
+        assert (engine.half_layers > 5) == (precision == "fp16"), engine.layers
+        # Frames are dynamic in the transformer alone: a slice is one frame of latents.
+        if engine.component == "vae_decoder":
+            (profile,) = engine.profiles
+            assert {shape[2] for shape in profile["latents"].values()} == {1}

@@ -1,0 +1,126 @@
+"""EasyAnimate in float16: how near, and the islands without which it would overflow."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from export.checkpoint import open_checkpoint
+from export.errors import PrecisionError
+from export.half import TOLERANCE
+from export.islands import ISLANDS, Island, module_of
+from export.precision import write_half
+from export.ranges import check_ranges
+from export.rehearsal import VARIED, rehearse
+from export.target import GRAPH, Target
+from pipelines import EASYANIMATE, EASYANIMATE_I2V
+from tests.unit.export.test_precision import evaluate, relative, run, scale
+
+NAMES = [component.name for component in EASYANIMATE_I2V.components]
+# What blows up where the real models do, by how much, and what is left without its islands.
+SCALED = {
+    "qwen": ("*.down_proj", 1e7, ()),
+    "vae_decoder": ("decoder.up_blocks.1.upsampler.conv", 1e6, ()),
+    "vae_encoder": ("encoder.down_blocks.1.downsampler.conv", 1e6, ()),
+}
+
+
+@pytest.fixture(scope="module")
+def single(clips, checkpoints):
+    checkpoint = open_checkpoint(checkpoints["easyanimate_i2v"], EASYANIMATE_I2V)
+    return Target(checkpoint, clips, "easyanimate_i2v")
+
+
+@pytest.fixture(scope="module")
+def half(single, half_clips):
+    return replace(single, repository=half_clips, precision="fp16")
+
+
+@pytest.fixture(scope="module")
+def feeds(single):
+    return rehearse(single.checkpoint, replace(VARIED, prompts=VARIED.prompts[:1], steps=1))
+
+
+def graph(where, name):
+    components = {c.name: c for c in where.checkpoint.pipeline.components}
+    return where.version(components[name]) / GRAPH
+
+
+def small(feed):
+    """One tenth as many prompt tokens, and a corner of the latents."""
+    return {
+        name: value[:, :24] if name in ("ids", "attention_mask") else value
+        for name, value in feed.items()
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_graphs_are_near(single, half, feeds, name):
+    kinds = {v.dtype for v in ir.load(graph(half, name)).graph.initializers.values()}
+    assert ir.DataType.FLOAT16 in kinds
+    for feed in feeds[name][:2]:
+        pairs = zip(run(graph(single, name), feed), run(graph(half, name), feed), strict=True)
+        furthest = max(relative(got, expected) for expected, got in pairs)
+        print(f"{name}: {furthest:.1e}, {TOLERANCE:g}")
+        assert furthest <= TOLERANCE
+
+
+def test_the_text_encoder_is_near_in_true_float16(single, half, feeds):
+    feed = small(feeds["qwen"][0])
+    ((expected,), (got,)) = (run(graph(single, "qwen"), feed), evaluate(graph(half, "qwen"), feed))
+    print(f"{relative(got, expected):.1e}, {TOLERANCE:g}")
+    assert relative(got, expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_what_outgrows_float16_stays_in_single_precision(
+    single, feeds, tmp_path, monkeypatch, name
+):
+    module, factor, left = SCALED[name]
+    scaled = scale(graph(single, name), module, factor, tmp_path / "scaled.onnx")
+    feed = feeds[name][0]
+    check_ranges(scaled, name, [feed])
+    (tmp_path / "half").mkdir()
+    got = run(write_half(scaled, name, tmp_path / "half"), feed)
+    distance = relative(got[0], run(scaled, feed)[0])
+    print(f"{name}: {distance:.1e}, {TOLERANCE:g}")
+    assert distance <= TOLERANCE
+    monkeypatch.setitem(ISLANDS, name, left)
+    with pytest.raises(PrecisionError, match=rf"{name}: .* where float16 ends"):
+        check_ranges(scaled, name, [feed])
+
+
+def test_attention_scores_of_the_text_encoder_stay_in_single_precision(half):
+    """Qwen's biases make them outgrow float16."""
+    model = ir.load(graph(half, "qwen"))
+    products = [
+        node
+        for node in model.graph
+        if node.op_type == "MatMul" and module_of(node).endswith("self_attn")
+    ]
+    assert len(products) == 4
+    assert {node.outputs[0].dtype for node in products} == {ir.DataType.FLOAT}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_islands_name_modules_and_operators_that_are_there(single, name):
+    nodes = list(ir.load(graph(single, name)).graph)
+    modules = {module_of(node) for node in nodes}
+    named = {island.module for island in ISLANDS[name] if "*" not in island.module}
+    # SD3's timesteps, and layers beyond the miniature's ninth, have none here.
+    named -= {"model.time_text_embed.time_proj", "model.layers.?", "model.layers.??"}
+    assert named <= modules, named - modules
+
+
+def test_an_island_of_the_residual_stream_holds_its_sums(single):
+    sums = [
+        node
+        for node in ir.load(graph(single, "vae_decoder")).graph
+        if node.op_type == "Add" and module_of(node).split(".")[-2:-1] == ["convs"]
+    ]
+    blocks = {module_of(node) for node in sums}
+    assert len(sums) == len(blocks) > 5
+    assert Island("*.convs.?", ("Add", "Div")) in ISLANDS["vae_decoder"]
+    assert np.all([name.startswith("decoder.") for name in blocks])
+    assert EASYANIMATE.decoder.name == "vae_decoder"
