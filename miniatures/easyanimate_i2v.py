@@ -21,7 +21,7 @@ from miniatures.easyanimate import (
 )
 from miniatures.training import Recipe, fit
 
-RECIPE = Recipe("easyanimate-i2v", 1200, 6e-4)
+RECIPE = Recipe("easyanimate-i2v", 800, 5e-4)
 # EasyAnimateInpaintPipeline's noise_aug_strength.
 REFERENCE_NOISE = 0.0563
 ENDS = 0.25

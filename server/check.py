@@ -39,7 +39,7 @@ def _check_serving(repository: Path, pipelines: tuple[Exported, ...]) -> bool:
     try:
         with serving(repository) as server:
             problems = [
-                _report(f"{pipeline.name} picture", picture_problem(server.grpc_url, pipeline.name))
+                _report(f"{pipeline.name} picture", picture_problem(server.grpc_url, pipeline))
                 for pipeline in pipelines
             ]
     except TritonFailed as error:

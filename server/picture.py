@@ -1,4 +1,4 @@
-"""One tiny picture over gRPC, to see that a pipeline works from end to end."""
+"""One tiny picture or clip over gRPC, to see that a pipeline works from end to end."""
 
 import queue
 from collections.abc import Iterator
@@ -8,32 +8,48 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient, InferInput
 
+from server.repository import Exported
+
 _SECONDS = 300
+# Two slices, of which the second goes on from what the first has left.
+_FRAMES = 5
 
 
-def picture_problem(grpc_url: str, pipeline: str) -> Iterator[str]:
+def picture_problem(grpc_url: str, pipeline: Exported) -> Iterator[str]:
     """Ask for a picture of one step; yields a sentence if none comes or it shows nothing."""
+    name = pipeline.name
     try:
         pictures = _pictures(grpc_url, pipeline)
     except queue.Empty:
-        yield f"{pipeline} did not answer within {_SECONDS} s."
+        yield f"{name} did not answer within {_SECONDS} s."
     except Exception as error:
-        yield f"{pipeline} answered with an error: {error}"
+        yield f"{name} answered with an error: {error}"
     else:
         if not pictures:
-            yield f"{pipeline} answered without a picture."
+            yield f"{name} answered without a picture."
         for picture in pictures:
             if picture.ndim < 3 or picture.shape[-1] != 3 or picture.min() == picture.max():
-                yield f"{pipeline} made a blank picture of shape {list(picture.shape)}."
+                yield f"{name} made a blank picture of shape {list(picture.shape)}."
 
 
-def _pictures(grpc_url: str, pipeline: str) -> list[NDArray[np.uint8]]:
+def _request(pipeline: Exported) -> Iterator[InferInput]:
+    yield _input("prompt", np.array([b"a red star"], np.object_), "BYTES")
+    yield _input("steps", np.array([1], np.int32), "INT32")
+    if pipeline.makes_clips:
+        yield _input("frames", np.array([_FRAMES], np.int32), "INT32")
+    if pipeline.takes_images:
+        height, width = pipeline.manifest["size"]
+        ramp = np.linspace(0, 255, width).astype(np.uint8)
+        yield _input("start_image", np.tile(ramp[None, :, None], (height, 1, 3)), "UINT8")
+
+
+def _pictures(grpc_url: str, pipeline: Exported) -> list[NDArray[np.uint8]]:
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     with InferenceServerClient(grpc_url) as client:
         client.start_stream(lambda result, error: answers.put((result, error)))
         client.async_stream_infer(
-            pipeline,
-            [_input("prompt", "BYTES", b"a red star"), _input("steps", "INT32", 1)],
+            pipeline.name,
+            list(_request(pipeline)),
             enable_empty_final_response=True,
         )
         return list(_received(answers))
@@ -52,8 +68,7 @@ def _received(answers: "queue.Queue[tuple[Any, Any]]") -> Iterator[NDArray[np.ui
                 yield result.as_numpy(output.name)
 
 
-def _input(name: str, datatype: str, value: bytes | int) -> InferInput:
-    tensor = InferInput(name, [1], datatype)
-    dtype = np.object_ if datatype == "BYTES" else np.int32
-    tensor.set_data_from_numpy(np.array([value], dtype))
+def _input(name: str, value: NDArray[Any], datatype: str) -> InferInput:
+    tensor = InferInput(name, list(value.shape), datatype)
+    tensor.set_data_from_numpy(value)
     return tensor

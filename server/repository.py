@@ -21,9 +21,19 @@ class Exported:
     manifest: dict[str, Any]
 
     @property
+    def makes_clips(self) -> bool:
+        """Whether it answers with clips."""
+        return self.manifest.get("clip") is not None
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether its clips go on from an image."""
+        return "vae_encoder" in self.manifest["graphs"]
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The Triton models of this pipeline, the ensemble first."""
-        parts = (*_STAGES, *self.manifest["graphs"])
+        parts = (*_STAGES, *(["encode"] if self.takes_images else []), *self.manifest["graphs"])
         return (self.name, *(f"{self.name}_{part}" for part in parts))
 
 

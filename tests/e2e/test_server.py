@@ -24,6 +24,7 @@ from server.errors import PortTaken, TritonFailed
 from server.flags import KEY_HEADER
 from server.picture import picture_problem
 from server.process import Server, serving
+from server.repository import Exported
 from tests.e2e import mock_pipeline
 
 PROJECT = Path(__file__).parents[2]
@@ -120,8 +121,8 @@ def test_an_error_stays_with_its_request(triton):
 
 
 def test_check_sees_whether_a_picture_comes(server):
-    assert list(picture_problem(server.grpc_url, "mock")) == []
-    (problem,) = picture_problem(server.grpc_url, "nobody")
+    assert list(picture_problem(server.grpc_url, Exported("mock", Path(), {"graphs": {}}))) == []
+    (problem,) = picture_problem(server.grpc_url, Exported("nobody", Path(), {"graphs": {}}))
     assert "nobody" in problem
 
 
