@@ -72,7 +72,7 @@ def _arrangement(node: ir.Node) -> Arrangement | None:
     index = ir.convenience.get_const_tensor(place) if place else None
     if index is None or index.size != 1:
         return None
-    axis, chosen = node.attributes["axis"].as_int(), index.numpy()
+    axis, chosen = node.attributes.get_int("axis", 0), index.numpy()
     return partial(torch.select, dim=axis, index=int(chosen)) if chosen.ndim == 0 else None
 
 

@@ -2,19 +2,18 @@
 
 from dataclasses import replace
 
-import numpy as np
 import onnx_ir as ir
 import pytest
 
 from export.checkpoint import open_checkpoint
 from export.errors import PrecisionError
 from export.half import TOLERANCE
-from export.islands import ISLANDS, Island, module_of
+from export.islands import ISLANDS, module_of
 from export.precision import write_half
 from export.ranges import check_ranges
 from export.rehearsal import VARIED, rehearse
 from export.target import GRAPH, Target
-from pipelines import EASYANIMATE, EASYANIMATE_I2V
+from pipelines import EASYANIMATE_I2V
 from tests.unit.export.test_precision import evaluate, relative, run, scale
 
 NAMES = [component.name for component in EASYANIMATE_I2V.components]
@@ -48,7 +47,7 @@ def graph(where, name):
 
 
 def small(feed):
-    """One tenth as many prompt tokens, and a corner of the latents."""
+    """The first 24 tokens, of which the reference evaluator makes embeddings in seconds."""
     return {
         name: value[:, :24] if name in ("ids", "attention_mask") else value
         for name, value in feed.items()
@@ -113,14 +112,13 @@ def test_islands_name_modules_and_operators_that_are_there(single, name):
     assert named <= modules, named - modules
 
 
-def test_an_island_of_the_residual_stream_holds_its_sums(single):
-    sums = [
-        node
-        for node in ir.load(graph(single, "vae_decoder")).graph
+@pytest.mark.parametrize("name", ["vae_decoder", "vae_encoder"])
+def test_sums_of_the_residual_stream_stay_in_single_precision(half, name):
+    """One in each residual block; those of a convolution over frames lie in its own module."""
+    sums = {
+        module_of(node): node.outputs[0].dtype
+        for node in ir.load(graph(half, name)).graph
         if node.op_type == "Add" and module_of(node).split(".")[-2:-1] == ["convs"]
-    ]
-    blocks = {module_of(node) for node in sums}
-    assert len(sums) == len(blocks) > 5
-    assert Island("*.convs.?", ("Add", "Div")) in ISLANDS["vae_decoder"]
-    assert np.all([name.startswith("decoder.") for name in blocks])
-    assert EASYANIMATE.decoder.name == "vae_decoder"
+    }
+    assert len(sums) > 5
+    assert set(sums.values()) == {ir.DataType.FLOAT}
