@@ -155,7 +155,8 @@ class Denoise:
         values = {**conditioning, names[0]: latents, names[1]: timesteps}
         inputs = {name: values[name] for name in names}
         outputs = self._pipeline.denoiser.outputs
-        return call(self._denoiser, inputs, outputs)[outputs[0].name]
+        prediction: Float32 = call(self._denoiser, inputs, outputs)[outputs[0].name]
+        return prediction
 
 
 class _Line:
