@@ -120,5 +120,5 @@ def test_sums_of_the_residual_stream_stay_in_single_precision(half, name):
         for node in ir.load(graph(half, name)).graph
         if node.op_type == "Add" and module_of(node).split(".")[-2:-1] == ["convs"]
     }
-    assert len(sums) > 5
+    assert len(sums) >= 5
     assert set(sums.values()) == {ir.DataType.FLOAT}
