@@ -7,6 +7,7 @@ positions and counts each as many, by adding a logarithm to what attention makes
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,16 @@ from miniatures.clips import TRAINING
 from miniatures.training import Recipe, fit
 
 BATCH = 48
-RECIPE = Recipe("easyanimate", 4000, 1e-3)
+# Each starts from the average of the one before. Sigmas are logistic of a normal with this mean:
+# at high ones a clip's colour is decided, which is the last to be learned.
+PHASES = (
+    (Recipe("easyanimate", 4000, 1e-3), 0.7),
+    (Recipe("easyanimate-second", 2000, 6e-4), 1.2),
+)
 CLIPS_PER_CAPTION = 16
 CAPTION_DROPOUT = 0.1
 # The first tokens, which hold the longest caption, and how many of the others are drawn.
 TEXT_TOKENS, PADS = 17, 6
-# Sigmas are logistic of a normal with this mean: where things are and move is decided at high ones.
-SIGMA_MEAN = 0.7
 LATENT_CHANNELS = 16
 HIDDEN = 128
 # FlowMatchEulerDiscreteScheduler as V5.1 has it; its pipelines shift by e.
@@ -212,18 +216,22 @@ def autoencoder(folder: Path) -> AutoencoderKLMagvit:
     return model
 
 
-def noisy(latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def noisy(
+    latents: torch.Tensor, sigma_mean: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Noisy latents, their sigmas (batch,) and the velocity that they should be seen to have."""
     noise = torch.randn_like(latents)
-    sigmas = torch.sigmoid(SIGMA_MEAN + torch.randn(len(latents)))
+    sigmas = torch.sigmoid(sigma_mean + torch.randn(len(latents)))
     weight = sigmas.view(-1, 1, 1, 1, 1)
     return (1 - weight) * latents + weight * noise, sigmas, noise - latents
 
 
-def loss(model: EasyAnimate, dataset: Dataset) -> tuple[torch.Tensor, float]:
+def _loss(
+    model: EasyAnimate, dataset: Dataset, sigma_mean: float, _: float
+) -> tuple[torch.Tensor, float]:
     """Mean squared error of the velocity on one batch."""
     latents, tokens, _ = dataset.batch(BATCH)
-    given, sigmas, velocity = noisy(latents)
+    given, sigmas, velocity = noisy(latents, sigma_mean)
     error = nn.functional.mse_loss(model(given, sigmas, tokens), velocity)
     return error, error.item()
 
@@ -248,5 +256,6 @@ def train(output: Path, state: Path, seed: int = 0) -> None:
     model = EasyAnimate()
     drawn = video_vae.clips(CLIPS_PER_CAPTION, seed + 1)
     dataset = make_dataset(model, drawn, autoencoder(output / "vae"))
-    model = fit(RECIPE, model, lambda _: loss(model, dataset), state)
+    for recipe, mean in PHASES:
+        model = fit(recipe, model, partial(_loss, model, dataset, mean), state).train()
     save(model, output, "EasyAnimatePipeline")

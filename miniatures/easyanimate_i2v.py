@@ -24,7 +24,7 @@ from miniatures.training import Recipe, fit
 RECIPE = Recipe("easyanimate-i2v", 800, 5e-4)
 # EasyAnimateInpaintPipeline's noise_aug_strength.
 REFERENCE_NOISE = 0.0563
-ENDS = 0.25
+ENDS, SIGMA_MEAN = 0.25, 0.7
 _PATCH = "transformer.proj.weight"
 
 
@@ -62,7 +62,7 @@ def _loss(
 ) -> tuple[torch.Tensor, float]:
     """Mean squared error of the velocity on one batch, of which some know their end."""
     latents, tokens, chosen = dataset.batch(BATCH)
-    given, sigmas, velocity = noisy(latents)
+    given, sigmas, velocity = noisy(latents, SIGMA_MEAN)
     with_end = (torch.rand(BATCH) < ENDS).view(-1, 1, 1, 1, 1)
     inpaint = torch.where(with_end, ends[chosen], starts[chosen])
     error = nn.functional.mse_loss(model(given, sigmas, tokens, inpaint), velocity)
