@@ -93,6 +93,12 @@ full-size: $(STAMP) ## Export, check, build and serve components of true size, w
 	$(PYTHON) -m benchmarks.full component sd3 vae_decoder --checkpoint out/full/sd3 --side 512 --engine
 	$(PYTHON) -m benchmarks.full component sd3 t5 --checkpoint out/full/sd3
 	rm -rf out/full/sd3
+	$(PYTHON) -m miniatures full easyanimate_shallow --output out/full/easyanimate_shallow
+	$(PYTHON) -m benchmarks.full component easyanimate transformer --checkpoint out/full/easyanimate_shallow --engine
+	rm -rf out/full/easyanimate_shallow
+	$(PYTHON) -m miniatures full easyanimate --output out/full/easyanimate
+	$(PYTHON) -m benchmarks.full written easyanimate transformer --checkpoint out/full/easyanimate
+	rm -rf out/full/easyanimate
 	$(PYTHON) -m benchmarks.full operators sd3
 	$(PYTHON) -m benchmarks.full operators sdxl
 

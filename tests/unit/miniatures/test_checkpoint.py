@@ -6,7 +6,11 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLMagvit,
     DiffusionPipeline,
+    EasyAnimateInpaintPipeline,
+    EasyAnimatePipeline,
+    EasyAnimateTransformer3DModel,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -20,11 +24,14 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    Qwen2Tokenizer,
+    Qwen2VLForConditionalGeneration,
     T5EncoderModel,
     T5Tokenizer,
 )
 
 from miniatures.captions import SCENES
+from miniatures.clips import CLIPS
 
 MINIATURES = Path(__file__).parents[3] / "miniatures"
 SD3 = {
@@ -47,7 +54,16 @@ SDXL = {
     "tokenizer": CLIPTokenizer,
     "tokenizer_2": CLIPTokenizer,
 }
+EASYANIMATE = {
+    "transformer": EasyAnimateTransformer3DModel,
+    "scheduler": FlowMatchEulerDiscreteScheduler,
+    "vae": AutoencoderKLMagvit,
+    "text_encoder": Qwen2VLForConditionalGeneration,
+    "tokenizer": Qwen2Tokenizer,
+}
 COMPONENTS = {
+    "easyanimate": (EasyAnimatePipeline, EASYANIMATE),
+    "easyanimate_i2v": (EasyAnimateInpaintPipeline, EASYANIMATE),
     "sd3": (StableDiffusion3Pipeline, SD3),
     "sdxl": (StableDiffusionXLPipeline, SDXL),
     "sdxl_turbo": (
@@ -101,18 +117,19 @@ def test_no_config_says_where_it_was_made(name):
         assert "_name_or_path" not in path.read_text(), path
 
 
-def test_every_word_of_a_caption_is_one_known_token(tokenizers):
+def test_every_word_of_a_caption_is_one_known_token(name, tokenizers):
     for tokenizer, encoder in tokenizers:
         special = len(tokenizer("").input_ids)
-        for scene in SCENES:
+        known = encoder.get_input_embeddings().num_embeddings
+        for scene in CLIPS if COMPONENTS[name][1] is EASYANIMATE else SCENES:
             ids = tokenizer(scene.caption).input_ids
             assert len(ids) == len(scene.caption.split()) + special <= tokenizer.model_max_length
-            assert 0 <= min(ids) <= max(ids) < encoder.config.vocab_size
+            assert 0 <= min(ids) <= max(ids) < known
             assert tokenizer.unk_token_id not in ids[:-1], scene.caption
             assert tokenizer.decode(ids, skip_special_tokens=True).strip() == scene.caption
 
 
 def test_the_empty_caption_is_tokenized(tokenizers):
     for tokenizer, encoder in tokenizers:
-        special = 1 if isinstance(encoder, T5EncoderModel) else 2
+        special = {T5EncoderModel: 1, Qwen2VLForConditionalGeneration: 0}.get(type(encoder), 2)
         assert len(tokenizer("").input_ids) == special
