@@ -54,7 +54,7 @@ def refused(folder, pipeline, *words):
 def test_a_checkpoint_opens_with_its_sides_and_schedule(folder):
     checkpoint = open_checkpoint(folder, EASYANIMATE)
     assert checkpoint.vae_scale == 8
-    assert checkpoint.sides == Sides(native=48, minimum=32, maximum=144, multiple=16)
+    assert checkpoint.sides == Sides(native=48, minimum=32, maximum=96, multiple=16)
     assert checkpoint.size == (48, 48)
     # What EasyAnimatePipeline tells a scheduler with dynamic shifting.
     assert checkpoint.schedule["mu"] == 1.0
@@ -66,7 +66,7 @@ def test_the_native_size_may_be_wide(folder):
     edit(folder / "transformer" / "config.json", sample_height=60, sample_width=90)
     checkpoint = open_checkpoint(folder, EASYANIMATE)
     assert checkpoint.size == (480, 720)
-    assert checkpoint.sides == Sides(native=480, minimum=240, maximum=1440, multiple=16)
+    assert checkpoint.sides == Sides(native=480, minimum=240, maximum=1056, multiple=16)
     edit(folder / "transformer" / "config.json", sample_width=181)
     with pytest.raises(CheckpointError, match="sample_width=181, which is 1448 pixels"):
         _ = open_checkpoint(folder, EASYANIMATE).size
@@ -294,10 +294,10 @@ def test_profiles_cover_what_clips_may_ask_for(clips, checkpoints):
     assert denoiser["latents"] == Profile((1, 16, 1, 4, 4), (2, 16, 13, 6, 6), (4, 16, 37, 18, 18))
     assert denoiser["inpaint_latents"].maximum == (4, 17, 37, 18, 18)
     assert denoiser["rotary_cos"] == Profile((4, 32), (117, 32), (2997, 32))
-    assert encoder["levels"] == Profile((1, 3, 4, 32, 32), (1, 3, 4, 48, 48), (1, 3, 4, 144, 144))
+    assert encoder["levels"] == Profile((1, 3, 4, 32, 32), (1, 3, 4, 48, 48), (1, 3, 4, 96, 96))
     # Previews are of a quarter of the side; a slice is one frame of latents.
     assert decoder["latents"] == Profile((1, 16, 1, 1, 1), (1, 16, 1, 6, 6), (1, 16, 1, 18, 18))
-    assert decoder["cache_22"].maximum == (1, 16, 2, 144, 144)
+    assert decoder["cache_22"].maximum == (1, 16, 2, 96, 96)
     assert decoder["first"] == Profile((1,), (1,), (1,))
 
 
