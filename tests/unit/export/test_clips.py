@@ -291,12 +291,12 @@ def test_profiles_cover_what_clips_may_ask_for(clips, checkpoints):
         profiles(where, manifest, component) for component in pipeline.components
     )
     assert set(text.values()) == {Profile((1, 256), (2, 256), (8, 256))}
-    assert denoiser["latents"] == Profile((1, 16, 1, 4, 4), (2, 16, 13, 6, 6), (4, 16, 37, 18, 18))
-    assert denoiser["inpaint_latents"].maximum == (4, 17, 37, 18, 18)
-    assert denoiser["rotary_cos"] == Profile((4, 32), (117, 32), (2997, 32))
+    assert denoiser["latents"] == Profile((1, 16, 1, 4, 4), (2, 16, 13, 6, 6), (4, 16, 37, 12, 12))
+    assert denoiser["inpaint_latents"].maximum == (4, 17, 37, 12, 12)
+    assert denoiser["rotary_cos"] == Profile((4, 32), (117, 32), (1332, 32))
     assert encoder["levels"] == Profile((1, 3, 4, 32, 32), (1, 3, 4, 48, 48), (1, 3, 4, 96, 96))
     # Previews are of a quarter of the side; a slice is one frame of latents.
-    assert decoder["latents"] == Profile((1, 16, 1, 1, 1), (1, 16, 1, 6, 6), (1, 16, 1, 18, 18))
+    assert decoder["latents"] == Profile((1, 16, 1, 1, 1), (1, 16, 1, 6, 6), (1, 16, 1, 12, 12))
     assert decoder["cache_22"].maximum == (1, 16, 2, 96, 96)
     assert decoder["first"] == Profile((1,), (1,), (1,))
 
