@@ -54,17 +54,23 @@ class Decode:
         began, failed = time.monotonic(), {}
         try:
             for answer, last in self._responses(event, latents):
+                if last:
+                    self._release(event)
                 send(sender, pack(answer), last)
                 yield
         except Exception as error:
+            self._release(event)
             send(sender, failure(error), last=True)
             failed = {"outcome": as_request_error(error).code, "error": str(error)}
         if event.record is not None:
             decoding = {"decoding_ms": 1000 * (time.monotonic() - began)}
             request_log.write({**event.record, **decoding, **failed})
-            if self._pipeline.makes_clips:
-                done = np.asarray([event.record["id"].encode()], np.object_)
-                tell(f"{self._name}_denoise", {DECODED.name: done})
+
+    def _release(self, event: Event) -> None:
+        """Have ``denoise`` let go of a clip at its end, before its caller can ask for another."""
+        if event.record is not None and self._pipeline.makes_clips:
+            done = np.asarray([event.record["id"].encode()], np.object_)
+            tell(f"{self._name}_denoise", {DECODED.name: done})
 
     def _responses(self, event: Event, latents: Float32) -> Iterator[tuple[dict[str, Array], bool]]:
         """Each response, and whether it is the event's last."""
