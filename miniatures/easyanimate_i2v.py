@@ -10,7 +10,6 @@ from miniatures import video_vae
 from miniatures.clips import FRAMES
 from miniatures.easyanimate import (
     BATCH,
-    CLIPS_PER_CAPTION,
     LATENT_CHANNELS,
     Dataset,
     EasyAnimate,
@@ -21,7 +20,8 @@ from miniatures.easyanimate import (
 )
 from miniatures.training import Recipe, fit
 
-RECIPE = Recipe("easyanimate-i2v", 800, 5e-4)
+RECIPE = Recipe("easyanimate-i2v", 350, 6e-4)
+CLIPS_PER_CAPTION = 4
 # EasyAnimateInpaintPipeline's noise_aug_strength.
 REFERENCE_NOISE = 0.0563
 ENDS, SIGMA_MEAN = 0.25, 0.7
@@ -70,7 +70,7 @@ def _loss(
 
 
 def train(output: Path, state: Path, seed: int = 0) -> None:
-    """Train on what ``easyanimate`` beside ``output`` has come to; save the moving average."""
+    """Train on what ``easyanimate`` beside ``output`` has come to; save the last weights."""
     torch.manual_seed(seed)
     base = output.parent / "easyanimate"
     shutil.copytree(base / "vae", output / "vae", dirs_exist_ok=True)
@@ -83,5 +83,5 @@ def train(output: Path, state: Path, seed: int = 0) -> None:
     vae, drawn = autoencoder(output / "vae"), video_vae.clips(CLIPS_PER_CAPTION, seed + 2)
     dataset = make_dataset(model, drawn, vae)
     starts, ends = (_inpaint(vae, drawn, known) for known in ((0,), (0, FRAMES - 1)))
-    model = fit(RECIPE, model, lambda _: _loss(model, dataset, starts, ends), state)
+    fit(RECIPE, model, lambda _: _loss(model, dataset, starts, ends), state)
     save(model, output, "EasyAnimateInpaintPipeline")
