@@ -1,7 +1,6 @@
 """Trains the miniatures' autoencoder on drawn scenes."""
 
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,19 +97,15 @@ def _contrast(images: torch.Tensor) -> torch.Tensor:
     return distances.amax(dim=tuple(range(1, images.ndim)), keepdim=True)
 
 
-def relative_loss(
-    decoded: torch.Tensor,
-    batch: torch.Tensor,
-    error: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = mse_loss,
-) -> tuple[torch.Tensor, float]:
+def relative_loss(decoded: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Tensor, float]:
     """The error in units of the contrast, so that purple on gray counts too; and the plain one.
 
     Pictures are (batch, 3, height, width) and clips (batch, 3, frames, height, width).
     """
     contrast = _contrast(batch)
-    far = error(decoded / contrast, batch / contrast)
+    squared = mse_loss(decoded / contrast, batch / contrast)
     sharpness = l1_loss(_edges(decoded / contrast), _edges(batch / contrast))
-    return far + EDGE_WEIGHT * sharpness, mse_loss(decoded, batch).item()
+    return squared + EDGE_WEIGHT * sharpness, mse_loss(decoded, batch).item()
 
 
 def sharpen(folder: Path, steps: int, images: torch.Tensor, state: Path) -> None:

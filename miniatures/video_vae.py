@@ -6,14 +6,12 @@ the last counts. So it knows pictures, of which every fourth frame is one, and l
 
 import random
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLMagvit
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from torch.nn.functional import l1_loss, mse_loss
 
 from export.magvit import streamed
 from miniatures import checkpoints
@@ -28,17 +26,12 @@ AUTOENCODER = {
     # What the InP pipeline of diffusers asks the config for, and all published ones say.
     "cache_mag_vae": True,
 }
-CLIPS_PER_CAPTION, LATENT_CHANNELS = 6, 16
+CLIPS_PER_CAPTION = 6
 # The encoder learns from short clips anywhere in one, the decoder from the beginnings of clips and
 # from whole ones in turn, which cost the same.
 BATCH, SHORT_FRAMES, WHOLE_BATCH = 8, 9, 4
 WHOLE = Recipe("easyanimate-vae", 400, 4e-4, 1e-4)
-# In the second phase latents are as far off as those of a transformer, which errs alike in a whole
-# clip and differently in each latent: so purple that is a little blue becomes purple.
-DECODER = (
-    (Recipe("easyanimate-vae-decoder", 1200, 5e-4, 1e-4), (0.0, 0.0)),
-    (Recipe("easyanimate-vae-decoder-noise", 350, 4e-4, 1e-4), (0.12, 0.2)),
-)
+DECODER = Recipe("easyanimate-vae-decoder", 1200, 5e-4, 1e-4)
 # What the parts of an AutoencoderKL are called in an AutoencoderKLMagvit.
 _NAMES = (
     (r"\.resnets\.", ".convs."),
@@ -146,16 +139,6 @@ def train(folder: Path, image: Path, state: Path, seed: int = 0) -> None:
     checkpoints.save_part(model, folder)
 
 
-def _off(
-    model: AutoencoderKLMagvit, batch: torch.Tensor, noise: tuple[float, float]
-) -> torch.Tensor:
-    """How far off latents are: by whole clips, and one by one, in deviations of latents."""
-    frames, height, width = 1 + (batch.shape[2] - 1) // 4, batch.shape[3] // 8, batch.shape[4] // 8
-    alike = noise[0] * torch.randn(len(batch), LATENT_CHANNELS, 1, 1, 1)
-    apart = noise[1] * torch.randn(len(batch), LATENT_CHANNELS, frames, height, width)
-    return (alike + apart) / model.config.scaling_factor
-
-
 def sharpen(folder: Path, state: Path, seed: int = 0) -> None:
     """Train the decoder of the autoencoder in ``folder`` on; its latents stay what they are."""
     model = AutoencoderKLMagvit.from_pretrained(folder, torch_dtype=torch.float32)
@@ -164,14 +147,11 @@ def sharpen(folder: Path, state: Path, seed: int = 0) -> None:
     model.quant_conv.requires_grad_(False)
     drawn = clips(CLIPS_PER_CAPTION, seed)
 
-    def loss(noise: tuple[float, float], _: float) -> tuple[torch.Tensor, float]:
+    def loss(_: float) -> tuple[torch.Tensor, float]:
         batch = _from_the_beginning(drawn)
         with torch.no_grad():
-            latents = _posterior(model, batch).sample() + _off(model, batch, noise)
-        decoded = model.decoder(model.post_quant_conv(latents))
-        # Of two colours that latents may mean, the absolute error takes one, and not their mean.
-        return relative_loss(decoded, batch, l1_loss if any(noise) else mse_loss)
+            latents = _posterior(model, batch).sample()
+        return relative_loss(model.decoder(model.post_quant_conv(latents)), batch)
 
-    for recipe, noise in DECODER:
-        fit(recipe, model, partial(loss, noise), state)
+    fit(DECODER, model, loss, state)
     checkpoints.save_part(model, folder)
