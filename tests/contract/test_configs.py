@@ -4,9 +4,10 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from export.checkpoint import open_checkpoint
 from export.configs import committed
 from pipelines import PIPELINES
-from pipelines.spec import CANCEL
+from pipelines.spec import CANCEL, DECODED
 
 REPOSITORY = Path(__file__).parents[2] / "model_repository"
 RENDERED = {
@@ -40,8 +41,9 @@ def test_an_ensemble_wires_every_tensor_of_its_models(pipeline, families):
     dims = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in ensemble.input}
     for step in ensemble.ensemble_scheduling.step:
         model = parse(families / step.model_name / "config.pbtxt")
-        # A cancellation comes to its model directly, as a request of its own.
-        inputs = [tensor for tensor in model.input if tensor.name != CANCEL.name]
+        # These come to their model directly, as requests of their own.
+        messages = (CANCEL.name, DECODED.name)
+        inputs = [tensor for tensor in model.input if tensor.name not in messages]
         assert set(step.input_map) == {tensor.name for tensor in inputs}
         assert set(step.output_map) == {tensor.name for tensor in model.output}
         lead = [-1] if model.max_batch_size else []
@@ -63,8 +65,10 @@ def fits(one, other):
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
-def test_graph_configs_have_exact_dims_where_the_graph_has(pipeline, families):
-    for component in pipeline.components:
+def test_graph_configs_have_exact_dims_where_the_graph_has(pipeline, families, checkpoints):
+    # Only a checkpoint knows which caches its autoencoder has.
+    served = open_checkpoint(checkpoints[pipeline.family], pipeline).pipeline
+    for component in served.components:
         config = parse(families / f"{pipeline.family}_{component.name}" / "config.pbtxt")
         assert config.max_batch_size == component.max_batch
         first = 1 if component.max_batch else 0

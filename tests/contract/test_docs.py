@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What a reader's own commands make; everything else that looks like a path must be there.
 MADE = ("out/", "checkpoints/")
-HUB = ("stabilityai/", "SPO-Diffusion-Models/", "madebyollin/")
+HUB = ("stabilityai/", "alibaba-pai/", "SPO-Diffusion-Models/", "madebyollin/")
 IMAGES = {"stepwise-export": "export", "stepwise": "server"}
 DOCKER_VALUES = {
     *("--file", "--gpus", "--publish", "--shm-size", "--stop-timeout", "--tag", "--target"),

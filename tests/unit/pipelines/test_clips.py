@@ -85,7 +85,11 @@ def test_slices_are_the_clip_that_diffusers_decodes(frames):
     slices = list(clips.decode(runner("decoder"), latents(frames).numpy(), layout()))
     assert [index for index, _ in slices] == [0, *range(1, 4 * frames - 3, 4)]
     assert [len(part) for _, part in slices] == [1] + [4] * (frames - 1)
-    assert np.array_equal(together(slices), due(latents(frames)))
+    difference = np.abs(together(slices).astype(int) - due(latents(frames)).astype(int))
+    # diffusers sums up in another order, which can tip a level over.
+    print(f"{np.count_nonzero(difference)} of {difference.size} levels off, by {difference.max()}")
+    assert difference.max() <= 1
+    assert np.mean(difference > 0) <= 1e-4
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 9), (9, 4), (10, 11), (5, 4)])
