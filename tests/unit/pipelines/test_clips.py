@@ -89,7 +89,7 @@ def test_slices_are_the_clip_that_diffusers_decodes(frames):
     # diffusers sums up in another order, which can tip a level over.
     print(f"{np.count_nonzero(difference)} of {difference.size} levels off, by {difference.max()}")
     assert difference.max() <= 1
-    assert np.mean(difference > 0) <= 1e-4
+    assert np.mean(difference > 0) <= 1e-3
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 9), (9, 4), (10, 11), (5, 4)])
