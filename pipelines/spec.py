@@ -27,11 +27,6 @@ class Tensor:
     dims: tuple[Dim, ...]
     optional: bool = False
 
-    @property
-    def per_row(self) -> bool:
-        """Whether it has a batch dim: what has none is the same for all rows of a call."""
-        return self.dims[:1] == ("batch",)
-
 
 @dataclass(frozen=True)
 class Range:
