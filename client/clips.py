@@ -28,11 +28,13 @@ MOST_FPS = 50
 Frame = npt.NDArray[np.uint8]
 
 # At 17, H.264 loses about as much as 4:2:0 colour. A frame is encoded when five more are there,
-# where x264 would otherwise wait for some forty; without any, files are twice as large. The number
-# of threads, which is in the file, is the same everywhere, so that a repeated clip is the same.
+# where x264 would otherwise wait for some forty; without any, files are twice as large. A repeated
+# clip is to be the same file: the number of threads, which counts, is the same everywhere, and
+# there are no B frames, whose look-ahead reads memory that x264 has not written if sides are small.
 _X264 = {
     "crf": "17",
-    "x264-params": "rc-lookahead=4:sync-lookahead=0:sliced-threads=1:threads=2:lookahead-threads=1",
+    "x264-params": "rc-lookahead=4:sync-lookahead=0:sliced-threads=1:threads=2:lookahead-threads=1"
+    ":bframes=0",
 }
 # Frames go to the disk at once; what players need first is put in front of them in the end.
 _CONTAINER = {"flush_packets": "1", "movflags": "+faststart"}

@@ -1,6 +1,10 @@
 """Files of clips: what is in them, what they say of themselves, and when they are written."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import av
 import numpy as np
@@ -65,6 +69,15 @@ def milliseconds(frame):
 def psnr(frames, wanted):
     error = np.square(frames.astype(float) - wanted).mean()
     return np.inf if error == 0 else 10 * np.log10(255**2 / error)
+
+
+WRITES = """
+import sys
+from pathlib import Path
+from tests.e2e.clients.scenes import scene
+from tests.unit.client.test_clips import save
+save(scene(13, 48, 64, 7), Path(sys.argv[1]))
+"""
 
 
 @pytest.mark.parametrize("suffix", clips.KINDS)
@@ -185,3 +198,13 @@ def test_another_ones_file_holds_no_request(tmp_path, suffix, monkeypatch):
     path.write_bytes(b"no clip")
     with pytest.raises(InvalidRequest, match="cannot be read as a picture or clip"):
         record.load(path)
+
+
+def test_a_small_clip_is_the_same_file_whatever_was_in_memory(tmp_path):
+    # glibc fills what it hands out with the complement of this byte.
+    for filled in ("0", "85", "255"):
+        environment = {**os.environ, "MALLOC_PERTURB_": filled}
+        command = [sys.executable, "-c", WRITES, tmp_path / f"{filled}.mp4"]
+        subprocess.run(command, env=environment, cwd=Path(__file__).parents[3], check=True)
+    first, *others = (path.read_bytes() for path in sorted(tmp_path.iterdir()))
+    assert others == [first, first]
