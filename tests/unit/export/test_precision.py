@@ -63,7 +63,7 @@ def single(repository, tmp_path_factory):
 def half(halves, tmp_path_factory):
     """The miniature alone in float16."""
     path = tmp_path_factory.mktemp("half") / "repository"
-    others = shutil.ignore_patterns("sdxl*")
+    others = shutil.ignore_patterns("sdxl*", "easyanimate*")
     return replace(target(shutil.copytree(halves, path, ignore=others)), precision="fp16")
 
 
