@@ -13,7 +13,7 @@ import argparse
 import os
 import signal
 import sys
-import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +27,8 @@ from client.messages import About
 _HOST = "127.0.0.1"
 # Bytes: a large photograph where clips may start from one, and nothing elsewhere.
 _MOST_UPLOADED, _NO_UPLOAD = 32 * 2**20, 1
+# The system may hand a signal to any thread, and only if that is the first one does it wake it.
+_LOOK_SECONDS = 0.5
 
 
 def main(arguments: list[str]) -> int:
@@ -73,7 +75,8 @@ def _serve(url: str, port: int, abouts: dict[str, About]) -> None:
         url = _launch(layout.blocks(page), port, html.CSS, uploaded)
         try:
             print(f"the page is at {url} (Ctrl-C stops it)", flush=True)
-            threading.Event().wait()
+            while True:
+                time.sleep(_LOOK_SECONDS)
         finally:
             page.stop()  # its thread ends with the process; browsers that stay would hold it up
 
