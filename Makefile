@@ -24,7 +24,7 @@ test: $(STAMP) $(PERF) browser ## Set up, run the whole suite
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest
 
-miniatures: $(STAMP) ## Retrain the miniatures from nothing (hours on two cores)
+miniatures: $(STAMP) ## Retrain the miniatures from nothing (a day on two cores; those of clips use a GPU)
 	$(PYTHON) -m miniatures
 
 exported: $(STAMP) ## Export the miniatures that are not exported yet

@@ -25,16 +25,16 @@ from export.magvit import streamed
 from miniatures import checkpoints, video_vae
 from miniatures.chat import MAX_TOKENS, qwen_tokenizer, templated
 from miniatures.clips import TRAINING
-from miniatures.training import Recipe, fit
+from miniatures.training import Recipe, device, fit
 
-BATCH = 48
+BATCH = 256
 # Each starts from the average of the one before. Sigmas are logistic of a normal with this mean:
 # at high ones a clip's colour is decided, which is the last to be learned.
 PHASES = (
-    (Recipe("easyanimate", 4000, 1e-3), 0.7),
-    (Recipe("easyanimate-second", 2000, 6e-4), 1.2),
+    (Recipe("easyanimate", 6400, 1e-3), 0.7),
+    (Recipe("easyanimate-second", 5000, 6e-4), 1.2),
 )
-CLIPS_PER_CAPTION = 16
+CLIPS_PER_CAPTION = 48
 CAPTION_DROPOUT = 0.1
 # The first tokens, which hold the longest caption, and how many of the others are drawn.
 TEXT_TOKENS, PADS = 17, 6
@@ -213,7 +213,7 @@ def autoencoder(folder: Path) -> AutoencoderKLMagvit:
     """The trained autoencoder, for whole clips."""
     model = AutoencoderKLMagvit.from_pretrained(folder, torch_dtype=torch.float32).eval()
     streamed(model)
-    return model
+    return model.to(device())
 
 
 def noisy(
@@ -251,11 +251,12 @@ def save(model: EasyAnimate, output: Path, pipeline: str) -> None:
 def train(output: Path, state: Path, seed: int = 0) -> None:
     """Train the autoencoder, then on its latents the rest; save the moving average."""
     torch.manual_seed(seed)
-    video_vae.train(output / "vae", output.parent / "sd3" / "vae", state, seed)
-    video_vae.sharpen(output / "vae", state, seed)
-    model = EasyAnimate()
-    drawn = video_vae.clips(CLIPS_PER_CAPTION, seed + 1)
-    dataset = make_dataset(model, drawn, autoencoder(output / "vae"))
-    for recipe, mean in PHASES:
-        model = fit(recipe, model, partial(_loss, model, dataset, mean), state).train()
+    with device():
+        video_vae.train(output / "vae", output.parent / "sd3" / "vae", state, seed)
+        video_vae.sharpen(output / "vae", state, seed)
+        model = EasyAnimate()
+        drawn = video_vae.clips(CLIPS_PER_CAPTION, seed + 1)
+        dataset = make_dataset(model, drawn, autoencoder(output / "vae"))
+        for recipe, mean in PHASES:
+            model = fit(recipe, model, partial(_loss, model, dataset, mean), state).train()
     save(model, output, "EasyAnimatePipeline")

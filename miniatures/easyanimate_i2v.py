@@ -18,10 +18,10 @@ from miniatures.easyanimate import (
     noisy,
     save,
 )
-from miniatures.training import Recipe, fit
+from miniatures.training import Recipe, device, fit
 
-RECIPE = Recipe("easyanimate-i2v", 350, 6e-4)
-CLIPS_PER_CAPTION = 4
+RECIPE = Recipe("easyanimate-i2v", 2800, 6e-4)
+CLIPS_PER_CAPTION = 8
 # EasyAnimateInpaintPipeline's noise_aug_strength.
 REFERENCE_NOISE = 0.0563
 ENDS, SIGMA_MEAN = 0.25, 0.7
@@ -70,7 +70,7 @@ def _loss(
 
 
 def train(output: Path, state: Path, seed: int = 0) -> None:
-    """Train on what ``easyanimate`` beside ``output`` has come to; save the last weights."""
+    """Train on what ``easyanimate`` beside ``output`` has come to; save the moving average."""
     torch.manual_seed(seed)
     base = output.parent / "easyanimate"
     shutil.copytree(base / "vae", output / "vae", dirs_exist_ok=True)
@@ -80,8 +80,10 @@ def train(output: Path, state: Path, seed: int = 0) -> None:
         base / "transformer", torch_dtype=torch.float32
     )
     _begin(model, trained)
-    vae, drawn = autoencoder(output / "vae"), video_vae.clips(CLIPS_PER_CAPTION, seed + 2)
-    dataset = make_dataset(model, drawn, vae)
-    starts, ends = (_inpaint(vae, drawn, known) for known in ((0,), (0, FRAMES - 1)))
-    fit(RECIPE, model, lambda _: _loss(model, dataset, starts, ends), state)
-    save(model, output, "EasyAnimateInpaintPipeline")
+    with device():
+        vae, drawn = autoencoder(output / "vae"), video_vae.clips(CLIPS_PER_CAPTION, seed + 2)
+        dataset = make_dataset(model, drawn, vae)
+        starts, ends = (_inpaint(vae, drawn, known) for known in ((0,), (0, FRAMES - 1)))
+        model.to(device())
+        average = fit(RECIPE, model, lambda _: _loss(model, dataset, starts, ends), state)
+    save(average, output, "EasyAnimateInpaintPipeline")

@@ -3,7 +3,6 @@
 A run that was stopped goes on from its state; one that has ended returns what it left there.
 """
 
-import copy
 import logging
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,11 @@ class Recipe:
     mixed: bool = False
 
 
+def device() -> torch.device:
+    """Where training is fastest: the GPU, if torch finds one."""
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
 def keep(value: object, path: Path) -> None:
     """Save with torch, so that a run stopped meanwhile leaves the whole file or none."""
     partial = path.with_suffix(".partial")
@@ -48,7 +53,7 @@ class _Run:
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
         self.step = 0
         self.model = model
-        self.average = copy.deepcopy(model).eval()
+        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
         learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
             learned, lr=recipe.rate, weight_decay=recipe.weight_decay
@@ -77,10 +82,7 @@ class _Run:
         self.optimizer.step()
         self.schedule.step()
         self.step += 1
-        with torch.no_grad():
-            pairs = zip(self.average.parameters(), self.model.parameters(), strict=True)
-            for mean, current in pairs:
-                mean.lerp_(current, 1 - EMA_DECAY)
+        self.average.update_parameters(self.model)
 
 
 def fit(
@@ -105,7 +107,8 @@ def fit(
         _train(run, recipe, loss, path)
     finally:
         run.save(path)
-    return run.average
+    average: nn.Module = run.average.module
+    return average.eval()
 
 
 def _unfuse(model: nn.Module) -> None:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLMagvit
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from torch import nn
 
 from export.magvit import streamed
 from miniatures import checkpoints
 from miniatures.clips import FRAMES, TRAINING, draw
-from miniatures.training import Recipe, fit
+from miniatures.training import Recipe, device, fit
 from miniatures.vae import KL_WEIGHT, relative_loss
 
 AUTOENCODER = {
@@ -27,11 +28,16 @@ AUTOENCODER = {
     "cache_mag_vae": True,
 }
 CLIPS_PER_CAPTION = 6
-# The encoder learns from short clips anywhere in one, the decoder from the beginnings of clips and
-# from whole ones in turn, which cost the same.
-BATCH, SHORT_FRAMES, WHOLE_BATCH = 8, 9, 4
-WHOLE = Recipe("easyanimate-vae", 400, 4e-4, 1e-4)
-DECODER = Recipe("easyanimate-vae-decoder", 1200, 5e-4, 1e-4)
+# Both halves learn from short clips anywhere in one, then the decoder from whole ones.
+BATCH, SHORT_FRAMES, WHOLE_BATCH = 8, 9, 32
+BOTH = Recipe("easyanimate-vae", 400, 4e-4, 1e-4)
+DECODER = Recipe("easyanimate-vae-decoder", 3000, 3e-4, 1e-4)
+# The deviation of what is added to latents of unit variance while the decoder alone is trained,
+# as what a denoiser ends in is never quite that of a drawn clip.
+NOISE = 0.1
+# The brightness of a clip's background would have two thirds of the variance of its latents.
+# No direction is left more than this many times what all would have if they had as much.
+MOST_VARIANCE = 2.0
 # What the parts of an AutoencoderKL are called in an AutoencoderKLMagvit.
 _NAMES = (
     (r"\.resnets\.", ".convs."),
@@ -44,7 +50,7 @@ def clips(per_caption: int, seed: int) -> torch.Tensor:
     """Drawn training clips, uint8, shape (259 * per_caption, 3, 17, 48, 48)."""
     rng = random.Random(seed)
     drawn = np.stack([draw(clip, rng) for clip in TRAINING for _ in range(per_caption)])
-    return torch.from_numpy(drawn).permute(0, 4, 1, 2, 3)
+    return torch.as_tensor(drawn).permute(0, 4, 1, 2, 3)
 
 
 def levels(drawn: torch.Tensor) -> torch.Tensor:
@@ -57,13 +63,6 @@ def _anywhere(drawn: torch.Tensor) -> torch.Tensor:
     first = int(torch.randint(FRAMES - SHORT_FRAMES + 1, ()))
     chosen = drawn[torch.randint(len(drawn), (BATCH,))]
     return levels(chosen[:, :, first : first + SHORT_FRAMES])
-
-
-def _from_the_beginning(drawn: torch.Tensor) -> torch.Tensor:
-    """The first nine frames of random clips, or half as many whole ones."""
-    short = torch.rand(()) < 0.5
-    count, frames = (BATCH, SHORT_FRAMES) if short else (WHOLE_BATCH, FRAMES)
-    return levels(drawn[torch.randint(len(drawn), (count,)), :, :frames])
 
 
 def _posterior(model: AutoencoderKLMagvit, batch: torch.Tensor) -> DiagonalGaussianDistribution:
@@ -85,15 +84,26 @@ def encode(model: AutoencoderKLMagvit, drawn: torch.Tensor) -> torch.Tensor:
     return torch.cat([encode_levels(model, levels(part)) for part in drawn.split(32)])
 
 
+@torch.no_grad()
 def _normalize(model: AutoencoderKLMagvit, drawn: torch.Tensor) -> None:
-    """Give latents zero mean, in the convolutions beside them, and unit variance."""
-    latents = encode(model, drawn) / model.config.scaling_factor
-    mean = latents.mean(dim=(0, 2, 3, 4))
-    with torch.no_grad():
-        model.quant_conv.bias[: len(mean)] -= mean
-        model.post_quant_conv.bias += model.post_quant_conv.weight.flatten(1) @ mean
-    latents -= mean.view(-1, 1, 1, 1)
-    model.register_to_config(scaling_factor=1 / latents.std().item())
+    """Give latents zero mean and less of their main direction, in the convolutions beside them.
+
+    Their variance, over all channels together, becomes one.
+    """
+    before, after = model.quant_conv, model.post_quant_conv
+    latents = encode(model, drawn).transpose(0, 1).flatten(1) / model.config.scaling_factor
+    mean, count = latents.mean(1), len(latents)
+    variances, directions = torch.linalg.eigh(torch.cov(latents))
+    kept = (MOST_VARIANCE * variances.mean() / variances).clamp(max=1).sqrt()
+    matrix = directions * kept @ directions.T
+    rows = matrix @ before.weight[:count].flatten(1)
+    before.weight[:count] = rows.view_as(before.weight[:count])
+    before.bias[:count] = matrix @ (before.bias[:count] - mean)
+    after.bias += after.weight.flatten(1) @ mean
+    after.weight = nn.Parameter(
+        (after.weight.flatten(1) @ torch.linalg.inv(matrix)).view_as(after.weight)
+    )
+    model.register_to_config(scaling_factor=1 / (variances * kept**2).mean().sqrt().item())
 
 
 def inflate(image: AutoencoderKL, video: AutoencoderKLMagvit) -> None:
@@ -125,6 +135,7 @@ def train(folder: Path, image: Path, state: Path, seed: int = 0) -> None:
     model = AutoencoderKLMagvit.from_config(AUTOENCODER)
     inflate(AutoencoderKL.from_pretrained(image, torch_dtype=torch.float32), model)
     streamed(model)
+    model.to(device())
     drawn = clips(CLIPS_PER_CAPTION, seed)
 
     def loss(_: float) -> tuple[torch.Tensor, float]:
@@ -134,24 +145,28 @@ def train(folder: Path, image: Path, state: Path, seed: int = 0) -> None:
         error, shown = relative_loss(decoded, batch)
         return error + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel(), shown
 
-    fit(WHOLE, model, loss, state)
+    fit(BOTH, model, loss, state)
     _normalize(model.eval(), drawn[::7])
     checkpoints.save_part(model, folder)
 
 
 def sharpen(folder: Path, state: Path, seed: int = 0) -> None:
-    """Train the decoder of the autoencoder in ``folder`` on; its latents stay what they are."""
+    """Train the decoder of the autoencoder in ``folder`` on; its latents stay what they are.
+
+    Saves the moving average.
+    """
     model = AutoencoderKLMagvit.from_pretrained(folder, torch_dtype=torch.float32)
     streamed(model)
+    model.to(device())
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
     drawn = clips(CLIPS_PER_CAPTION, seed)
+    latents, scale = encode(model, drawn), model.config.scaling_factor
 
     def loss(_: float) -> tuple[torch.Tensor, float]:
-        batch = _from_the_beginning(drawn)
-        with torch.no_grad():
-            latents = _posterior(model, batch).sample()
-        return relative_loss(model.decoder(model.post_quant_conv(latents)), batch)
+        chosen = torch.randint(len(drawn), (WHOLE_BATCH,))
+        given = latents[chosen] + NOISE * torch.randn_like(latents[chosen])
+        decoded = model.decoder(model.post_quant_conv(given / scale))
+        return relative_loss(decoded, levels(drawn[chosen]))
 
-    fit(DECODER, model, loss, state)
-    checkpoints.save_part(model, folder)
+    checkpoints.save_part(fit(DECODER, model, loss, state), folder)
