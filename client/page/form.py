@@ -17,7 +17,7 @@ OF_PRESETS = (
 )
 # Of a pipeline that is served in certain sizes, any one understands these; it takes the nearest.
 _RATIOS = ("1:1", "3:2", "2:3", "16:9", "9:16")
-_RANGED = ("num_images", "frames", "steps", "guidance_scale")
+_RANGED = ("num_images", "frames", "steps", "guidance_scale", "guidance_rescale")
 IMAGES = {"start_image": "Start image", "end_image": "End image"}
 
 Shown = dict[str, dict[str, Any]]
@@ -44,7 +44,8 @@ def _range(about: About, field: str, values: Mapping[str, Any]) -> dict[str, Any
     if field not in about.ranges:
         return {"visible": False}
     low, high = about.ranges[field]
-    return {"minimum": low, "maximum": high, "value": values[field], "visible": True}
+    value = values.get(field, low)
+    return {"minimum": low, "maximum": high, "value": value, "visible": True}
 
 
 def _sizes(about: About, preset: Preset | None) -> Shown:

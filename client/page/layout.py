@@ -80,6 +80,7 @@ def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
     with gr.Row():
         field(gr.Slider, "steps", "Steps", step=1)
         field(gr.Slider, "guidance_scale", "Guidance", step=0.1)
+        field(gr.Slider, "guidance_rescale", "Guidance rescale", step=0.05)
     with gr.Row():
         # Not gr.Number, whose blank is 0.
         for side in ("height", "width"):

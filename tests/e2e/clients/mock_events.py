@@ -52,7 +52,7 @@ FILM_INPUTS = {
 }
 FILM_OUTPUTS = {"video": ("UINT8", "-1, -1, -1, 3"), **ANSWER}
 FILM_DEFAULTS = {"frames": 49, "guidance_rescale": 0.0, **SHARED}
-FILM_RANGES = {"frames": [1, 145], **SHARED_RANGES}
+FILM_RANGES = {"frames": [1, 145], "guidance_rescale": [0.0, 1.0], **SHARED_RANGES}
 FILM_SIDES = (48, 64)
 STEP_SECONDS = 0.02
 

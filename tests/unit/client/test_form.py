@@ -8,7 +8,12 @@ DEFAULTS = {"num_images": 1, "steps": 28, "guidance_scale": 7.0, "sampler": "heu
 SETTINGS = ("prompt", "negative_prompt", "seed", "height", "width", *DEFAULTS)
 SD3 = About({**DEFAULTS, "negative_prompt": ""}, BOTH, ("heun", "euler"), SETTINGS, "sd3")
 SDXL = About(DEFAULTS, BOTH, ("heun", "euler"), (*SETTINGS, "bucket"), "sdxl")
-OF_CLIPS = {"frames": [1, 145], "steps": [1, 100], "guidance_scale": [0.0, 30.0]}
+OF_CLIPS = {
+    "frames": [1, 145],
+    "steps": [1, 100],
+    "guidance_scale": [0.0, 30.0],
+    "guidance_rescale": [0.0, 1.0],
+}
 CLIPS = About(
     {"frames": 49, "steps": 50, "guidance_scale": 6.0, "sampler": "euler"},
     OF_CLIPS,
@@ -57,11 +62,14 @@ def test_the_form_overrules_a_preset_also_where_it_is_blank():
 
 
 def test_a_pipeline_of_clips_has_frames_and_pictures_to_start_from():
-    fields = ("num_images", "frames", "start_image", "end_image")
-    for about, visible in ((SD3, (True, False, False, False)), (CLIPS, (False, True, True, True))):
-        assert tuple(form.shown(about)[name]["visible"] for name in fields) == visible
-    frames = form.shown(CLIPS)["frames"]
-    assert (frames["minimum"], frames["maximum"], frames["value"]) == (1, 145, 49)
+    fields = {"frames", "guidance_rescale", "start_image", "end_image"}
+    for about, visible in ((SD3, {"num_images"}), (CLIPS, fields)):
+        shown = form.shown(about)
+        assert {name for name in (*fields, "num_images") if shown[name]["visible"]} == visible
+    wanted = {"frames": (1, 145, 49), "guidance_rescale": (0.0, 1.0, 0.0)}
+    for name, values in wanted.items():
+        field = form.shown(CLIPS)[name]
+        assert (field["minimum"], field["maximum"], field["value"]) == values
 
 
 def test_what_a_hidden_field_holds_is_left_out():

@@ -1,20 +1,33 @@
 import pytest
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel
-from transformers import CLIPTextModelWithProjection, T5EncoderModel
+from diffusers import (
+    AutoencoderKL,
+    EasyAnimateTransformer3DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
+from transformers import (
+    CLIPTextModelWithProjection,
+    Qwen2VLForConditionalGeneration,
+    T5EncoderModel,
+)
 
 from miniatures import full
 
-# Millions, as the real checkpoints have them (docs/sd3_medium.md, docs/sdxl_turbo.md).
+# Millions, as the real checkpoints have them (docs/sd3_medium.md, sdxl_turbo.md, easyanimate.md).
 SIZES = {
     ("sd3", "transformer", SD3Transformer2DModel): 2028,
     ("sd3", "text_encoder_2", CLIPTextModelWithProjection): 695,
     ("sd3", "text_encoder_3", T5EncoderModel): 4762,
     ("sdxl", "unet", UNet2DConditionModel): 2567,
+    ("easyanimate", "transformer", EasyAnimateTransformer3DModel): 6814,
+    ("easyanimate", "text_encoder", Qwen2VLForConditionalGeneration): 8291,
 }
 
 
-@pytest.mark.parametrize(("family", "name", "kind"), SIZES, ids=[name for _, name, _ in SIZES])
+@pytest.mark.parametrize(
+    ("family", "name", "kind"), SIZES, ids=["-".join(row[:2]) for row in SIZES]
+)
 def test_dimensions_are_those_of_the_real_checkpoints(family, name, kind):
     model = full.build(full.config(family, name), kind)
     millions = sum(weight.numel() for weight in set(model.parameters())) / 1e6
