@@ -1,5 +1,8 @@
+import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,23 @@ HALVES = ROOT / "out" / "halves"
 
 
 def export(family: str, checkpoint: Path, *options: str) -> None:
-    """Export a checkpoint; quick if it is there already."""
+    """Export a checkpoint, on one core; quick if it is there already."""
     command = [sys.executable, "-m", "export", family, "--checkpoint", str(checkpoint), *options]
-    subprocess.run(command, cwd=ROOT, check=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+
+
+def export_all(checkpoints: Mapping[str, Path], repository: Path, *options: str) -> Path:
+    """Export the miniature of each family, as many at once as there are cores."""
+    to = ("--repository", str(repository), *options)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda each: export(*each, *to), checkpoints.items()))
+    return repository
+
+
+def of_clips(checkpoints: Mapping[str, Path]) -> dict[str, Path]:
+    """Those that make clips."""
+    return {family: at for family, at in checkpoints.items() if PIPELINES[family].makes_clips}
 
 
 @pytest.fixture(scope="session")
@@ -35,34 +52,22 @@ def checkpoints() -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def families(checkpoints: dict[str, Path]) -> Path:
     """A model repository with every family in it."""
-    for family, checkpoint in checkpoints.items():
-        export(family, checkpoint, "--repository", str(FAMILIES))
-    return FAMILIES
+    return export_all(checkpoints, FAMILIES)
 
 
 @pytest.fixture(scope="session")
 def halves(checkpoints: dict[str, Path]) -> Path:
     """The same in float16."""
-    for family, checkpoint in checkpoints.items():
-        export(family, checkpoint, "--repository", str(HALVES), "--precision", "fp16")
-    return HALVES
-
-
-def export_clips(checkpoints: dict[str, Path], repository: Path, *options: str) -> Path:
-    """Export the families that make clips; they are in the others' repository too."""
-    for family, checkpoint in checkpoints.items():
-        if PIPELINES[family].makes_clips:
-            export(family, checkpoint, "--repository", str(repository), *options)
-    return repository
+    return export_all(checkpoints, HALVES, "--precision", "fp16")
 
 
 @pytest.fixture(scope="session")
 def clips(checkpoints: dict[str, Path]) -> Path:
-    """A model repository with every family that makes clips in it."""
-    return export_clips(checkpoints, FAMILIES)
+    """A model repository with every family that makes clips in it, which is that of all."""
+    return export_all(of_clips(checkpoints), FAMILIES)
 
 
 @pytest.fixture(scope="session")
 def half_clips(checkpoints: dict[str, Path]) -> Path:
     """The same in float16."""
-    return export_clips(checkpoints, HALVES, "--precision", "fp16")
+    return export_all(of_clips(checkpoints), HALVES, "--precision", "fp16")
