@@ -15,8 +15,8 @@ class Event:
 
     ``index`` is the picture's place among ``num_images``. Times are milliseconds: waiting in the
     queue, and denoising so far. ``mean_batch`` is how many pictures shared this one's steps.
-    ``clip`` is how to decode the latents that come with it, if they are a clip's. ``record`` is
-    what the request log will say of the request, in its last event.
+    ``clip`` is how to decode the latents that come with it, if they are a clip's. ``request`` is
+    the id of the request, and ``record`` what the log will say of it, in its last event.
     """
 
     kind: Kind
@@ -29,6 +29,7 @@ class Event:
     mean_batch: float
     notes: tuple[str, ...]
     clip: ClipLayout | None = None
+    request: str = ""
     record: dict[str, Any] | None = None
 
     def to_json(self) -> str:
@@ -43,3 +44,14 @@ class Event:
         if fields["clip"] is not None:
             fields["clip"] = ClipLayout.from_fields(fields["clip"])
         return Event(**fields)
+
+
+def cancelling(request_id: str) -> str:
+    """What travels instead of an event to have a request's decoding stopped."""
+    return json.dumps({"cancel": request_id})
+
+
+def cancelled(text: str | bytes) -> str | None:
+    """The inverse of ``cancelling``; None for an event."""
+    found: str | None = json.loads(text).get("cancel")
+    return found

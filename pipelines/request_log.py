@@ -5,12 +5,15 @@
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.fields import Array
+
+log = logging.getLogger(__name__)
 
 _LONGEST_TEXT = 1000
 _MOST_VALUES = 4
@@ -28,16 +31,26 @@ def asked(inputs: Mapping[str, Array]) -> Record:
 
 
 def write(record: Record) -> None:
-    """Append a line with the time and ``record``; nothing if there is no log."""
+    """Append a line with the time and ``record``; nothing if there is no log.
+
+    A line that cannot be written is told of and lost: requests go on.
+    """
     path = _path()
     if path is None:
         return
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     line = json.dumps({"time": now, **record}, ensure_ascii=False) + "\n"
+    try:
+        _append(path, line.encode())
+    except OSError as error:
+        log.error("a line of the request log could not be written: %s", error)
+
+
+def _append(path: str, line: bytes) -> None:
     # One write in append mode: lines of several processes do not mix.
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
     try:
-        os.write(file, line.encode())
+        os.write(file, line)
     finally:
         os.close(file)
 

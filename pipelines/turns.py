@@ -1,15 +1,18 @@
 """One thread that serves many owners in turn, a piece of work each."""
 
+import logging
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
 
 
 class Turns:
     """Runs jobs in a thread of its own; each is an iterator, whose every ``next`` is a piece.
 
     The jobs of one owner run one after another, those of several owners take turns, piece by
-    piece: who has a long job holds nobody up for longer than a piece. Jobs must not raise.
+    piece: who has a long job holds nobody up for longer than a piece. A job that raises ends.
     """
 
     def __init__(self, name: str) -> None:
@@ -35,12 +38,20 @@ class Turns:
     def _run(self) -> None:
         while (owner := self._next()) is not None:
             job = self._jobs[owner][0]
-            done = next(job, self) is self
+            done = self._advance(job)
             with self._wake:
                 if done:
                     self._jobs[owner].popleft()
                 if not self._jobs[owner]:
                     del self._jobs[owner]
+
+    def _advance(self, job: Iterator[None]) -> bool:
+        """Do a piece of a job; true if there is no other."""
+        try:
+            return next(job, self) is self
+        except Exception:
+            log.exception("a job ended with an error")
+            return True
 
     def _next(self) -> str | None:
         """Whose turn it is, who goes to the end of the line; None when there never will be one."""

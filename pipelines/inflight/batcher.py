@@ -79,10 +79,16 @@ class Batcher:
             self._roll.enter(request, now)
             self._queue.submit(request, now)
 
-    def cancel(self, request_id: str) -> None:
-        """End a request before its next step; one that is not here yet is refused when it comes."""
+    def cancel(self, request_id: str) -> bool:
+        """End a request before its next step; one that is not here yet is refused when it comes.
+
+        False if it is finished and held: then whoever decodes it is to be told.
+        """
         with self._lock:
+            if self._held and request_id in self._held:
+                return False
             self._roll.cancel(request_id, self._clock())
+            return True
 
     def release(self, request_id: str) -> None:
         """Let go of a finished request, in whose place another may come."""

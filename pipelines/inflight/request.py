@@ -156,4 +156,5 @@ class Picture:
             mean_batch=self.batch_sum / max(self.row, 1),
             notes=settings.notes,
             clip=None if kind == "progress" else settings.clip,
+            request=self.request.id,
         )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pipelines.errors import Cancelled, Expired, InvalidRequest, RequestError
 from pipelines.inflight.request import Picture, Request, Summary
+from pipelines.settings import Settings
 
 # A cancellation may overtake its request, which first passes the text encoders.
 REMEMBER_SECONDS = 60.0
@@ -52,7 +53,7 @@ class Roll:
         if self._cancelled.pop(request.id, None) is not None:
             raise _cancelled()
         if now >= request.settings.deadline:
-            raise _expired(request, now)
+            raise expired(request.settings, now)
         self._entries[request.id] = _Entry(request, request.settings.num_images)
 
     def cancel(self, request_id: str, now: float) -> None:
@@ -74,7 +75,7 @@ class Roll:
             if entry.cancelled:
                 found.append((request, _cancelled()))
             elif now >= request.settings.deadline:
-                found.append((request, _expired(request, now)))
+                found.append((request, expired(request.settings, now)))
         return found
 
     def present(self) -> list[Request]:
@@ -112,9 +113,10 @@ def _cancelled() -> Cancelled:
     return Cancelled("the request was cancelled")
 
 
-def _expired(request: Request, now: float) -> Expired:
-    waited = 1000 * (now - request.settings.arrived)
-    allowed = 1000 * (request.settings.deadline - request.settings.arrived)
+def expired(settings: Settings, now: float) -> Expired:
+    """The error of a request whose deadline has passed."""
+    waited = 1000 * (now - settings.arrived)
+    allowed = 1000 * (settings.deadline - settings.arrived)
     return Expired(
         f"deadline_ms: no picture within {allowed:.0f} ms ({waited:.0f} ms have passed); allow "
         "more time, ask for fewer steps or come back when the server is less busy"

@@ -1,6 +1,7 @@
 """``<name>_decode``: latents in, pictures out, or clips slice by slice; progress passes through."""
 
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,11 +11,13 @@ import numpy as np
 from pipelines import PIPELINES, clips, request_log
 from pipelines.caches import with_caches
 from pipelines.decode import Float32, response
-from pipelines.events import Event
+from pipelines.errors import Cancelled
+from pipelines.events import Event, cancelled
 from pipelines.fields import Array
 from pipelines.manifest import ClipLayout
-from pipelines.spec import DECODED, EVENT
+from pipelines.spec import CANCEL, DECODED, EVENT
 from pipelines.triton.wire import (
+    FINAL,
     as_request_error,
     call,
     failure,
@@ -26,22 +29,38 @@ from pipelines.triton.wire import (
 )
 from pipelines.turns import Turns
 
+# Clips of several slices that are decoded at once. Each has gigabytes of caches if it is large.
+_AT_ONCE = 2
+# A cancellation may come just after the last slice; its id is then of no use.
+_REMEMBER_AT_MOST = 1000
+
 
 class Decode:
-    """A request's events keep their order; requests take turns, a picture or a slice each."""
+    """A request's events keep their order; requests take turns, a picture or a slice each.
+
+    Only the first few clips have begun; the others wait for one of them to end, which single
+    pictures, previews and progress do not.
+    """
 
     def initialize(self, args: dict[str, str]) -> None:
         """Answer in one thread."""
         self._name = parameter(args, "name")
         self._pipeline = PIPELINES[parameter(args, "pipeline")]
         self._decoder = f"{self._name}_{self._pipeline.decoder.name}"
+        self._cancelled: dict[str, None] = {}
+        self._clips: deque[Event] = deque()
         self._turns = Turns("decode")
 
     def execute(self, requests: list[Any]) -> None:
         """Line up events and their latents."""
         for request in requests:
             inputs, sender = unpack(request), request.get_response_sender()
-            event = Event.from_json(inputs[EVENT.name][0])
+            told = inputs[EVENT.name][0]
+            if (stopped := cancelled(told)) is not None:
+                self._stop(stopped)
+                sender.send(flags=FINAL)
+                continue
+            event = Event.from_json(told)
             latents = inputs[self._pipeline.latents.name].copy()
             self._turns.submit(request.request_id(), self._answer(event, latents, sender))
 
@@ -49,28 +68,61 @@ class Decode:
         """Finish what is under way."""
         self._turns.close()
 
+    def _stop(self, request_id: str) -> None:
+        while len(self._cancelled) >= _REMEMBER_AT_MOST:
+            del self._cancelled[next(iter(self._cancelled))]
+        self._cancelled[request_id] = None
+
     def _answer(self, event: Event, latents: Float32, sender: Any) -> Iterator[None]:
         """Send what becomes of an event, one response a step."""
         began, failed = time.monotonic(), {}
         try:
+            if event.clip is not None and latents.shape[1] > 1:
+                yield from self._begin(event)
             for answer, last in self._responses(event, latents):
+                self._check(event)
                 if last:
                     self._release(event)
                 send(sender, pack(answer), last)
                 yield
         except Exception as error:
-            self._release(event)
+            self._give_up(event)
             send(sender, failure(error), last=True)
             failed = {"outcome": as_request_error(error).code, "error": str(error)}
+        finally:
+            if event in self._clips:
+                self._clips.remove(event)
         if event.record is not None:
             decoding = {"decoding_ms": 1000 * (time.monotonic() - began)}
             request_log.write({**event.record, **decoding, **failed})
 
+    def _begin(self, event: Event) -> Iterator[None]:
+        """Pass until few enough clips are ahead."""
+        self._clips.append(event)
+        while event not in list(self._clips)[:_AT_ONCE]:
+            self._check(event)
+            yield
+
+    def _check(self, event: Event) -> None:
+        if event.request in self._cancelled:
+            del self._cancelled[event.request]
+            raise Cancelled("the request was cancelled")
+
     def _release(self, event: Event) -> None:
         """Have ``denoise`` let go of a clip at its end, before its caller can ask for another."""
         if event.record is not None and self._pipeline.makes_clips:
-            done = np.asarray([event.record["id"].encode()], np.object_)
-            tell(f"{self._name}_denoise", {DECODED.name: done})
+            self._tell(DECODED.name, event)
+
+    def _give_up(self, event: Event) -> None:
+        """Have ``denoise`` end the request, of which Triton passes on nothing after an error."""
+        if event.record is None:
+            self._tell(CANCEL.name, event)
+        if self._pipeline.makes_clips:
+            self._tell(DECODED.name, event)
+
+    def _tell(self, name: str, event: Event) -> None:
+        request = np.asarray([event.request.encode()], np.object_)
+        tell(f"{self._name}_denoise", {name: request})
 
     def _responses(self, event: Event, latents: Float32) -> Iterator[tuple[dict[str, Array], bool]]:
         """Each response, and whether it is the event's last."""

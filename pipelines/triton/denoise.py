@@ -13,7 +13,7 @@ import numpy as np
 from pipelines import PIPELINES, request_log
 from pipelines.conditioning import Conditioning, shared, slots
 from pipelines.errors import InvalidRequest, RequestError
-from pipelines.events import Event
+from pipelines.events import Event, cancelling
 from pipelines.fields import Array, text
 from pipelines.inflight.batcher import Batcher
 from pipelines.inflight.hangups import HangUps
@@ -30,6 +30,7 @@ from pipelines.triton.wire import (
     pack,
     parameter,
     send,
+    tell,
     unpack,
 )
 
@@ -72,12 +73,18 @@ class Denoise:
     def _told(self, inputs: Mapping[str, Array]) -> bool:
         """Take what is no request: the id of one to cancel, or of one that is decoded."""
         if CANCEL.name in inputs:
-            self._batcher.cancel(text(inputs, CANCEL.name, "", _LONGEST_ID))
+            self._cancel(text(inputs, CANCEL.name, "", _LONGEST_ID))
         elif DECODED.name in inputs:
             self._batcher.release(text(inputs, DECODED.name, "", _LONGEST_ID))
         else:
             return False
         return True
+
+    def _cancel(self, request_id: str) -> None:
+        if not self._batcher.cancel(request_id):
+            told = np.asarray([cancelling(request_id).encode()], np.object_)
+            nothing = np.zeros([0] * len(self._pipeline.latents.dims), np.float32)
+            tell(f"{self._name}_decode", {EVENT.name: told, self._pipeline.latents.name: nothing})
 
     def finalize(self) -> None:
         """Finish what is under way."""

@@ -1,11 +1,13 @@
 """``<name>_encode``: the images that a clip continues in, latents for the denoiser out."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from pipelines import PIPELINES, request_log
 from pipelines.caches import with_caches
 from pipelines.errors import InvalidRequest
+from pipelines.inflight.roll import expired
 from pipelines.inpaint import inpaint_latents
 from pipelines.settings import Settings
 from pipelines.spec import IMAGES, INPAINT_LATENTS, SETTINGS
@@ -42,6 +44,8 @@ class Encode:
         layout = settings.clip
         if layout is None or _START not in inputs:
             raise InvalidRequest(f"got no {_START}; send requests to the ensemble {self._name}")
+        if (now := time.monotonic()) >= settings.deadline:
+            raise expired(settings, now)
         outputs = self._encoder.outputs
         caches = with_caches(self._encoder, layout.encoder_caches).outputs[len(outputs) :]
         model = f"{self._name}_{self._encoder.name}"

@@ -66,8 +66,7 @@ def send(sender: Any, answer: Any, last: bool) -> None:
 class Kept:
     """An output of another model that stays where it is, to be an input of its next call.
 
-    The caches of a video autoencoder are gigabytes for large frames: they are neither copied nor
-    brought to the host from a GPU.
+    The caches of a video autoencoder are gigabytes for large frames: Python does not copy them.
     """
 
     def __init__(self, answer: Any, name: str) -> None:
@@ -97,6 +96,8 @@ def call(
             value.named(name) if isinstance(value, Kept) else pb_utils.Tensor(name, value)
             for name, value in inputs.items()
         ],
+        # A model on a GPU would leave them there, where numpy does not read.
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     ).exec()
     if answer.has_error():
         message = answer.error().message()

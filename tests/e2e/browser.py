@@ -72,7 +72,7 @@ def fill(tab, **values):
             tab.get_by_label(label).click()
             tab.get_by_role("option", name=value, exact=True).click()
         elif label in ("Steps", "Guidance", "Pictures", "Frames"):
-            tab.get_by_label(f"number input for {label}").fill(str(value))
+            tab.get_by_label(f"number input for {label}", exact=True).fill(str(value))
         else:
             tab.get_by_label(label, exact=True).fill(value)
 

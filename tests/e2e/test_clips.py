@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.peers import Diffusers, psnr
-from client import Client, InvalidRequest
+from client import Cancelled, Client, InvalidRequest
 from miniatures.clips import BY_CAPTION, draw
 from server.process import serving
 
@@ -192,6 +192,31 @@ def test_a_clip_that_is_given_up_leaves_room_for_others(client):
     events.close()
     again = client.clip("easyanimate", PROMPT, steps=2, frames=5, seed=1)
     assert len(again.frames) == 5
+
+
+def test_a_clip_that_is_cancelled_while_it_is_decoded_ends(client):
+    events, came = client.generate("easyanimate", PROMPT, steps=2, frames=145, seed=1), []
+
+    def cancel_at_the_first_slice():
+        for event in events:
+            if event.kind == "result":
+                came.extend(event.frames)
+                events.cancel()
+
+    with pytest.raises(Cancelled):
+        cancel_at_the_first_slice()
+    print(f"{len(came)} of 145 frames came")
+    assert 0 < len(came) < 145
+
+
+def test_clips_that_are_decoded_at_once_all_come_whole(client):
+    def make(seed):
+        return client.clip("easyanimate", PROMPT, steps=2, frames=33, seed=seed).frames
+
+    with ThreadPoolExecutor(5) as threads:
+        together = list(threads.map(make, range(5)))
+    for seed in (0, 4):
+        near(together[seed], make(seed), SOLO_FLOOR_DB)
 
 
 def test_as_many_clips_as_there_is_room_for_and_then_as_many_again(client):

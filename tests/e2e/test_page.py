@@ -221,7 +221,7 @@ def test_a_preset_fills_the_form_and_none_empties_it(open_page, two_pipelines):
     for label, name in (("Sampler", "sampler"), ("Negative prompt", "negative_prompt")):
         expect(tab.get_by_label(label)).to_have_value(advice.settings[name])
     expect(tab.get_by_label("number input for Steps")).to_have_value("30")
-    expect(tab.get_by_label("number input for Guidance")).to_have_value("5")
+    expect(tab.get_by_label("number input for Guidance", exact=True)).to_have_value("5")
     expect(tab.get_by_label("number input for Pictures")).to_have_value("2")
     expect(tab.get_by_text(advice.structure)).to_be_visible()
     prompt = tab.get_by_label("Prompt", exact=True)

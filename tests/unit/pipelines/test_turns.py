@@ -32,5 +32,19 @@ def test_a_long_job_holds_nobody_up_for_longer_than_a_piece():
     assert [piece for name, piece in told if name == "clip"] == list(range(37))
 
 
+def test_a_job_that_raises_ends_and_no_other(caplog):
+    def failing():
+        yield
+        raise OSError("no space left")
+
+    told, turns = [], Turns("test")
+    turns.submit("a", failing())
+    turns.submit("a", job(told, "after", 1))
+    turns.submit("b", job(told, "beside", 3))
+    turns.close()
+    assert sorted(name for name, _ in told) == ["after"] + ["beside"] * 3
+    assert "no space left" in caplog.text
+
+
 def test_close_finishes_what_is_there():
     assert len(run(("a", "clip", 5), ("b", "clip", 5))) == 10

@@ -128,6 +128,17 @@ def test_a_finished_clip_keeps_its_place_until_it_is_decoded():
     assert bench.submit(name="clip", frames=5).summary is None
 
 
+def test_whoever_decodes_a_finished_clip_is_to_be_told_of_its_cancellation():
+    bench = Bench(capacity=2, held=True)
+    bench.submit(name="clip", frames=5)
+    assert bench.batcher.cancel("unknown")
+    bench.run()
+    assert not bench.batcher.cancel("clip")
+    bench.batcher.release("clip")
+    assert bench.submit(name="clip", frames=5).summary is None
+    assert bench.batcher.cancel("clip")
+
+
 def test_a_clip_that_fails_keeps_no_place():
     bench = Bench(capacity=1, held=True)
     bench.submit(frames=5)
