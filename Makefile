@@ -2,30 +2,42 @@
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 PERF := .venv/perf_analyzer/.installed
+# Two tests run at once; tests/conftest.py says which do not.
+PYTEST := $(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help demo test miniatures exported clips quality quantized bench load caps perf soak fuzz full-size \
+define CHECKS
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+endef
+
+PLAN := miniatures/plans/sdxl_turbo_w8a8
+
+.PHONY: help demo test test-all plan miniatures exported clips quality quantized bench load caps perf soak fuzz full-size \
 	screenshot browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-demo: $(STAMP) ## Set up, export the miniatures, start Triton, make pictures and clips
-	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3 --repository out/demo
-	$(PYTHON) -m export sdxl --checkpoint miniatures/sdxl --repository out/demo
-	$(PYTHON) -m export sdxl --checkpoint miniatures/sdxl --repository out/demo --name sdxl_outline --lora miniatures/sdxl_outline/pytorch_lora_weights.safetensors
-	$(PYTHON) -m export sdxl_turbo --checkpoint miniatures/sdxl_turbo --repository out/demo
-	$(PYTHON) -m export easyanimate --checkpoint miniatures/easyanimate --repository out/demo
-	$(PYTHON) -m export easyanimate_i2v --checkpoint miniatures/easyanimate_i2v --repository out/demo
+demo: $(STAMP) ## Set up, export the miniatures, serve each as soon as it is there, make pictures and clips
 	$(PYTHON) demo.py
 
-test: $(STAMP) $(PERF) browser ## Set up, run the whole suite
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest
+test: $(STAMP) $(PERF) browser ## Set up, check the code, run the suite
+	$(CHECKS)
+	$(PYTEST) -m "not further"
+
+test-all: $(STAMP) $(PERF) browser ## The same, with further members of what the suite tries some of
+	$(CHECKS)
+	DAMAGE_EXAMPLES=40 FUZZ_EXAMPLES=150 $(PYTEST)
 
 miniatures: $(STAMP) ## Retrain the miniatures from nothing (a day on two cores; those of clips use a GPU)
 	$(PYTHON) -m miniatures
+
+plan: $(STAMP) ## Make the plan again that the demo quantizes SDXL-Turbo with (about ten minutes)
+	$(PYTHON) -m export sdxl_turbo --checkpoint miniatures/sdxl_turbo --quantize w8a8 --name sdxl_turbo_w8a8 \
+		--prompts miniatures/calibration.txt --repository out/plan
+	mkdir -p $(PLAN)
+	cp out/plan/sdxl_turbo_w8a8_unet/1/plan.json out/plan/sdxl_turbo_w8a8_unet/1/ranges.json $(PLAN)/
 
 exported: $(STAMP) ## Export the miniatures that are not exported yet
 	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3

@@ -1,28 +1,49 @@
-"""Starts a server on the exported miniatures, makes pictures and clips with each, and stops.
+"""Exports the miniatures, serves each as soon as it is there, and makes pictures and clips with it.
 
 Writes ``out/*.png`` and ``out/contact_sheet.png``, ``out/*.mp4`` and ``out/clips.gif``, and prints
-what was asked and how long it took.
+what was asked and how long it took. What is in ``out/demo`` already is not exported again.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from client import Client, Event, clips
+from client import Client, Event, clips, images, png
 from client.clips import FPS, Frame
 from server.process import serving
 
 ROOT = Path(__file__).parent
-# By the name that Triton has for it: a caption, and what is asked for beside prompt and seed.
+OUTPUT = ROOT / "out"
+REPOSITORY = OUTPUT / "demo"
+# By the name that Triton has for it: what is exported, in the order in which it is begun.
+EXPORTS: dict[str, tuple[str, ...]] = {
+    "sd3": ("sd3",),
+    "sdxl": ("sdxl",),
+    "easyanimate": ("easyanimate",),
+    "sdxl_turbo": ("sdxl_turbo",),
+    "sdxl_outline": ("sdxl", "--lora", "miniatures/sdxl_outline/pytorch_lora_weights.safetensors"),
+    "sdxl_turbo_w8a8": (
+        *("sdxl_turbo", "--plan", "miniatures/plans/sdxl_turbo_w8a8/plan.json"),
+        *("--prompts", "miniatures/calibration.txt"),
+    ),
+    "easyanimate_i2v": ("easyanimate_i2v",),
+}
+# A caption, and what is asked for beside prompt and seed.
 PIPELINES: dict[str, tuple[str, dict[str, int | float]]] = {
     "sd3": ("Stable Diffusion 3", {"steps": 20, "guidance_scale": 1.5}),
     "sdxl": ("SDXL", {"steps": 20}),
     "sdxl_outline": ("SDXL with a LoRA", {"steps": 20}),
     "sdxl_turbo": ("SDXL-Turbo", {"steps": 4}),
+    "sdxl_turbo_w8a8": ("SDXL-Turbo in 8 bits, with MixDQ", {"steps": 4}),
 }
 PROMPTS = (
     "a large red star in the top left on a white background",
@@ -47,84 +68,125 @@ CLIP_PROMPTS = (
 _SCALE = 4
 _GAP, _CAPTION, _FONT = 2 * _SCALE, 28, 18
 
+Made = dict[str, list[Event]]
+Row = tuple[object, ...]
+
 
 def main() -> None:
     """Make the pictures and clips, the sheets of them and the table."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    output = ROOT / "out"
-    output.mkdir(exist_ok=True)
-    with serving(output / "demo") as server:
-        client = Client(server.grpc_url)
-        results = {name: _pictures(client, name) for name in PIPELINES}
-        moving = {FROM_TEXT: _clips(client, FROM_TEXT, [{}] * len(CLIP_PROMPTS))}
-        starts = [{"start_image": clip.frames[0]} for clip in moving[FROM_TEXT]]
-        moving[FROM_IMAGES] = _clips(client, FROM_IMAGES, starts)
-    rows = []
-    for name, pictures in results.items():
-        for prompt, result in zip(PROMPTS, pictures, strict=True):
-            path = _path(output, name, prompt, "png")
-            Image.fromarray(result.image).save(path)
-            rows.append(_told(name, prompt, result, path))
-    for name, made in moving.items():
-        for prompt, result in zip(CLIP_PROMPTS, made, strict=True):
-            path = _path(output, name, prompt, "mp4")
-            clips.save([result], path, {"pipeline": name, "prompt": prompt, **CLIP})
-            rows.append(_told(name, prompt, result, path))
-    _contact_sheet(results).save(output / "contact_sheet.png")
-    _save_moving_sheet(moving, output / "clips.gif")
+    began, made, rows = time.monotonic(), Made(), list[Row]()
+    OUTPUT.mkdir(exist_ok=True)
+    for ready in _exported():
+        with serving(REPOSITORY, names=ready) as server:
+            client = Client(server.grpc_url)
+            for name in ready:
+                draw = _clips if name in CLIPS else _pictures
+                rows += draw(client, name, made)
+                print(f"{name}: drawn {time.monotonic() - began:.0f} s after the start", flush=True)
+    _contact_sheet(made).save(OUTPUT / "contact_sheet.png")
+    _save_moving_sheet(made, OUTPUT / "clips.gif")
     _print_table(rows)
     for sheet in ("contact_sheet.png", "clips.gif"):
-        print(f"all of them side by side: {(output / sheet).relative_to(ROOT)}")
+        print(f"all of them side by side: {_shown(OUTPUT / sheet)}")
+    python = _shown(Path(sys.executable))
+    print("to ask for more, and to make one of them again:")
+    print(f"  {python} -m server --repository {_shown(REPOSITORY)}")
+    print(f"  {python} -m client repeat '{rows[0][-1]}' --output again.png")
 
 
-def _path(output: Path, name: str, prompt: str, suffix: str) -> Path:
-    return output / f"{name}_{prompt.replace(' ', '_')}.{suffix}"
+def _exported() -> Iterator[list[str]]:
+    """The names of what has been exported since the last time, two exports at once."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context, _quiet) as pool:
+        due: dict[Future[None], str] = {pool.submit(_export, name): name for name in EXPORTS}
+        later: list[str] = []
+        while due:
+            finished, _ = wait(due, return_when=FIRST_COMPLETED)
+            names = {due.pop(future): future.result() for future in finished}
+            # Clips that go on from others wait for them.
+            ready = [name for name in EXPORTS if name in names or name in later]
+            later = [FROM_IMAGES] if FROM_IMAGES in ready and FROM_TEXT in due.values() else []
+            if ready := [name for name in ready if name not in later]:
+                yield ready
 
 
-def _told(name: str, prompt: str, result: Event, path: Path) -> tuple[object, ...]:
-    """A row of the table."""
-    milliseconds = round(result.queued_ms + result.denoising_ms)
-    return name, prompt, result.seed, result.steps, milliseconds, path.relative_to(ROOT)
+def _quiet() -> None:
+    """One core for each export."""
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _clips(client: Client, name: str, images: Sequence[Mapping[str, Any]]) -> list[Event]:
-    """A clip of each prompt."""
-    rows = list(enumerate(zip(CLIP_PROMPTS, images, strict=True), 1))
-    return [
-        client.clip(name, prompt, seed=seed, **CLIP, **given)
-        for seed, (prompt, given) in tqdm(rows, desc=CLIPS[name], unit="clip")
-    ]
+def _export(name: str) -> None:
+    from export.__main__ import parsed, run
+
+    logging.basicConfig(format=f"  {name}: %(message)s", force=True)
+    logging.getLogger("export").setLevel(logging.INFO)
+    family, *options = EXPORTS[name]
+    where = ("--checkpoint", f"miniatures/{family}", "--repository", _shown(REPOSITORY))
+    run(parsed([family, *where, "--name", name, *options]))
 
 
-def _pictures(client: Client, name: str) -> list[Event]:
+def _pictures(client: Client, name: str, made: Made) -> Iterator[Row]:
     """A picture of each prompt, with a progress bar while it is made."""
-    made, (caption, settings) = [], PIPELINES[name]
+    caption, settings = PIPELINES[name]
+    request = {**client.about(name).defaults, "pipeline": name, **settings}
+    made[name] = []
     with tqdm(total=len(PROMPTS) * int(settings["steps"]), desc=caption, unit="step") as bar:
         for seed, prompt in enumerate(PROMPTS, 1):
-            before = bar.n
+            before, path = bar.n, _path(name, prompt, "png")
             for event in client.generate(name, prompt, seed=seed, **settings):
                 bar.update(before + event.step - bar.n)
-            made.append(event)
-    return made
+            png.save(event, path, {**request, "prompt": prompt})
+            made[name].append(event)
+            yield _told(name, prompt, event, path)
 
 
-def _contact_sheet(results: dict[str, list[Event]]) -> Image.Image:
+def _clips(client: Client, name: str, made: Made) -> Iterator[Row]:
+    """A clip of each prompt; the second pipeline's start from pictures that are written, too."""
+    request = {**client.about(name).defaults, "pipeline": name, **CLIP}
+    made[name] = []
+    for seed, prompt in tqdm(list(enumerate(CLIP_PROMPTS, 1)), desc=CLIPS[name], unit="clip"):
+        settings, path = dict[str, Any](seed=seed), _path(name, prompt, "mp4")
+        if name == FROM_IMAGES:
+            start = path.with_suffix(".png")
+            Image.fromarray(made[FROM_TEXT][seed - 1].frames[0]).save(start)
+            settings["start_image"] = str(start)
+        sent, noted = images.taken({**CLIP, **settings}, ["start_image"])
+        result = client.clip(name, prompt, **sent)
+        clips.save([result], path, {**request, "prompt": prompt, **noted})
+        made[name].append(result)
+        yield _told(name, prompt, result, path)
+
+
+def _path(name: str, prompt: str, suffix: str) -> Path:
+    return OUTPUT / f"{name}_{prompt.replace(' ', '_')}.{suffix}"
+
+
+def _shown(path: Path) -> str:
+    """A path as it is typed here."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def _told(name: str, prompt: str, result: Event, path: Path) -> Row:
+    """A row of the table."""
+    milliseconds = round(result.queued_ms + result.denoising_ms)
+    return name, prompt, result.seed, result.steps, milliseconds, _shown(path)
+
+
+def _contact_sheet(made: Made) -> Image.Image:
     """A row of pictures for each pipeline below its caption, enlarged without smoothing."""
     return _sheet(
-        [
-            _row(*PIPELINES[name], [picture.image for picture in pictures])
-            for name, pictures in results.items()
-        ]
+        [_row(*PIPELINES[name], [picture.image for picture in made[name]]) for name in PIPELINES]
     )
 
 
-def _save_moving_sheet(results: dict[str, list[Event]], path: Path) -> None:
+def _save_moving_sheet(made: Made, path: Path) -> None:
     """The same of clips, eight frames a second."""
     frames = [
         _sheet(
             [
-                _row(CLIPS[name], CLIP, [clip.frames[place] for clip in made])
-                for name, made in results.items()
+                _row(caption, CLIP, [clip.frames[place] for clip in made[name]])
+                for name, caption in CLIPS.items()
             ]
         )
         for place in range(int(CLIP["frames"]))
@@ -141,7 +203,7 @@ def _sheet(rows: list[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _row(caption: str, settings: dict[str, int | float], shown: Sequence[Frame]) -> Image.Image:
+def _row(caption: str, settings: Mapping[str, int | float], shown: Sequence[Frame]) -> Image.Image:
     pictures = [Image.fromarray(picture) for picture in shown]
     width, height = (_SCALE * side for side in pictures[0].size)
     size = (len(pictures) * (width + _GAP) - _GAP, _CAPTION + height)
@@ -154,7 +216,7 @@ def _row(caption: str, settings: dict[str, int | float], shown: Sequence[Frame])
     return row
 
 
-def _print_table(rows: list[tuple[object, ...]]) -> None:
+def _print_table(rows: Sequence[Row]) -> None:
     heads = ("pipeline", "prompt", "seed", "steps", "ms", "file")
     lines = [heads, *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]

@@ -8,14 +8,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm.contrib.logging import logging_redirect_tqdm
+
 from export import budget, finished, report
-from export.checkpoint import digest
 from export.configs import REPOSITORY, write_committed
 from export.errors import CheckpointError, ExportError
 from export.libraries import LIBRARIES, compute_capability, load
 from export.quantization import BUDGETS, PLAN, PROMPTS, Quantization
 from export.sources import open_source
-from export.target import PRECISIONS, Target, is_finished
+from export.target import PRECISIONS, Target
 from pipelines import PIPELINES
 
 log = logging.getLogger("export")
@@ -110,6 +111,11 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
         "(default: 32 of our own)",
     )
     parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help=f"print how far each graph is from torch, which {report.FILE} beside the manifest has",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="print what the graphs of each component need of memory and disk, and write nothing",
@@ -176,23 +182,24 @@ def run(arguments: argparse.Namespace) -> None:
         budget.check(target, found)
         return
     log.info("reading %s", " with ".join(map(str, (checkpoint.origin, *checkpoint.loras))))
-    _export_graphs(target, digest(checkpoint))
-    print(report.table(report.read(target.prepare)))
+    _export_graphs(target)
+    rows = report.read(target.prepare)
+    print(report.table(rows) if arguments.verbose else report.summary(rows))
     if capability is not None:
         from export.engines import build_engines, table
 
         print(table(build_engines(target, arguments.target, capability)))
 
 
-def _export_graphs(target: Target, source: str) -> None:
+def _export_graphs(target: Target) -> None:
     """Export what is not there from the same checkpoint."""
     start, checkpoint = time.monotonic(), target.checkpoint
-    if is_finished(target, source):
+    if finished.is_finished(target):
         write_committed(checkpoint.pipeline, target.name, target.repository)
         log.info("%s: reused; it was made from the same checkpoint", target.prepare)
         return
     components = checkpoint.pipeline.components
-    due = [part for part in components if finished.read(target, source, part) is None]
+    due = [part for part in components if finished.read(target, part) is None]
     if due:
         budget.check(target, budget.costs(target, due))
     # Imports that take seconds, which an export that is already there need not wait for.
@@ -204,7 +211,7 @@ def _export_graphs(target: Target, source: str) -> None:
     write_committed(checkpoint.pipeline, target.name, target.repository)
     for name in checkpoint.missing:
         log.info("%s: missing from the checkpoint; zeros take its place", name)
-    export(target, source, feeds)
+    export(target, feeds)
     log.info("%s: exported in %.0f s", target.repository, time.monotonic() - start)
 
 
@@ -213,7 +220,8 @@ def main() -> int:
     logging.basicConfig(format="%(message)s")
     log.setLevel(logging.INFO)
     try:
-        run(parsed())
+        with logging_redirect_tqdm():
+            run(parsed())
     except ExportError as error:
         print(f"export: {error}", file=sys.stderr)
         return 2 if isinstance(error, CheckpointError) else 1

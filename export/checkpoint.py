@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ class Checkpoint:
     """A diffusers folder that has everything its pipeline needs.
 
     ``missing`` names the optional components that it does without. If the weights are in one
-    ``file`` of the original layout, the folder gives configs and tokenizers alone. ``loras`` are
-    fused into the weights as they are loaded.
+    ``file`` of the original layout, the folder gives configs and tokenizers alone; it is ``config``
+    if it was asked for. ``loras`` are fused into the weights as they are loaded.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Checkpoint:
     missing: tuple[str, ...]
     file: Path | None = None
     loras: tuple[Lora, ...] = ()
+    config: Path | None = None
 
     @property
     def origin(self) -> Path:
@@ -241,30 +243,35 @@ def _config(folder: Path, component: Component) -> Path:
     return folder / component.subfolder / "config.json"
 
 
-def digest(checkpoint: Checkpoint) -> str:
-    """SHA-256 of all that decides what an export gives: the checkpoint's files and the exporter.
-
-    A repository exported by an older exporter is therefore not taken for an up-to-date one.
-    """
-    here = Path(__file__).parent
-    files = sorted(here.glob("*.py"))
-    files += [here.parent / "pipelines" / f"{module}.py" for module in ("spec", "manifest")]
-    exporter = [(f"{path.parent.name}/{path.name}", path) for path in files]
-    return _digest([*exporter, *_sources(checkpoint)], repr(checkpoint.pipeline))
-
-
 def weights_digest(checkpoint: Checkpoint) -> str:
-    """SHA-256 of the checkpoint's files alone, for what takes longer than an exporter lasts."""
-    return _digest(_sources(checkpoint))
+    """SHA-256 of all files of a checkpoint, and of what is fused into it."""
+    return files_digest(_sources(checkpoint))
 
 
-def _digest(sources: Iterable[tuple[str, Path]], settings: str = "") -> str:
-    total = hashlib.sha256(settings.encode())
+def files_digest(sources: Iterable[tuple[str, Path]]) -> str:
+    """SHA-256 of files, each with what it is for."""
+    total = hashlib.sha256()
     for name, path in sources:
         total.update(f"{name}\n".encode())
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        stat = path.stat()
+        total.update(_file_digest(path, stat.st_ino, stat.st_size, stat.st_ctime_ns))
     return total.hexdigest()
+
+
+@cache
+def _file_digest(path: Path, _inode: int, _size: int, _changed: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def component_files(checkpoint: Checkpoint, component: Component) -> list[tuple[str, Path]]:
+    """What a component is loaded from: the files of its folder, or the one file; no LoRAs."""
+    folder = checkpoint.folder / component.subfolder
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    if checkpoint.file:
+        files = [path for path in files if path.suffix != ".safetensors"]
+    named = [(path.name, path) for path in files]
+    return [("file", checkpoint.file), *named] if checkpoint.file else named
 
 
 def _sources(checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:

@@ -18,6 +18,7 @@ from export.graph_config import engine_config
 from export.libraries import LIBRARIES, load
 from export.profiles import Profiles, profiles
 from export.target import ENGINE_GRAPH, GRAPH, Target
+from pipelines import formats
 from pipelines.manifest import Manifest
 from pipelines.spec import Component
 
@@ -32,9 +33,10 @@ class Engine:
 
     ``library`` is the Python module that built it, ``graph`` the digest of what it was built
     from, ``file`` its place in the repository and ``sha256`` its content. ``layers`` counts them
-    by type and datatype.
+    by type and datatype. ``format`` is that of ``pipelines.formats``.
     """
 
+    format: int
     component: str
     library: str
     version: str
@@ -79,9 +81,10 @@ def build_engines(target: Target, name: str, capability: str) -> list[Engine]:
 
 
 def read(folder: Path) -> list[Engine]:
-    """The records in ``folder``; none if there is no ``engines.json``."""
+    """The records in ``folder``; none without ``engines.json``. Early ones have no format."""
     path = folder / FILE
-    return [Engine(**fields) for fields in json.loads(path.read_text())] if path.is_file() else []
+    records = json.loads(path.read_text()) if path.is_file() else []
+    return [Engine(**{"format": 0, **fields}) for fields in records]
 
 
 def _add(engine: Engine, folder: Path) -> None:
@@ -99,6 +102,7 @@ def _wanted(
     """With the profiles, the fields of a record that decide whether an engine is up to date."""
     path = target.version(component) / LIBRARIES[name].file
     return {
+        "format": formats.ENGINE,
         "component": component.name,
         "library": LIBRARIES[name].module,
         "version": load(name).__version__,

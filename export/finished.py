@@ -1,54 +1,168 @@
-"""What is known of a component whose graph is whole: a file beside the graph, and in its folder.
+"""What is known of a component whose graph is whole: a record beside the graph, in its folder.
 
-The folder appears as a whole, so there is a record if and only if the graph is finished.
+The folder appears as a whole, so there is a record if and only if the graph is finished. A graph
+with the same key, of another pipeline in the repository or in the folder that ``STEPWISE_GRAPHS``
+names, is taken instead of being made again.
 """
 
 import json
-from collections.abc import Iterable
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-from export import report
+from export import configs, report
+from export.keys import component_key, export_key, trace_key
 from export.report import Parity
-from export.target import Target, graph_digest
+from export.target import GRAPH, TRACE, Target, graph_digest
+from pipelines.manifest import Manifest
 from pipelines.spec import Component
 
 FILE = "export.json"
+# The environment variable that names a folder in which finished graphs are kept by their keys.
+KEPT = "STEPWISE_GRAPHS"
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A component's graph: the digest of its checkpoint and exporter, its precision, its digest.
+    """A component's graph: the key of all that it was made from, its digest, and its files.
 
-    ``quantized`` is the digest of what it was quantized to, "" if it was not.
+    ``trace`` is the key of the trace beside it.
     """
 
-    source: str
-    precision: str
-    quantized: str
+    key: str
+    trace: str
     graph: str
+    files: list[str]
 
 
-def write(
-    target: Target, source: str, component: Component, rows: Iterable[Parity], folder: Path
-) -> None:
-    """Record the graph in ``folder``, and how far it is from torch."""
-    record = _due(target, source, component, folder)
-    (folder / FILE).write_text(json.dumps(asdict(record), indent=2) + "\n")
+def write(target: Target, component: Component, rows: Iterable[Parity], folder: Path) -> None:
+    """Record the graph in ``folder``, how far it is from torch, and what else was written."""
     report.write(rows, folder)
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    keys = (component_key(target, component), trace_key(target, component))
+    record = Finished(*keys, graph_digest(folder), files)
+    (folder / FILE).write_text(json.dumps(asdict(record), indent=2) + "\n")
 
 
-def read(target: Target, source: str, component: Component) -> list[Parity] | None:
+def read(target: Target, component: Component) -> list[Parity] | None:
     """How far a finished graph is from torch; None if it is not what would be exported."""
     folder = target.version(component)
+    record = _record(folder, component_key(target, component))
+    return None if record is None else report.read(folder)
+
+
+def is_finished(target: Target) -> bool:
+    """Whether the target holds a whole export of what would be exported."""
     try:
-        got = json.loads((folder / FILE).read_text())
-        rows = report.read(folder)
+        manifest = Manifest.read(target.prepare)
+        report.read(target.prepare)
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+    components = target.checkpoint.pipeline.components
+    files = [*target.tokenizers.values()]
+    files += [target.model(component) / configs.FILE for component in components]
+    return (
+        manifest.source == export_key(target)
+        and all(path.is_file() for path in files)
+        and all(_is_whole(target, manifest, component) for component in components)
+    )
+
+
+def _is_whole(target: Target, manifest: Manifest, component: Component) -> bool:
+    folder = target.version(component)
+    return folder.is_dir() and graph_digest(folder) == manifest.graphs.get(component.name)
+
+
+def take(target: Target, component: Component, folder: Path) -> list[Parity] | None:
+    """Fill ``folder`` with a finished graph that has the component's key, if there is one.
+
+    Returns how far it is from torch. Weights are hard links where the file system has them.
+    """
+    key = component_key(target, component)
+    for found in _places(target, key):
+        record = _record(found, key)
+        if record is not None:
+            for name in (*record.files, FILE):
+                _copy(found / name, folder / name)
+            return report.read(folder)
+    return None
+
+
+def take_trace(target: Target, component: Component, folder: Path) -> None:
+    """Fill ``folder`` with the trace of a component with the same configuration, if there is one.
+
+    Fine-tunes of one model, in any precision, share theirs.
+    """
+    key = trace_key(target, component)
+    for found in _places(target, key):
+        with suppress(OSError, ValueError, TypeError):
+            if _read(found).trace == key:
+                _copy(found / TRACE, folder / TRACE)
+                return
+
+
+def keep(folder: Path) -> None:
+    """Keep a finished graph for other exports, if ``STEPWISE_GRAPHS`` names a folder."""
+    record = _read(folder)
+    for key in (record.key, record.trace):
+        place = _kept(key)
+        if place is not None and not place.exists():
+            _fill(place, folder, record)
+
+
+def _fill(place: Path, folder: Path, record: Finished) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=place.parent) as scratch:
+        partial = Path(scratch) / place.name
+        for name in (*record.files, FILE):
+            _copy(folder / name, partial / name)
+        # Another export may just have been quicker.
+        with suppress(OSError):
+            partial.rename(place)
+
+
+def _places(target: Target, key: str) -> Iterator[Path]:
+    place = _kept(key)
+    if place is not None:
+        yield place
+    for path in sorted(target.repository.glob(f"*/1/{FILE}")):
+        yield path.parent
+
+
+def _kept(key: str) -> Path | None:
+    folder = os.environ.get(KEPT)
+    return Path(folder) / key if folder else None
+
+
+def _record(folder: Path, key: str) -> Finished | None:
+    """The record of a graph with this key; None if there is none or anything of it is not whole."""
+    try:
+        record = _read(folder)
+        if record.key != key or record.graph != graph_digest(folder):
+            return None
+        report.read(folder)
     except (OSError, ValueError, TypeError):
         return None
-    return rows if got == asdict(_due(target, source, component, folder)) else None
+    return record if all((folder / name).is_file() for name in record.files) else None
 
 
-def _due(target: Target, source: str, component: Component, folder: Path) -> Finished:
-    quantized = target.quantized if target.is_quantized(component) else ""
-    return Finished(source, target.precision, quantized, graph_digest(folder))
+def _read(folder: Path) -> Finished:
+    given: dict[str, Any] = json.loads((folder / FILE).read_text())
+    return Finished(**given)
+
+
+def _copy(source: Path, to: Path) -> None:
+    """Link a graph or its weights, which are never written to; copy what people may edit."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if source.name.startswith((GRAPH, TRACE)):
+        try:
+            os.link(source, to)
+        except OSError:
+            shutil.copy2(source, to)
+    else:
+        shutil.copy2(source, to)

@@ -4,18 +4,22 @@ import inspect
 import logging
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
 import onnx_ir as ir
 import torch
+from onnxscript import optimizer
+from onnxscript.rewriter import onnx_fusions
+from torch.utils._pytree import tree_map_only
 
 from export import lazy
 from export.errors import GraphError
 from export.exportable import Exportable
 from export.shapes import Sizes
 from export.stored import faked
-from export.target import GRAPH, LARGEST_INLINE_BYTES
+from export.target import GRAPH, LARGEST_INLINE_BYTES, TRACE
 from pipelines.spec import Component, Dim, Tensor
 
 # The exporter's own operator set: any other would go through a version converter.
@@ -35,15 +39,21 @@ def write_graph(
     sizes: Sizes,
     folder: Path,
     *,
+    trace: Path | None = None,
     narrow: bool = False,
 ) -> Path:
-    """Trace ``module`` at ``sizes`` and write ``model.onnx`` into ``folder``; return its path.
+    """Write ``model.onnx`` with the weights of ``module`` into ``folder``; return its path.
 
-    The axes that the spec names are dynamic in the graph, which computes in float32. Its weights
-    are float32 too or, if it is to be ``narrow``, as the checkpoint stores them. They are read one
-    at a time. Raises GraphError if the graph's inputs, outputs or axes are not the spec's.
+    ``trace`` is where the trace of a module with the same configuration is, or is to be kept. The
+    axes that the spec names are dynamic in the graph, which computes in float32. Its weights are
+    float32 too or, if it is to be ``narrow``, as the checkpoint stores them. They are read one at
+    a time. Raises GraphError if the graph's inputs, outputs or axes are not the spec's.
     """
-    model = trace(module, component, sizes)
+    with TemporaryDirectory() as scratch:
+        trace = trace or Path(scratch, TRACE)
+        if not trace.is_file():
+            write_trace(module, component, sizes, trace)
+        model = filled(trace, module)
     if narrow:
         lazy.narrow(model.graph)
     path = save(model, folder)
@@ -61,29 +71,54 @@ def save(model: ir.Model, folder: Path) -> Path:
     return path
 
 
-def trace(module: Exportable, component: Component, sizes: Sizes, opset: int = OPSET) -> ir.Model:
-    """The graph of ``module``, whose weights are not read before it is saved."""
-    weights = module.state_dict()
+def write_trace(
+    module: Exportable, component: Component, sizes: Sizes, path: Path, opset: int = OPSET
+) -> None:
+    """Trace ``module`` at ``sizes`` into ``path``; weights have names and shapes alone there.
+
+    It depends on no weight, so modules of one configuration share it.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), faked(module):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module,
-            module.example(sizes),
+            capture(module, component, sizes),
             input_names=[tensor.name for tensor in component.inputs],
             output_names=[tensor.name for tensor in component.outputs],
-            dynamic_shapes=_dynamic_shapes(module, component),
+            dynamic_shapes=_named_axes(module, component),
             opset_version=opset,
             dynamo=True,
             verbose=False,
-            # Only once the weights are known can constants be folded.
             optimize=False,
         )
     if program is None:
         raise GraphError(f"{component.name}: the exporter gave no program")
-    lazy.fill(program.model.graph, weights)
-    program.optimize()
-    return program.model
+    lazy.empty(program.model.graph, module.state_dict())
+    ir.save(program.model, path)
+
+
+def filled(trace: Path, module: Exportable) -> ir.Model:
+    """The optimized graph of a trace with the weights of ``module``, not read before it is saved.
+
+    Only once weights are known can constants be folded, and equal ones be one.
+    """
+    model = ir.load(trace)
+    lazy.fill(model.graph, module.state_dict())
+    optimizer.optimize_ir(model)
+    onnx_fusions.fuse(model)
+    return model
+
+
+def capture(module: Exportable, component: Component, sizes: Sizes) -> torch.export.ExportedProgram:
+    """Capture ``module`` at ``sizes``, with the axes that the spec names dynamic.
+
+    Called directly because ``torch.onnx.export`` defers guards to runtime assertions, which fails
+    for UNets, and then captures a second time with TorchDynamo. The graph has no assertions, so
+    a guard on a dynamic axis must fail here.
+    """
+    named = _named_axes(module, component)
+    dynamic = tree_map_only(str, lambda _: torch.export.Dim.DYNAMIC, named)
+    return torch.export.export(module, module.example(sizes), dynamic_shapes=dynamic, strict=False)
 
 
 def check_graph(path: Path, component: Component) -> None:
@@ -124,7 +159,7 @@ def _fits(wanted: Dim, got: int | str) -> bool:
     return wanted in (-1, got)
 
 
-def _dynamic_shapes(module: Exportable, component: Component) -> tuple[Any, ...]:
+def _named_axes(module: Exportable, component: Component) -> tuple[Any, ...]:
     """The dynamic axes of each argument of ``forward``; those of ``*arguments`` together."""
     axes = [_axes(tensor) for tensor in component.inputs]
     arguments = inspect.signature(module.forward).parameters.values()

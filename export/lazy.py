@@ -46,6 +46,21 @@ def _tensor(data: Tensor, arrange: Arrangement | None, name: str) -> ir.TensorPr
         return TorchTensor(arrange(values).contiguous() if arrange else values, name=name)
 
 
+def empty(graph: ir.Graph, weights: Mapping[str, Tensor]) -> None:
+    """Leave of the weights in a graph what ``fill`` needs to give them back: names and shapes."""
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if name in weights and tensor is not None:
+            value.const_value = ir.ExternalTensor(
+                "weights",
+                0,
+                tensor.nbytes,
+                tensor.dtype,
+                shape=ir.Shape(tensor.shape.numpy()),
+                name=name,
+            )
+
+
 def fill(graph: ir.Graph, weights: Mapping[str, Tensor]) -> None:
     """Give a graph that was traced with empty weights its own.
 

@@ -1,7 +1,7 @@
 """How far graphs are from torch: rows, as JSON and as a table."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -44,6 +44,19 @@ def read(folder: Path) -> list[Parity]:
     """Read ``parity.json`` from ``folder``."""
     fields = json.loads((folder / FILE).read_text())
     return [Parity(**{**row, "shape": tuple(row["shape"])}) for row in fields]
+
+
+def summary(rows: Sequence[Parity]) -> str:
+    """One line for a terminal: whether all is well, and what came nearest to its tolerance."""
+    failed = [row for row in rows if not row.ok]
+    if failed:
+        return f"{len(failed)} of {len(rows)} outputs are not within their tolerances of torch"
+    components = dict.fromkeys(row.component for row in rows)
+    worst = max(rows, key=lambda row: row.difference / row.tolerance)
+    return (
+        f"all {len(components)} components within tolerance of torch; nearest to its limit is "
+        f"{worst.component}, {worst.difference:.1e} where {worst.tolerance:g} is allowed"
+    )
 
 
 def table(rows: Iterable[Parity]) -> str:

@@ -28,7 +28,7 @@ def open_source(
     path = Path(source)
     if config is not None and not path.is_file():
         raise CheckpointError(f"--config {config}: {source} is no file; leave --config out")
-    return replace(_open(source, path, pipeline, config), loras=parsed)
+    return replace(_open(source, path, pipeline, config), loras=parsed, config=config)
 
 
 def _open(source: str, path: Path, pipeline: Pipeline, config: Path | None) -> Checkpoint:

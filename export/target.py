@@ -1,4 +1,4 @@
-"""Where an export goes, and whether it is already there."""
+"""Where an export goes."""
 
 import hashlib
 import shutil
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from export import configs, report
 from export.checkpoint import Checkpoint
 from export.clips import layout
 from export.quantization import Quantization
@@ -16,6 +15,8 @@ from pipelines.manifest import TOKENIZERS, Manifest
 from pipelines.spec import Component
 
 GRAPH = "model.onnx"
+# What a graph is made from, without weights, beside it.
+TRACE = "trace.onnx"
 # Of a quantized component: TensorRT and ONNX Runtime want other graphs of one plan.
 ENGINE_GRAPH = f"tensorrt/{GRAPH}"
 # A graph with its weights inside is in memory several times while it is read or written, so weights
@@ -82,29 +83,6 @@ def graph_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def is_finished(target: Target, source: str) -> bool:
-    """Whether the target holds a whole export; ``source`` is what its digest should be."""
-    try:
-        manifest = Manifest.read(target.prepare)
-        report.read(target.prepare)
-    except (OSError, ValueError, TypeError, KeyError):
-        return False
-    components = target.checkpoint.pipeline.components
-    files = [*target.tokenizers.values()]
-    files += [target.model(component) / configs.FILE for component in components]
-    return (
-        (manifest.source, manifest.precision) == (source, target.precision)
-        and manifest.quantized == target.quantized
-        and all(path.is_file() for path in files)
-        and all(_is_whole(target, manifest, component) for component in components)
-    )
-
-
-def _is_whole(target: Target, manifest: Manifest, component: Component) -> bool:
-    folder = target.version(component)
-    return folder.is_dir() and graph_digest(folder) == manifest.graphs.get(component.name)
-
-
 @contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
     """A new folder that takes the place of ``folder`` once the block is through, or vanishes."""
@@ -145,6 +123,7 @@ def describe(
         size=checkpoint.size,
         templates=templates,
         clip=layout(checkpoint),
+        config=str(checkpoint.config or ""),
         buckets=checkpoint.buckets,
         largest_clip_skip=checkpoint.largest_clip_skip,
         zero_negative=checkpoint.zero_negative,

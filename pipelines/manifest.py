@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipelines import formats
 from pipelines.caches import Cache
 
 FILE = "manifest.json"
@@ -79,8 +80,10 @@ class Manifest:
     which make clips. ``buckets`` are the only heights and widths in pixels that are served;
     without any, every size within ``sides`` is. ``largest_clip_skip`` is how many layers of CLIP a
     request may leave out, ``zero_negative`` whether an absent negative prompt becomes embeddings of
-    zeros, ``source`` the SHA-256 of the checkpoint and its exporter, and ``quantized`` that of what
-    its denoiser was quantized to, "" if it was not.
+    zeros, ``source`` the SHA-256 of all that the export was made from, and ``quantized`` that of
+    what its denoiser was quantized to, "" if it was not. ``config`` is the folder of configs that
+    a checkpoint of one file was given. ``format`` and, by component, ``formats`` are those of
+    ``pipelines.formats``.
     """
 
     family: str
@@ -103,6 +106,9 @@ class Manifest:
     source: str = ""
     loras: tuple[str, ...] = ()
     quantized: str = ""
+    config: str = ""
+    format: int = formats.REPOSITORY
+    formats: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``manifest.json`` into the folder of ``<name>_prepare``."""

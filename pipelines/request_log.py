@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 _LONGEST_TEXT = 1000
 _MOST_VALUES = 4
 _PROMPTS = ("prompt", "negative_prompt")
+# What JSON leaves as it is, although readers take it for the end of a line, or terminals for an
+# order: control characters beyond ASCII, and Unicode's two separators.
+_ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 Record = dict[str, Any]
 
@@ -39,9 +42,9 @@ def write(record: Record) -> None:
     if path is None:
         return
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    line = json.dumps({"time": now, **record}, ensure_ascii=False) + "\n"
+    line = json.dumps({"time": now, **record}, ensure_ascii=False).translate(_ESCAPED)
     try:
-        _append(path, line.encode())
+        _append(path, f"{line}\n".encode())
     except OSError as error:
         log.error("a line of the request log could not be written: %s", error)
 

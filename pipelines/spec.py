@@ -45,7 +45,7 @@ class Component:
     it is a text encoder; the first input of one is token ids, and further ones are the tokens'
     attention mask or named after settings. ``max_batch`` is how many requests Triton may batch for
     it; 0 leaves batching to the caller, who then passes any batch. An ``optional`` one may be
-    missing.
+    missing. ``format`` is raised by whoever changes what is written of it, its graph or its config.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Component:
     max_batch: int = 0
     tokenizer: str = ""
     optional: bool = False
+    format: int = 1
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from server.check import check
-from server.errors import NothingToServe, ServerError, TritonFailed
+from server.errors import NothingToServe, OldExport, ServerError, TritonFailed
 from server.flags import LOOPBACK, Ports
 from server.process import Server, serving
 
@@ -27,7 +27,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         if arguments.command == "check":
-            return 0 if check(arguments.repository) else 1
+            return 0 if check(arguments.repository, arguments.pipelines) else 1
         _serve(arguments)
     except KeyboardInterrupt:
         logger.info("stopped")
@@ -35,7 +35,7 @@ def main() -> int:
         if isinstance(error, TritonFailed):
             logger.error("%s\n", error.log_tail)
         logger.error("%s", error)
-        return 2 if isinstance(error, NothingToServe) else 1
+        return 2 if isinstance(error, NothingToServe | OldExport) else 1
     return 0
 
 
@@ -54,6 +54,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         host=arguments.host,
         request_log=arguments.request_log,
         log_prompts=not arguments.hide_prompts,
+        names=arguments.pipelines,
     ) as server:
         _announce(server)
         server.wait()
@@ -83,6 +84,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), help="folder of Triton models"
     )
+    parser.add_argument(
+        "--pipelines",
+        type=_names,
+        default=(),
+        metavar="NAME[,NAME]",
+        help="serve or check these alone, instead of all in the repository",
+    )
     parser.add_argument("--grpc-port", type=int, default=_DEFAULTS.grpc, help="0: any free port")
     parser.add_argument("--http-port", type=int, default=_DEFAULTS.http, help="0: any free port")
     parser.add_argument(
@@ -96,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
         "--hide-prompts", action="store_true", help="leave prompts out of the request log"
     )
     return parser
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 if __name__ == "__main__":

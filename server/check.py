@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -11,6 +11,7 @@ from tritonclient.grpc import model_config_pb2
 
 from server.engines import engine_problems
 from server.errors import TritonFailed
+from server.formats import export_problems
 from server.picture import picture_problem
 from server.process import serving
 from server.repository import Exported, exported
@@ -20,14 +21,16 @@ logger = logging.getLogger(__name__)
 _EXPORT_AGAIN = "export the pipeline again"
 
 
-def check(repository: Path) -> bool:
-    """Print one line per check of every exported pipeline; returns whether all is well.
+def check(repository: Path, names: Collection[str] = ()) -> bool:
+    """Print one line per check of the exported pipelines; returns whether all is well.
 
-    Files come first: configs, graphs against the hashes of the manifest, tokenizers, engines
-    against their records. If they are in order a server starts on free ports and each pipeline
-    makes one picture of one step. Raises ``NothingToServe``.
+    All are checked, or those with one of ``names``.
+
+    Files come first: formats, configs, graphs against the hashes of the manifest, tokenizers,
+    engines against their records. If they are in order a server starts on free ports and each
+    pipeline makes one picture of one step. Raises ``NothingToServe``.
     """
-    pipelines = exported(repository)
+    pipelines = exported(repository, names)
     problems = 0
     for pipeline in pipelines:
         for title, find in _FILE_CHECKS.items():
@@ -37,7 +40,8 @@ def check(repository: Path) -> bool:
 
 def _check_serving(repository: Path, pipelines: tuple[Exported, ...]) -> bool:
     try:
-        with serving(repository) as server:
+        names = [pipeline.name for pipeline in pipelines]
+        with serving(repository, names=names) as server:
             problems = [
                 _report(f"{pipeline.name} picture", picture_problem(server.grpc_url, pipeline))
                 for pipeline in pipelines
@@ -99,6 +103,7 @@ def _tokenizer_problems(pipeline: Exported) -> Iterator[str]:
 
 
 _FILE_CHECKS: dict[str, Callable[[Exported], Iterator[str]]] = {
+    "format": export_problems,
     "configs": _config_problems,
     "graphs": _graph_problems,
     "tokenizers": _tokenizer_problems,

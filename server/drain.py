@@ -15,6 +15,7 @@ around a decoupled Python model that answers from its own thread and makes BLS c
 
 import json
 import logging
+import re
 import time
 import urllib.request
 from collections.abc import Collection
@@ -27,10 +28,15 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _TELL_SECONDS = 2.0
+_PICTURES = re.compile(r"^stepwise_(?:active|waiting)\{.*\} (\S+)$", re.MULTILINE)
 
 
 def drain(
-    http_url: str, key: str, pipelines: Collection[str], limit: float = DRAIN_SECONDS
+    http_url: str,
+    metrics_url: str,
+    key: str,
+    pipelines: Collection[str],
+    limit: float = DRAIN_SECONDS,
 ) -> None:
     """Refuse new requests to these pipelines and wait until running ones are answered.
 
@@ -50,10 +56,17 @@ def drain(
                 "stopping although requests are still running after %.0f s: %s", waited, busy
             )
             return
-        if not told and waited > _TELL_SECONDS:
+        if not told and waited > _TELL_SECONDS and _pictures(metrics_url):
             told = True
             logger.info("waiting up to %.0f s for running requests (Ctrl-C: stop now)", limit)
         time.sleep(_POLL_SECONDS)
+
+
+def _pictures(metrics_url: str) -> float:
+    """How many pictures run or wait; many models take seconds to unload without any."""
+    with urllib.request.urlopen(metrics_url, timeout=10) as response:
+        page = response.read().decode()
+    return sum(map(float, _PICTURES.findall(page)))
 
 
 def _unloading(http_url: str, key: str, models: Collection[str]) -> list[str]:

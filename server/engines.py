@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from server.formats import ENGINES, engine_problem
 from server.repository import Exported
 
-FILE = "engines.json"
 _BUILD_AGAIN = "build it again with python -m export and the same --target"
 
 Record = dict[str, Any]
@@ -24,7 +24,7 @@ def engine_problems(pipeline: Exported) -> Iterator[str]:
     Stale is an engine of another graph, of another version of its library than the one installed
     here, or for another GPU than the one here. What is not here cannot be compared.
     """
-    path = pipeline.folder / FILE
+    path = pipeline.folder / ENGINES
     if not path.is_file():
         return
     try:
@@ -49,6 +49,7 @@ def compute_capability() -> str | None:
 def _first_problem(pipeline: Exported, record: Record, gpu: str | None) -> Iterator[str]:
     """The first thing that is wrong with an engine; what follows from it is left unsaid."""
     checks: tuple[Callable[[], str | None], ...] = (
+        lambda: engine_problem(record),
         lambda: graph_problem(record, pipeline.manifest["graphs"]),
         lambda: version_problem(record, installed_version(record["library"])),
         lambda: capability_problem(record, gpu),

@@ -1,7 +1,8 @@
 """What can go wrong while serving.
 
 ServerError
-├── NothingToServe    the repository holds no exported pipeline
+├── NothingToServe    the repository holds no exported pipeline, or none of that name
+├── OldExport         a pipeline or an engine was exported in another format
 ├── PortTaken         another process listens where the server was told to
 └── TritonFailed      Triton could not start or died; carries the tail of its log
 """
@@ -12,7 +13,11 @@ class ServerError(Exception):
 
 
 class NothingToServe(ServerError):
-    """The repository holds no exported pipeline."""
+    """The repository holds no exported pipeline, or none of the name that was asked for."""
+
+
+class OldExport(ServerError):
+    """A pipeline or an engine was exported in another format than the one that is served."""
 
 
 class PortTaken(ServerError):

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
-EXIT_SECONDS = 5
+# What Triton needs to unload no model, and a hundred.
+_EXIT_SECONDS, _EXIT_SECONDS_OF_100 = 5, 20
+# More than a few load slowly for waiting, not for work: each waits a second or two for its process.
+_MOST_LOADED_AT_ONCE = 64
 # What Triton answers only with the key: loading and unloading models, registering memory, and
 # sending traces and logs elsewhere. Clients need none of these.
 RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
@@ -45,6 +48,11 @@ class Settings:
     request_log: Path | None = None
     log_prompts: bool = True
 
+    @property
+    def exit_seconds(self) -> int:
+        """What Triton gets to unload its models; the more there are, the longer."""
+        return _EXIT_SECONDS + len(self.models) * _EXIT_SECONDS_OF_100 // 100
+
 
 def environment(settings: Settings) -> dict[str, str]:
     """The environment variables that tell the Python models of their request log."""
@@ -64,6 +72,9 @@ def arguments(settings: Settings) -> list[str]:
         f"--model-repository={settings.repository}",
         f"--backend-directory={settings.backends}",
         "--model-control-mode=explicit",
+        # Configs are complete; to complete them, Triton would start each Python model twice.
+        "--disable-auto-complete-config",
+        f"--model-load-thread-count={min(len(settings.models), _MOST_LOADED_AT_ONCE)}",
         *(f"--load-model={model}" for model in settings.models),
         *(f"--model-config-name={name}" for name in (settings.config_name,) if name),
         f"--backend-config=python,shm-region-prefix-name={settings.shm_prefix}",
@@ -75,5 +86,5 @@ def arguments(settings: Settings) -> list[str]:
         f"--metrics-port={ports.metrics}",
         f"--grpc-restricted-protocol={restriction}",
         f"--http-restricted-api={restriction}",
-        f"--exit-timeout-secs={EXIT_SECONDS}",
+        f"--exit-timeout-secs={settings.exit_seconds}",
     ]

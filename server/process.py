@@ -8,15 +8,18 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from server import embedded, installation, log, ports, repository
 from server.drain import drain
 from server.errors import TritonFailed
-from server.flags import EXIT_SECONDS, LOOPBACK, Ports, Settings, arguments, environment
+from server.flags import LOOPBACK, Ports, Settings, arguments, environment
+from server.formats import refuse_old
 from server.installation import Installation
 from server.watch import watching
 
@@ -24,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 _SHARED_MEMORY = Path("/dev/shm")
 _POLL_SECONDS = 0.05
-_PROGRESS_SECONDS = 2.0
 
 
 @dataclass
@@ -75,11 +77,11 @@ class Server:
         return TritonFailed(reason, log.tail(self.log))
 
     def lose(self, model: str) -> None:
-        """End Triton for the loss of a model; other requests have ``EXIT_SECONDS`` to end."""
+        """End Triton for the loss of a model; other requests have its time to exit to end."""
         self.lost = model
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(EXIT_SECONDS + 1)
+            self.process.wait(self.settings.exit_seconds + 1)
         self.process.kill()
 
 
@@ -92,15 +94,18 @@ def serving(
     host: str = LOOPBACK,
     request_log: Path | None = None,
     log_prompts: bool = True,
+    names: Collection[str] = (),
 ) -> Iterator[Server]:
-    """Serve every exported pipeline of a model repository for as long as the context lasts.
+    """Serve the exported pipelines of a model repository for as long as the context lasts.
 
-    Port 0 is any free port. ``request_log`` gets a line of JSON for each answered request. Yields
-    once every model is ready. On the way out, running requests finish first; afterwards no process
-    and no shared memory is left. Once a model's process dies, so does Triton. Raises
-    ``NothingToServe``, ``PortTaken`` or ``TritonFailed``.
+    All of them, or those that are called one of ``names``. Port 0 is any free port. ``request_log``
+    gets a line of JSON for each answered request. Yields once every model is ready. On the way out,
+    running requests finish first; afterwards no process and no shared memory is left. Once a
+    model's process dies, so does Triton. Raises ``NothingToServe``, ``OldExport``, ``PortTaken`` or
+    ``TritonFailed``.
     """
-    pipelines = repository.exported(folder)
+    pipelines = repository.exported(folder, names)
+    refuse_old(pipelines)
     chosen = ports.choose(Ports(grpc_port, http_port, metrics_port), host)
     with tempfile.TemporaryDirectory(prefix="stepwise-") as temporary:
         triton = installation.find(Path(temporary, "backends"))
@@ -150,22 +155,19 @@ def _start(triton: Installation, settings: Settings, output: Path) -> Server:
 
 
 def _wait_ready(server: Server) -> None:
-    started = reported = time.monotonic()
-    while not _ready(server):
-        if server.process.poll() is not None:
-            status = server.process.returncode
-            reason = log.load_failure(server.log) or f"Triton did not start (exit status {status})."
-            raise TritonFailed(reason, log.tail(server.log))
-        now = time.monotonic()
-        if now - reported > _PROGRESS_SECONDS:
-            reported = now
-            logger.info(
-                "loaded %d of %d models after %.0f s",
-                log.loaded(server.log),
-                len(server.settings.models),
-                now - started,
-            )
-        time.sleep(_POLL_SECONDS)
+    """Wait for every model, with a line that moves; raises ``TritonFailed``."""
+    total = len(server.settings.models)
+    layout = "loading models: {n_fmt} of {total_fmt} |{bar:30}| {elapsed}"
+    with tqdm(total=total, leave=False, disable=None, bar_format=layout) as bar:
+        while not _ready(server):
+            if server.process.poll() is not None:
+                status = server.process.returncode
+                reason = log.load_failure(server.log)
+                reason = reason or f"Triton did not start (exit status {status})."
+                raise TritonFailed(reason, log.tail(server.log))
+            bar.n = log.loaded(server.log)
+            bar.refresh()
+            time.sleep(_POLL_SECONDS)
 
 
 def _ready(server: Server) -> bool:
@@ -180,7 +182,8 @@ def _drain(server: Server) -> None:
     if server.process.poll() is not None:
         return
     try:
-        drain(server.http_url, server.settings.key, server.settings.pipelines)
+        settings = server.settings
+        drain(server.http_url, server.metrics_url, settings.key, settings.pipelines)
     except OSError as error:
         logger.warning("Triton does not answer and is stopped as it is: %s", error)
     except KeyboardInterrupt:
@@ -189,12 +192,15 @@ def _drain(server: Server) -> None:
 
 
 def _stop(server: Server) -> None:
-    """Stop Triton and remove all that it leaves; a second interrupt only skips the waiting."""
+    """Stop Triton and remove all that it leaves; a second interrupt only skips the waiting.
+
+    Requests are answered by now, or it has been said that some are not: what does not stop in time
+    is killed without a word.
+    """
     try:
         server.process.terminate()
-        server.process.wait(EXIT_SECONDS + 1)
-    except subprocess.TimeoutExpired:
-        logger.info("Triton did not stop within %d s and was killed", EXIT_SECONDS + 1)
+        with suppress(subprocess.TimeoutExpired):
+            server.process.wait(server.settings.exit_seconds + 1)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)

@@ -1,6 +1,8 @@
 """What a model repository can serve."""
 
 import json
+import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,14 +38,36 @@ class Exported:
         parts = (*_STAGES, *(["encode"] if self.takes_images else []), *self.manifest["graphs"])
         return (self.name, *(f"{self.name}_{part}" for part in parts))
 
+    @property
+    def command(self) -> str:
+        """What exports it again."""
+        manifest = self.manifest
+        words = ["python", "-m", "export", str(manifest.get("family"))]
+        words += ["--checkpoint", str(manifest.get("checkpoint"))]
+        words += ["--config", manifest["config"]] if manifest.get("config") else []
+        for lora in manifest.get("loras", ()):
+            words += ["--lora", lora]
+        words += ["--repository", str(self.folder.parent), "--name", self.name]
+        words += ["--precision", str(manifest.get("precision"))]
+        plan = next(self.folder.parent.glob(f"{self.name}_*/1/plan.json"), None)
+        return shlex.join([*words, *(["--plan", str(plan)] if plan else [])])
 
-def exported(repository: Path) -> tuple[Exported, ...]:
-    """The pipelines of a repository, in the order of their names.
+
+def exported(repository: Path, names: Collection[str] = ()) -> tuple[Exported, ...]:
+    """The pipelines of a repository, all or those with one of ``names``, in the order of names.
 
     A pipeline counts as exported once ``<name>_prepare/manifest.json`` is there. Raises
-    ``NothingToServe`` when none is, ``ServerError`` for a manifest that is none.
+    ``NothingToServe`` when none is or one of ``names`` is not, ``ServerError`` for a manifest that
+    is none.
     """
     found = [_read(path) for path in repository.glob(f"*{_PREPARE}/{MANIFEST}")]
+    there = sorted(pipeline.name for pipeline in found)
+    if missing := sorted(set(names) - set(there)):
+        raise NothingToServe(
+            f"No pipeline called {missing[0]!r} has been exported to {repository}; there "
+            f"{'is' if len(there) == 1 else 'are'} {', '.join(there) or 'none'}."
+        )
+    found = [pipeline for pipeline in found if not names or pipeline.name in names]
     if not found:
         raise NothingToServe(
             f"No pipeline has been exported to {repository}: make one with "

@@ -1,46 +1,127 @@
+"""Exports that tests share, and which tests run one after another when several run at once.
+
+``make test`` runs all but what is marked ``further``: members of a set of which it runs others.
+"""
+
+import ast
+import hashlib
 import os
-import subprocess
-import sys
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+# Two tests run at once, each on a core. Before anything imports what reads it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
+from filelock import FileLock, Timeout
 
 from pipelines import PIPELINES
 
 ROOT = Path(__file__).parents[1]
-
-
 FAMILIES = ROOT / "out" / "families"
 HALVES = ROOT / "out" / "halves"
+LOCKS = ROOT / "out" / "locks"
+# Tests of a group share fixtures, and run one after another; so do those of every other module.
+# Groups begin in this order, the longest first, so that none is left over at the end.
+GROUPS = {
+    "tests/e2e/test_pictures.py": "live",
+    "tests/e2e/test_samplers.py": "live",
+    "tests/e2e/test_inflight.py": "live",
+    "tests/e2e/test_serving.py": "live",
+    "tests/e2e/test_client.py": "live",
+    "tests/e2e/test_bad_input.py": "live",
+    "tests/e2e/test_page.py": "live",
+    "tests/e2e/test_sdxl.py": "families",
+    "tests/e2e/test_clips.py": "families",
+    "tests/e2e/test_fuzz.py": "families",
+    "tests/e2e/clients/": "clients",
+    "tests/unit/export/mixdq/": "mixdq",
+}
+
+
+def further(*values: object) -> object:
+    """A set of parameters that ``make test`` leaves to ``make test-all``."""
+    return pytest.param(*values, marks=pytest.mark.further)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "further: a member of a set of which make test runs others")
+    config.addinivalue_line("markers", "draws(name): which source of a checkpoint a test serves")
+
+
+def _group(item) -> str:
+    place = item.nodeid.partition("::")[0]
+    return next((group for part, group in GROUPS.items() if place.startswith(part)), place)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    order = list(dict.fromkeys(GROUPS.values()))
+    ranks = {item: order.index(_group(item)) if _group(item) in order else 99 for item in items}
+    items.sort(key=ranks.__getitem__)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
+def code(*folders: str) -> str:
+    """A digest of the code in some folders, without its comments and docstrings."""
+    total = hashlib.sha256()
+    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+                if isinstance(body[0].value, ast.Constant):
+                    body[0].value.value = None
+        total.update(f"{path.relative_to(ROOT)} {ast.dump(tree)}".encode())
+    return total.hexdigest()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _graphs():
+    """Keep finished graphs between runs, as long as the code that writes them is the same.
+
+    What is kept by format numbers alone would hide a change without a new number from its tests.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "stepwise" / "graphs"
+    os.environ.setdefault("STEPWISE_GRAPHS", str(cache / code("export", "pipelines")[:16]))
 
 
 def export(family: str, checkpoint: Path, *options: str) -> None:
-    """Export a checkpoint, on one core; quick if it is there already."""
-    command = [sys.executable, "-m", "export", family, "--checkpoint", str(checkpoint), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    """Export a checkpoint in this process; quick if it is there already."""
+    from export.__main__ import parsed, run
+
+    run(parsed([family, "--checkpoint", str(checkpoint), *options]))
 
 
 def export_all(checkpoints: Mapping[str, Path], repository: Path, *options: str) -> Path:
-    """Export the miniature of each family, as many at once as there are cores."""
-    to = ("--repository", str(repository), *options)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda each: export(*each, *to), checkpoints.items()))
+    """Export the miniature of each family; tests that run at once share the work."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    due = dict(checkpoints)
+    while due:
+        for family, checkpoint in list(due.items()):
+            lock = FileLock(LOCKS / f"{repository.name}_{family}")
+            try:
+                with lock.acquire(timeout=0):
+                    export(family, checkpoint, "--repository", str(repository), *options)
+                    del due[family]
+            except Timeout:
+                time.sleep(0.1)
     return repository
 
 
-def of_clips(checkpoints: Mapping[str, Path]) -> dict[str, Path]:
-    """Those that make clips."""
-    return {family: at for family, at in checkpoints.items() if PIPELINES[family].makes_clips}
+def only(checkpoints: Mapping[str, Path], families: Iterable[str]) -> dict[str, Path]:
+    return {family: checkpoints[family] for family in families}
+
+
+CLIPS = [family for family, pipeline in PIPELINES.items() if pipeline.makes_clips]
 
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The model repository with the SD3 miniature in it."""
-    export("sd3", Path("miniatures/sd3"))
-    return ROOT / "model_repository"
+    return export_all({"sd3": Path("miniatures/sd3")}, ROOT / "model_repository")
 
 
 @pytest.fixture(scope="session")
@@ -64,10 +145,10 @@ def halves(checkpoints: dict[str, Path]) -> Path:
 @pytest.fixture(scope="session")
 def clips(checkpoints: dict[str, Path]) -> Path:
     """A model repository with every family that makes clips in it, which is that of all."""
-    return export_all(of_clips(checkpoints), FAMILIES)
+    return export_all(only(checkpoints, CLIPS), FAMILIES)
 
 
 @pytest.fixture(scope="session")
 def half_clips(checkpoints: dict[str, Path]) -> Path:
     """The same in float16."""
-    return export_all(of_clips(checkpoints), HALVES, "--precision", "fp16")
+    return export_all(only(checkpoints, CLIPS), HALVES, "--precision", "fp16")

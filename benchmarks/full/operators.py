@@ -23,7 +23,7 @@ from benchmarks.full.component import CAPABILITY, LIBRARY, Array
 from export.architectures import ARCHITECTURES
 from export.engine import build
 from export.exportable import Exportable
-from export.graph import save, trace
+from export.graph import filled, save, write_trace
 from export.precision import write_half
 from export.profiles import Profile
 from export.target import GRAPH
@@ -80,7 +80,9 @@ def _write(family: str, opset: int, folder: Path) -> Figures:
     module, component = _module(family), _component(family)
     for kind in ("fp32", "fp16"):
         (folder / str(opset) / kind).mkdir(parents=True)
-    graph = save(trace(module, component, _TRACED, opset), folder / str(opset) / "fp32")
+    trace = folder / f"{opset}.onnx"
+    write_trace(module, component, _TRACED, trace, opset)
+    graph = save(filled(trace, module), folder / str(opset) / "fp32")
     write_half(graph, component.name, folder / str(opset) / "fp16")
     return {}
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from export.builder_log import Kernel
-from export.mixdq import onnxruntime_graph, tensorrt_graph
+from export.mixdq import onnxruntime_graph, ranges, tensorrt_graph
 from export.mixdq.kernels import Computed, onnxruntime_kernels, table, tensorrt_kernels
 from export.mixdq.plan import Plan
 from export.mixdq.quantize import prepare
@@ -18,16 +18,16 @@ from pipelines.spec import Component
 
 log = logging.getLogger(__name__)
 
-RANGES, KERNELS, ENGINE_KERNELS = "ranges.json", "kernels.json", "engine_kernels.json"
+KERNELS, ENGINE_KERNELS = "kernels.json", "engine_kernels.json"
 
 
 def write(target: Target, wanted: Quantization, source: Path, feed: Feed, folder: Path) -> None:
     """Write the float32 graph ``source`` quantized into ``folder``, with its plan and a report.
 
     One graph is for ONNX Runtime, and one of the same plan for engines. The plan can be edited and
-    given to ``--plan``. ``ranges.json`` has what is told apart by 8 bits of each layer's
-    activations, ``kernels.json`` what ONNX Runtime computes each layer in when it is given
-    ``feed``.
+    given to ``--plan``; as long as the ranges beside it are for it, nothing is calibrated again.
+    ``ranges.json`` has what is told apart by 8 bits of each layer's activations, ``kernels.json``
+    what ONNX Runtime computes each layer in when it is given ``feed``.
     """
     recipe = prepare(target.checkpoint, wanted, "onnxruntime")
     graph = onnxruntime_graph.write(source, recipe, folder)
@@ -35,8 +35,8 @@ def write(target: Target, wanted: Quantization, source: Path, feed: Feed, folder
     for_engines.mkdir()
     tensorrt_graph.write(source, recipe, target.checkpoint.pipeline.denoiser.name, for_engines)
     recipe.plan.write(folder / PLAN)
-    ranges = {name: asdict(found) for name, found in recipe.activations.items()}
-    _write(ranges, folder / RANGES)
+    found = ranges.rows(recipe.activations, recipe.plan.layers, recipe.recorded)
+    _write(found, folder / ranges.FILE)
     _report(onnxruntime_kernels(graph, recipe.plan, feed), folder / KERNELS)
 
 

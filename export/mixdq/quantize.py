@@ -1,13 +1,15 @@
 """From a checkpoint to a plan for its UNet, in steps that are not done twice."""
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from export.checkpoint import Checkpoint, weights_digest
-from export.mixdq import plot, sensitivity
-from export.mixdq.activations import Clipping, activations
+from export.keys import MEASURERS, versions
+from export.mixdq import plot, ranges, sensitivity
+from export.mixdq.activations import Activations, Clipping, activations
 from export.mixdq.calibrate import calibrate
 from export.mixdq.choose import choose
 from export.mixdq.first_token import FirstToken, first_token
@@ -21,6 +23,9 @@ from export.mixdq.study import Study, open_study
 from export.mixdq.wish import DRAWN, check_source, read_prompts
 from export.quantization import Quantization
 from export.rehearsal import Drawing
+from pipelines import formats
+
+log = logging.getLogger(__name__)
 
 # What takes long, by what decides it: budgets and names share it.
 WORK = Path("out/mixdq")
@@ -40,7 +45,7 @@ class Findings:
 
     def scores(self, runtime: str) -> Scores:
         """How sensitive each layer is, with a plot beside the scores; what is known is kept."""
-        ranges = {
+        by_clipping = {
             clipping: activations(
                 self.recording, self.layers, {layer.name: clipping for layer in self.layers}
             )
@@ -48,7 +53,9 @@ class Findings:
         }
         few = replace(self.study, requests=self.study.requests[:_JUDGED])
         path = self.folder / f"sensitivity_{runtime}.jsonl"
-        found = sensitivity.measure(few, self.layers, ranges, self.first, RUNTIMES[runtime], path)
+        found = sensitivity.measure(
+            few, self.layers, by_clipping, self.first, RUNTIMES[runtime], path
+        )
         plot.write(self.layers, found, path.with_suffix(".png"))
         return found
 
@@ -66,8 +73,8 @@ class Findings:
     def recipe(self, plan: Plan) -> Recipe:
         """A plan with the ranges that it asks for."""
         clippings = {name: entry.clipping for name, entry in plan.layers.items()}
-        ranges = activations(self.recording, self.layers, clippings)
-        return Recipe(self.layers, plan, ranges, self.first, BLOCK)
+        found = activations(self.recording, self.layers, clippings)
+        return Recipe(self.layers, plan, found, self.first, BLOCK, self.folder.name)
 
 
 def examine(study: Study, folder: Path) -> Findings:
@@ -81,19 +88,36 @@ def examine(study: Study, folder: Path) -> Findings:
 def prepare(checkpoint: Checkpoint, wanted: Quantization, runtime: str) -> Recipe:
     """All that a checkpoint's graph needs to become the one that is wanted.
 
-    What takes long is kept in WORK, under a digest of all that decides it. Raises CheckpointError
-    and QuantizationError.
+    What takes long is kept in WORK, under a digest of all that decides it. A plan that has its
+    ranges beside it is followed without calibrating. Raises CheckpointError and QuantizationError.
     """
     source = weights_digest(checkpoint)
     drawing = drawn(checkpoint, wanted.prompts)
+    plan = Plan.read(wanted.plan) if wanted.plan else None
+    if wanted.plan and plan:
+        check_source(plan, source)
+        known = ranges.read(
+            wanted.plan.with_name(ranges.FILE), plan.layers, kept(source, drawing).name
+        )
+        if known:
+            return _followed(checkpoint, drawing, plan, known, kept(source, drawing).name)
     findings = examine(open_study(checkpoint, drawing), kept(source, drawing))
-    if wanted.plan is None:
+    if plan is None:
         found = findings.entries(runtime, wanted.budget, wanted.protected)
         return findings.recipe(Plan(str(checkpoint.origin), source, found[1], found[0]))
-    plan = Plan.read(wanted.plan)
     check(plan, findings.layers)
-    check_source(plan, source)
     return findings.recipe(plan)
+
+
+def _followed(
+    checkpoint: Checkpoint, drawing: Drawing, plan: Plan, known: Activations, recorded: str
+) -> Recipe:
+    """A plan with ranges that are known; two prompts show the first token."""
+    study = open_study(checkpoint, replace(drawing, prompts=drawing.prompts[:2]))
+    check(plan, study.layers)
+    log.info("following %d layers of a plan with the ranges beside it", len(plan.layers))
+    first = first_token(study.unet, study.layers, study.texts)
+    return Recipe(study.layers, plan, known, first, BLOCK, recorded)
 
 
 def drawn(checkpoint: Checkpoint, prompts: Path) -> Drawing:
@@ -103,5 +127,9 @@ def drawn(checkpoint: Checkpoint, prompts: Path) -> Drawing:
 
 
 def kept(source: str, drawing: Drawing) -> Path:
-    """The folder of what is measured of files with the digest ``source`` by a drawing."""
-    return WORK / hashlib.sha256(f"{source}\n{drawing!r}".encode()).hexdigest()[:16]
+    """The folder of what is measured of files with the digest ``source`` by a drawing.
+
+    It is another one for another format, or other versions of what draws and measures.
+    """
+    measured = f"{source}\n{drawing!r}\n{formats.QUANTIZED}\n{versions(*MEASURERS)}"
+    return WORK / hashlib.sha256(measured.encode()).hexdigest()[:16]

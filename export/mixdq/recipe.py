@@ -17,7 +17,7 @@ class Recipe:
 
     ``activations`` are those of every layer whose activations are quantized, ``first`` is joined
     to what those layers give that begin alike. ``block`` is how many inputs of 4-bit weights share
-    a scale.
+    a scale. ``recorded`` is the digest of what decided the activations.
     """
 
     layers: Sequence[Layer]
@@ -25,6 +25,7 @@ class Recipe:
     activations: Activations
     first: FirstToken
     block: int
+    recorded: str = ""
 
     def quantized(self) -> list[tuple[Layer, Entry]]:
         """The layers that are not left as they are.

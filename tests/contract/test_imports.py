@@ -12,7 +12,7 @@ OURS = {"pipelines", "export", "server", "client", "benchmarks", "miniatures"}
 ALLOWED = {
     "pipelines": {"pipelines"},
     "export": {"export", "pipelines"},
-    "server": {"server"},
+    "server": {"server", "pipelines"},
     "client": {"client"},
     "benchmarks": {"benchmarks", "client", "export", "miniatures", "pipelines", "server"},
     "model_repository": {"pipelines"},

@@ -25,6 +25,13 @@ def server(repository, request_log):
 
 
 @pytest.fixture(scope="session")
+def families_server(families):
+    """A running server with the miniature of each family."""
+    with serving(families) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def client(server):
     return Client(server.grpc_url)
 

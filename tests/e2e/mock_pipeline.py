@@ -11,6 +11,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
+from pipelines.formats import REPOSITORY
+
 TYPES = {
     "FP32": TensorProto.FLOAT,
     "FP16": TensorProto.FLOAT16,
@@ -110,6 +112,7 @@ def build(folder: Path) -> Path:
 def write_manifest(folder: Path, graphs: list[str]) -> None:
     """Declare which graphs the pipeline has."""
     manifest = {"graphs": dict.fromkeys(graphs, ""), "tokens": {}, "missing": []}
+    manifest["format"] = REPOSITORY
     (folder / f"{PIPELINE}_prepare" / "manifest.json").write_text(json.dumps(manifest))
 
 

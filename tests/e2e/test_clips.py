@@ -13,7 +13,6 @@ import pytest
 from benchmarks.peers import Diffusers, psnr
 from client import Cancelled, Client, InvalidRequest
 from miniatures.clips import BY_CAPTION, draw
-from server.process import serving
 
 FLOOR_DB = 40.0
 SOLO_FLOOR_DB = 50.0
@@ -41,9 +40,8 @@ SAMPLERS = {
 
 
 @pytest.fixture(scope="module")
-def server(families):
-    with serving(families) as running:
-        yield running
+def server(families_server):
+    return families_server
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from PIL import Image
 from benchmarks.peers import Diffusers, psnr
 from client import Client, InvalidRequest, presets, record
 from client.__main__ import main
-from server.process import serving
 from tests.parity.oracles import BETAS
 
 FLOOR_DB = 40.0
@@ -38,9 +37,8 @@ SIZE = {"height": 64, "width": 64}
 
 
 @pytest.fixture(scope="module")
-def server(families):
-    with serving(families) as running:
-        yield running
+def server(families_server):
+    return families_server
 
 
 @pytest.fixture(scope="module")

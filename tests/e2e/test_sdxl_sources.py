@@ -30,7 +30,8 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(files):
+def client(request, files):
+    """A client of a server with the sources that the chosen tests draw with."""
     sources = {
         "plain": ("sdxl", SDXL),
         "outline": ("sdxl", SDXL, "--lora", LORA),
@@ -38,10 +39,17 @@ def client(files):
         "file": ("sdxl", files[SDXL], "--config", SDXL),
         "turbo_file": ("sdxl_turbo", files[TURBO], "--config", TURBO, "--lora", LORA),
     }
-    for name, (family, checkpoint, *options) in sources.items():
+    chosen = {
+        name
+        for item in request.session.items
+        for marker in item.iter_markers("draws")
+        for name in marker.args
+    }
+    for name in chosen:
+        family, checkpoint, *options = sources[name]
         where = ("--repository", str(REPOSITORY), "--name", name)
         export(family, checkpoint, *where, *map(str, options))
-    with serving(REPOSITORY) as server:
+    with serving(REPOSITORY, names=chosen) as server:
         yield Client(server.grpc_url)
 
 
@@ -61,6 +69,8 @@ def near(served, expected):
     assert closeness >= FLOOR_DB
 
 
+@pytest.mark.further
+@pytest.mark.draws("file")
 def test_a_checkpoint_from_one_file(client, files):
     served = client.pictures("file", PROMPT, steps=STEPS, seed=3, guidance_scale=GUIDANCE_SCALE)[0]
     oracle = StableDiffusionXLPipeline.from_single_file(
@@ -69,6 +79,7 @@ def test_a_checkpoint_from_one_file(client, files):
     near(served, draw(oracle, 3, STEPS, GUIDANCE_SCALE))
 
 
+@pytest.mark.draws("turbo_file")
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_turbo_from_one_file_with_a_lora(client, files, steps):
     served = client.pictures("turbo_file", PROMPT, steps=steps, seed=4)[0]
@@ -79,7 +90,16 @@ def test_turbo_from_one_file_with_a_lora(client, files, steps):
     near(served, draw(oracle, 4, steps, 0.0))
 
 
-@pytest.mark.parametrize(("name", "scale"), [("half_outline", 0.5), ("outline", 1.0)])
+@pytest.mark.draws("plain")
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        pytest.param("outline", 1.0, marks=pytest.mark.draws("outline")),
+        pytest.param(
+            "half_outline", 0.5, marks=[pytest.mark.draws("half_outline"), pytest.mark.further]
+        ),
+    ],
+)
 def test_a_lora_at_its_scale(client, name, scale):
     settings = {"steps": STEPS, "seed": 5, "guidance_scale": GUIDANCE_SCALE}
     served, plain = (client.pictures(n, PROMPT, **settings)[0] for n in (name, "plain"))

@@ -13,6 +13,7 @@ import inspect
 import json
 from pathlib import Path
 
+from pipelines.formats import REPOSITORY
 from tests.e2e.clients import scenes
 
 INPUTS = {
@@ -227,7 +228,7 @@ def _pipeline(folder, name, inputs, outputs, defaults, ranges, full) -> None:
     source = names + _DECODE + inspect.getsource(scenes.scene)
     _model(folder / f"{name}_decode", source, *_inputs({"event": "STRING"}), *_outputs(outputs))
     _ensemble(folder / name, inputs, outputs)
-    manifest = {"graphs": {}, "tokens": {}, "missing": []}
+    manifest = {"graphs": {}, "tokens": {}, "missing": [], "format": REPOSITORY}
     (folder / f"{name}_prepare" / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -40,7 +40,7 @@ def test_requests_go_past_a_server_that_stops(server, doomed):
     client = Client([doomed.grpc_url, server.grpc_url])
     under_way = client.generate("mock", "a star", steps=20)
     next(under_way)
-    drain(doomed.http_url, doomed.settings.key, ["mock"], limit=0)
+    drain(doomed.http_url, doomed.metrics_url, doomed.settings.key, ["mock"], limit=0)
     assert [client.pictures("mock", "a star", seed=n)[0].seed for n in range(4)] == [0, 1, 2, 3]
     assert list(under_way)[-1].kind == "result"
 

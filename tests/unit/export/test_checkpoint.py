@@ -9,7 +9,7 @@ import torch
 from diffusers import SD3Transformer2DModel
 from safetensors.torch import load_file, save_file
 
-from export.checkpoint import digest, open_checkpoint
+from export.checkpoint import open_checkpoint
 from export.components import ZeroText
 from export.errors import CheckpointError
 from export.loading import load
@@ -17,6 +17,7 @@ from export.rehearsal import rehearse
 from pipelines import PIPELINES
 from pipelines.manifest import Sides
 from tests.unit.export.conftest import MINIATURE
+from tests.unit.export.family import key
 
 SD3, SDXL = PIPELINES["sd3"], PIPELINES["sdxl"]
 CLIP, T5 = SD3.encoders[0], SD3.encoders[2]
@@ -239,15 +240,15 @@ def test_sd3_without_t5_is_allowed(folder, how):
 
 
 def test_a_digest_changes_with_any_file_that_counts(folder):
-    before = digest(open_checkpoint(folder, SD3))
+    before = key(open_checkpoint(folder, SD3))
     (folder / "README.md").write_text("does not count")
-    assert digest(open_checkpoint(folder, SD3)) == before
+    assert key(open_checkpoint(folder, SD3)) == before
     seen = {before}
     for file in ("scheduler/scheduler_config.json", "tokenizer/tokenizer.json", "vae/config.json"):
         (folder / file).write_text((folder / file).read_text() + "\n")
-        seen.add(digest(open_checkpoint(folder, SD3)))
+        seen.add(key(open_checkpoint(folder, SD3)))
     edit_weights(folder / "vae" / WEIGHTS["diffusers"], lambda w: next(iter(w.values())).add_(1))
-    seen.add(digest(open_checkpoint(folder, SD3)))
+    seen.add(key(open_checkpoint(folder, SD3)))
     assert len(seen) == 5
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from export import report
 from export.budget import costs
-from export.checkpoint import digest, open_checkpoint
+from export.checkpoint import open_checkpoint
 from export.clips import REFERENCE_NOISE, layout
 from export.errors import CheckpointError
 from export.loading import load
@@ -22,6 +22,7 @@ from export.weights import check_sizes
 from pipelines import EASYANIMATE, EASYANIMATE_I2V
 from pipelines.caches import Cache
 from pipelines.manifest import Manifest, Sides
+from tests.unit.export.family import key
 
 QWEN = EASYANIMATE.encoders[0]
 
@@ -239,10 +240,10 @@ def test_prompts_are_padded_to_what_diffusers_pads_them_to(folder):
 
 
 def test_the_digest_counts_a_shared_folder_once_and_every_file_of_it(continuing):
-    before = digest(open_checkpoint(continuing, EASYANIMATE_I2V))
-    assert digest(open_checkpoint(continuing, EASYANIMATE_I2V)) == before
+    before = key(open_checkpoint(continuing, EASYANIMATE_I2V))
+    assert key(open_checkpoint(continuing, EASYANIMATE_I2V)) == before
     edit(continuing / "vae" / "config.json", scaling_factor=0.5)
-    assert digest(open_checkpoint(continuing, EASYANIMATE_I2V)) != before
+    assert key(open_checkpoint(continuing, EASYANIMATE_I2V)) != before
 
 
 def test_every_component_has_its_costs(continuing, tmp_path):

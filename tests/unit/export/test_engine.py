@@ -21,6 +21,7 @@ from export.target import GRAPH, Target
 from pipelines import PIPELINES
 from pipelines.decode import shrink
 from pipelines.manifest import Manifest
+from tests.conftest import further
 
 ROOT = Path(__file__).parents[3]
 MINIATURE = ROOT / "miniatures" / "sd3"
@@ -32,15 +33,16 @@ def target(repository, precision="fp32"):
     return Target(open_checkpoint(MINIATURE, SD3), Path(repository), "sd3", precision)
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp16"])
-def exported(request, families, halves, tmp_path_factory):
+@pytest.fixture(scope="module", params=["fp16", further("fp32")])
+def exported(request, tmp_path_factory):
     """An export of the miniature in either precision."""
-    source = {"fp32": families, "fp16": halves}[request.param]
-    folder = shutil.copytree(source, tmp_path_factory.mktemp("engines") / "repository")
-    return target(folder, request.param)
+    source = request.getfixturevalue({"fp32": "families", "fp16": "halves"}[request.param])
+    others = shutil.ignore_patterns("sdxl*", "easyanimate*")
+    place = tmp_path_factory.mktemp("engines") / "repository"
+    return target(shutil.copytree(source, place, ignore=others), request.param)
 
 
-@pytest.mark.parametrize("capability", ["8.0", "8.9"])
+@pytest.mark.parametrize("capability", ["8.9", further("8.0")])
 def test_every_component_builds(exported, capability):
     engines = build_engines(exported, RTX, capability)
     print(table(engines))
@@ -62,15 +64,17 @@ def test_every_component_builds(exported, capability):
     assert stamps == [(exported.repository / e.file).stat().st_mtime_ns for e in engines]
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp16"])
-def sdxl(request, families, halves, checkpoints, tmp_path_factory):
+@pytest.fixture(scope="module", params=["fp16", further("fp32")])
+def sdxl(request, checkpoints, tmp_path_factory):
     """An export of the SDXL checkpoint in either precision."""
-    source = {"fp32": families, "fp16": halves}[request.param]
-    folder = shutil.copytree(source, tmp_path_factory.mktemp("sdxl") / "repository")
+    source = request.getfixturevalue({"fp32": "families", "fp16": "halves"}[request.param])
+    others = shutil.ignore_patterns("sd3*", "easyanimate*", "sdxl_turbo*")
+    place = tmp_path_factory.mktemp("sdxl") / "repository"
+    folder = shutil.copytree(source, place, ignore=others)
     return Target(open_checkpoint(checkpoints["sdxl"], SDXL), folder, "sdxl", request.param)
 
 
-@pytest.mark.parametrize("capability", ["8.0", "8.9"])
+@pytest.mark.parametrize("capability", ["8.9", further("8.0")])
 def test_every_component_of_sdxl_builds_for_every_bucket(sdxl, capability):
     engines = build_engines(sdxl, RTX, capability)
     print(table(engines))

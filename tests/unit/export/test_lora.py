@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from export.checkpoint import digest, open_checkpoint
+from export.checkpoint import open_checkpoint
 from export.errors import CheckpointError
 from export.lora import Lora, parse_lora
 from export.rehearsal import rehearse
@@ -16,7 +16,7 @@ from export.sources import open_source
 from export.target import describe
 from tests.unit.export import originals
 from tests.unit.export.conftest import MINIATURE
-from tests.unit.export.family import PARTS, SD3, SDXL, load_model
+from tests.unit.export.family import PARTS, SD3, SDXL, key, load_model
 
 RANK, ALPHA = 3, 1.5
 # The least float32 agreement of sums that are made in another order.
@@ -359,7 +359,7 @@ def test_the_digest_covers_files_and_scales_and_not_where_they_are(folder, layer
     moved = shutil.copyfile(path, tmp_path / "moved.safetensors")
 
     def source(*loras):
-        return digest(open_source(str(folder), SDXL, loras=loras))
+        return key(open_source(str(folder), SDXL, loras=loras))
 
     assert source(str(path)) == source(f"{path}:1.0") == source(str(moved))
     seen = {source(), source(str(path)), source(f"{path}:0.5"), source(str(path), str(path))}

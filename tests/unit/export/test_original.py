@@ -9,13 +9,12 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from export.checkpoint import digest
 from export.errors import CheckpointError
 from export.original import FAMILIES
 from export.sources import open_source
 from pipelines import PIPELINES, schedules
 from tests.unit.export import originals
-from tests.unit.export.family import PARTS, SDXL, load_model
+from tests.unit.export.family import PARTS, SDXL, key, load_model
 
 UNET, CLIP_G = "model.diffusion_model.", "conditioner.embedders.1.model."
 # Whole files of other families, by a few of their names.
@@ -197,14 +196,14 @@ def test_the_small_file_does_not_fit_the_true_sdxl(file):
 
 def test_the_digest_covers_the_file_and_not_the_weights_beside_its_config(broken, folder, tmp_path):
     config = shutil.copytree(folder, tmp_path / "config")
-    before = digest(open_source(str(broken), SDXL, config))
+    before = key(open_source(str(broken), SDXL, config))
     (config / "unet" / originals.WEIGHTS["unet"]).write_bytes(b"not read")
-    assert digest(open_source(str(broken), SDXL, config)) == before
+    assert key(open_source(str(broken), SDXL, config)) == before
     path = config / "tokenizer" / "tokenizer_config.json"
     path.write_text(path.read_text() + "\n")
-    changed = digest(open_source(str(broken), SDXL, config))
+    changed = key(open_source(str(broken), SDXL, config))
     edit(broken, lambda t: t[f"{UNET}out.2.bias"].add_(1))
-    assert len({before, changed, digest(open_source(str(broken), SDXL, config))}) == 3
+    assert len({before, changed, key(open_source(str(broken), SDXL, config))}) == 3
 
 
 def test_a_config_is_for_a_file_alone(folder):

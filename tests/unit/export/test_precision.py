@@ -12,8 +12,9 @@ from onnx.reference import ReferenceEvaluator
 
 from benchmarks.inprocess import InProcess
 from benchmarks.peers import psnr
-from export.checkpoint import digest, open_checkpoint
+from export.checkpoint import open_checkpoint
 from export.errors import PrecisionError
+from export.finished import is_finished
 from export.graph import write_graph
 from export.half import TOLERANCE, halve
 from export.islands import ISLANDS, Island, module_of
@@ -22,7 +23,7 @@ from export.precision import write_half
 from export.ranges import check_ranges, measure
 from export.rehearsal import VARIED, rehearse
 from export.shapes import traced
-from export.target import GRAPH, Target, is_finished
+from export.target import GRAPH, Target
 from miniatures.captions import BY_CAPTION
 from miniatures.score import score
 from pipelines import PIPELINES
@@ -148,9 +149,8 @@ def test_half_graphs_are_near_and_keep_their_types(single, half, feeds):
 
 
 def test_a_half_export_is_finished_and_not_taken_for_a_single_one(half):
-    source = digest(half.checkpoint)
-    assert is_finished(half, source)
-    assert not is_finished(replace(half, precision="fp32"), source)
+    assert is_finished(half)
+    assert not is_finished(replace(half, precision="fp32"))
     assert Manifest.read(half.prepare).precision == "fp16"
     (pipeline,) = exported(half.repository)
     assert list(_graph_problems(pipeline)) == []

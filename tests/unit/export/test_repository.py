@@ -12,11 +12,12 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from export import finished, report
-from export.checkpoint import digest, open_checkpoint
+from export.checkpoint import open_checkpoint
 from export.configs import committed
 from export.errors import CheckpointError
+from export.finished import is_finished
 from export.repository import export
-from export.target import Target, graph_digest, is_finished
+from export.target import Target, graph_digest
 from export.tokenizer import token_length
 from pipelines import PIPELINES
 from pipelines.manifest import FILE, Manifest
@@ -38,6 +39,14 @@ TEXTS = [
     "!" * 19,
     "a star" + " 🦊" * 40,
 ]
+
+
+@pytest.fixture
+def other(folder):
+    """Another checkpoint: its first text encoder's config says more."""
+    path = folder / "text_encoder" / "config.json"
+    path.write_text(path.read_text() + "\n")
+    return open_checkpoint(folder, SD3)
 
 
 def command(*arguments):
@@ -100,16 +109,16 @@ def test_a_second_export_is_reused_and_quick(repository):
     ["t5/1/model.onnx", "t5/config.pbtxt", "prepare/tokenizers/t5.json", "prepare/parity.json",
      "prepare/manifest.json"],
 )  # fmt: skip
-def test_an_export_that_lost_a_file_is_not_reused(repository, tmp_path, damage):
+def test_an_export_that_lost_a_file_is_not_reused(repository, tmp_path, damage, other):
     copy = Path(shutil.copytree(repository, tmp_path / "repository"))
     checkpoint = open_checkpoint(MINIATURE, SD3)
-    target, source = Target(checkpoint, copy, "sd3"), digest(checkpoint)
-    assert is_finished(target, source)
-    assert not is_finished(target, "another checkpoint")
+    target = Target(checkpoint, copy, "sd3")
+    assert is_finished(target)
+    assert not is_finished(replace(target, checkpoint=other))
     (copy / f"sd3_{damage}").write_bytes(b"")
     if not damage.endswith(("onnx", "manifest.json", "parity.json")):
         (copy / f"sd3_{damage}").unlink()
-    assert not is_finished(target, source)
+    assert not is_finished(target)
 
 
 def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(tmp_path):
@@ -127,7 +136,7 @@ def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(tmp_path
     checkpoint = open_checkpoint(MINIATURE, SD3)
     target = Target(checkpoint, tmp_path, "other")
     assert not (target.prepare / FILE).exists()
-    assert not is_finished(target, digest(checkpoint))
+    assert not is_finished(target)
     assert not target.version(SD3.decoder).exists()
     for path, text in committed(SD3, "other").items():
         assert (tmp_path / path).read_text() == text
@@ -138,26 +147,26 @@ def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(tmp_path
     assert "clip_l: finished before" in done.stderr
     assert "vae_decoder: exporting" in done.stderr
     assert first.stat().st_mtime_ns == stamp
-    assert is_finished(target, digest(checkpoint))
+    assert is_finished(target)
 
 
 @pytest.mark.parametrize(
     ("file", "content"),
     [("export.json", None), ("export.json", "{"), ("model.onnx", "other"), ("parity.json", None)],
 )
-def test_a_component_is_finished_only_as_a_whole(repository, tmp_path, file, content):
-    clip, source = SD3.encoders[0], digest(open_checkpoint(MINIATURE, SD3))
+def test_a_component_is_finished_only_as_a_whole(repository, tmp_path, other, file, content):
+    clip = SD3.encoders[0]
     copied = tmp_path / "sd3_clip_l" / "1"
     shutil.copytree(repository / "sd3_clip_l" / "1", copied)
     target = Target(open_checkpoint(MINIATURE, SD3), tmp_path, "sd3")
-    assert len(finished.read(target, source, clip)) == 4
-    assert finished.read(target, "another checkpoint", clip) is None
-    assert finished.read(replace(target, precision="fp16"), source, clip) is None
+    assert len(finished.read(target, clip)) == 4
+    assert finished.read(replace(target, checkpoint=other), clip) is None
+    assert finished.read(replace(target, precision="fp16"), clip) is None
     if content is None:
         (copied / file).unlink()
     else:
         (copied / file).write_text(content)
-    assert finished.read(target, source, clip) is None
+    assert finished.read(target, clip) is None
 
 
 def test_an_export_that_fails_takes_the_old_manifest_away(repository, tmp_path, folder):
@@ -166,5 +175,5 @@ def test_an_export_that_fails_takes_the_old_manifest_away(repository, tmp_path, 
     (folder / "text_encoder" / "model.safetensors").write_bytes(weights)
     target = Target(open_checkpoint(folder, SD3), copy, "sd3")
     with pytest.raises(CheckpointError, match="text_encoder"):
-        export(target, "source", {})
+        export(target, {})
     assert not (target.prepare / FILE).exists()

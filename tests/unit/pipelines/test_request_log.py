@@ -1,3 +1,11 @@
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pipelines import request_log
 
 
@@ -8,3 +16,27 @@ def test_a_line_that_cannot_be_written_is_told_of_and_lost(monkeypatch, tmp_path
     request_log.write({"id": "two"})
     assert "No space left" in caplog.text
     assert "No such file" in caplog.text
+
+
+@pytest.mark.parametrize("code", [0x0B, 0x0C, 0x1C, 0x1D, 0x1E, 0x7F, 0x85, 0x9B, 0x2028, 0x2029])
+def test_what_a_client_says_ends_no_line(monkeypatch, tmp_path, code):
+    path = tmp_path / "requests.jsonl"
+    monkeypatch.setenv("STEPWISE_REQUEST_LOG", str(path))
+    name = f"é 北京{chr(code)}forged"
+    for _ in range(2):
+        request_log.write({"client": name})
+    text = path.read_text()
+    lines = text.splitlines()
+    assert [json.loads(line)["client"] for line in lines] == [name, name]
+    assert "é 北京" in text
+    assert chr(code) not in text
+
+
+@given(st.text())
+def test_each_record_is_one_line_of_any_splitter(name):
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder) / "requests.jsonl"
+        patch.setenv("STEPWISE_REQUEST_LOG", str(path))
+        request_log.write({"client": name})
+        (line,) = path.read_bytes().decode().splitlines()
+        assert json.loads(line)["client"] == name

@@ -8,7 +8,10 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+from pipelines import formats
 from server import check
+
+CHECKS = ("format", "configs", "graphs", "tokenizers", "engines")
 
 
 @pytest.fixture
@@ -24,6 +27,7 @@ def repository(tmp_path, monkeypatch):
     (graph / "model.onnx.data").write_bytes(b"weights")
     digests = [hashlib.sha256(part).hexdigest() for part in (b"graph", b"weights")]
     manifest = {
+        "format": formats.REPOSITORY,
         "graphs": {"clip_l": hashlib.sha256("".join(digests).encode()).hexdigest()},
         "tokens": {"clip_l": 77, "t5": 256},
         "missing": ["t5"],
@@ -38,7 +42,7 @@ def repository(tmp_path, monkeypatch):
 def test_files_in_order_pass(repository, capsys):
     assert check.check(repository)
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f"ok       sd3 {c}" for c in ("configs", "graphs", "tokenizers", "engines")]
+    assert lines == [f"ok       sd3 {c}" for c in CHECKS]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,120 @@
+"""What decides a graph, as a digest: graphs with the same key are the same.
+
+It has the format number of the component, the versions of the libraries that write graphs, the
+files that the component is loaded from, and what was asked for. A changed comment changes no key.
+"""
+
+import hashlib
+import json
+import re
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from export.checkpoint import (
+    INDEX,
+    SCHEDULER,
+    Checkpoint,
+    component_files,
+    files_digest,
+    weights_digest,
+)
+from export.lora import Lora
+from export.target import Target
+from export.weights import check_file, read_json
+from pipelines import formats
+from pipelines.spec import Component
+
+_WRITERS = ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript")
+# What draws pictures, and measures and chooses, to quantize.
+MEASURERS = ("torch", "diffusers", "transformers", "numpy", "onnxruntime", "scipy", "torchmetrics")
+# Names of a LoRA's layers that are certainly a denoiser's.
+_DENOISER = re.compile(r"lora_unet_|unet\.|transformer\.")
+
+
+def trace_key(target: Target, component: Component) -> str:
+    """The key of what is traced of a component, which depends on none of its weights."""
+    return _digest(_trace_facts(target.checkpoint, component))
+
+
+def component_key(target: Target, component: Component) -> str:
+    """The key of a component's graph, files beside it included."""
+    checkpoint, quantized = target.checkpoint, target.is_quantized(component)
+    facts = {
+        "trace": trace_key(target, component),
+        "format": formats.graph_format(component, target.precision, quantized),
+        "files": files_digest(component_files(checkpoint, _part(checkpoint, component))),
+        "loras": [
+            [lora.scale, files_digest([("lora", lora.file)])]
+            for lora in checkpoint.loras
+            if _reaches(lora, component)
+        ],
+    }
+    if quantized or target.precision != "fp32":
+        # Pictures are drawn with the whole checkpoint, and the graph is held to them.
+        facts["pictures"] = weights_digest(checkpoint)
+    if quantized:
+        facts |= {"quantized": target.quantized, "measurers": versions(*MEASURERS)}
+    return _digest(facts)
+
+
+def export_key(target: Target) -> str:
+    """The key of a whole export: of its components, its tokenizers and its manifest."""
+    checkpoint = target.checkpoint
+    keys = {part.name: component_key(target, part) for part in checkpoint.pipeline.components}
+    tokenizers = [_tokenizer(checkpoint, encoder) for encoder in checkpoint.pipeline.encoders]
+    others = [(path.name, path) for path in (checkpoint.folder / n for n in (INDEX, SCHEDULER))]
+    facts = {
+        "format": formats.REPOSITORY,
+        "pipeline": repr(checkpoint.pipeline),
+        "components": keys,
+        "tokenizers": tokenizers,
+        "others": files_digest(others),
+    }
+    return _digest(facts)
+
+
+def _trace_facts(checkpoint: Checkpoint, component: Component) -> dict[str, Any]:
+    pipeline, part = checkpoint.pipeline, _part(checkpoint, component)
+    config = checkpoint.folder / part.subfolder / "config.json"
+    return {
+        "component": repr(component),
+        "libraries": versions(*_WRITERS),
+        "class": read_json(checkpoint.folder / INDEX).get(component.subfolder),
+        "config": files_digest([("config", config)]),
+        # What it is traced and checked at.
+        "sizes": repr((checkpoint.sides, checkpoint.vae_scale, pipeline.ranges["text"])),
+        "tokenizer": _tokenizer(checkpoint, component),
+    }
+
+
+def _part(checkpoint: Checkpoint, component: Component) -> Component:
+    """What a component is loaded from: zeros, in the place of one that is missing, are as wide as
+    the denoiser wants them.
+    """
+    missing = component.name in checkpoint.missing
+    return checkpoint.pipeline.denoiser if missing else component
+
+
+def _tokenizer(checkpoint: Checkpoint, encoder: Component) -> str:
+    if not encoder.tokenizer:
+        return ""
+    folder = checkpoint.folder / encoder.tokenizer
+    return files_digest((path.name, path) for path in sorted(folder.glob("*")) if path.is_file())
+
+
+def _reaches(lora: Lora, component: Component) -> bool:
+    """Whether a LoRA may have layers of a component: all of them, unless its names rule it out."""
+    if component.subfolder == "vae":
+        return False
+    return not component.tokenizer or not all(map(_DENOISER.match, check_file(lora.file)))
+
+
+@cache
+def versions(*packages: str) -> str:
+    """The installed versions of packages."""
+    return ", ".join(f"{name} {version(name)}" for name in packages)
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,41 @@
+"""The ranges of a plan as a file, so that a plan can be followed again without calibrating."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from export.mixdq.activations import Activation, Activations, Range
+from export.mixdq.plan import Entry
+
+FILE = "ranges.json"
+
+
+def rows(activations: Activations, plan: Mapping[str, Entry], recorded: str) -> dict[str, Any]:
+    """A row of JSON for each layer.
+
+    It has the clipping that its ranges were taken with, and ``recorded``, the digest of all that
+    decided what was recorded.
+    """
+    return {
+        name: {"recorded": recorded, "clipping": plan[name].clipping, **asdict(found)}
+        for name, found in activations.items()
+    }
+
+
+def read(path: Path, plan: Mapping[str, Entry], recorded: str) -> dict[str, Activation] | None:
+    """The ranges in a file; None if there is none, or any is missing or of something else."""
+    try:
+        given = json.loads(path.read_text())
+        right = all(
+            (given[name]["recorded"], given[name]["clipping"]) == (recorded, entry.clipping)
+            for name, entry in plan.items()
+        )
+        return {name: _activation(given[name]) for name in plan} if right else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _activation(row: Mapping[str, Any]) -> Activation:
+    return Activation(tuple(Range(**each) for each in row["inputs"]), Range(**row["output"]))

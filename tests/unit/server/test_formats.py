@@ -1,0 +1,89 @@
+"""A pipeline or an engine of another format is refused with the command that makes it again."""
+
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from export.__main__ import parsed
+from pipelines import formats
+from server import check
+from server.errors import NothingToServe, OldExport
+from server.formats import refuse_old
+from server.process import serving
+from server.repository import exported
+
+
+@pytest.fixture
+def copy(repository, tmp_path):
+    return Path(shutil.copytree(repository, tmp_path / "repository"))
+
+
+def edit(copy, **fields):
+    path = copy / "sd3_prepare" / "manifest.json"
+    given = json.loads(path.read_text())
+    path.write_text(json.dumps({**given, **fields}))
+    return given
+
+
+def refused(copy):
+    with pytest.raises(OldExport) as error, serving(copy):
+        pass
+    return str(error.value)
+
+
+def test_a_fresh_export_is_served(copy):
+    refuse_old(exported(copy))
+
+
+def test_a_repository_without_a_format_is_refused_by_both(copy, capsys):
+    given = edit(copy)
+    del given["format"], given["formats"]
+    (copy / "sd3_prepare" / "manifest.json").write_text(json.dumps(given))
+    message = refused(copy)
+    assert "the format of its repository is None where this version serves" in message
+    assert "\n" not in message
+    assert not check.check(copy)
+    assert f"problem  sd3 format: {message}" in capsys.readouterr().out
+
+
+def test_a_component_of_another_format_is_refused(copy):
+    given = edit(copy)
+    edit(copy, formats={**given["formats"], "t5": "0"})
+    assert "the format of its t5 is 0 where this version serves 1" in refused(copy)
+
+
+def test_the_command_of_the_sentence_exports_the_same_again(copy):
+    edit(copy, format=0, loras=["style file.safetensors:0.5"], precision="fp16")
+    words = shlex.split(refused(copy).partition("export it again with ")[2])
+    assert words[:3] == ["python", "-m", "export"]
+    arguments = parsed(words[3:])
+    assert (arguments.pipeline, arguments.name, arguments.precision) == ("sd3", "sd3", "fp16")
+    assert (
+        arguments.checkpoint
+        == json.loads((copy / "sd3_prepare" / "manifest.json").read_text())["checkpoint"]
+    )
+    assert arguments.repository == copy
+    assert arguments.lora == ["style file.safetensors:0.5"]
+
+
+def test_an_engine_of_another_format_is_refused(copy):
+    record = {
+        "format": formats.ENGINE - 1,
+        "file": "sd3_t5/1/model.rtx",
+        "library": "tensorrt_rtx",
+        "compute_capability": "8.9",
+    }
+    (copy / "sd3_prepare" / "engines.json").write_text(json.dumps([record]))
+    message = refused(copy)
+    assert f"model.rtx has the format {formats.ENGINE - 1} where this version serves" in message
+    words = shlex.split(message.partition("build it again with ")[2])
+    assert parsed(words[3:]).target == "tensorrt-rtx"
+
+
+def test_a_pipeline_that_is_not_there_is_named_with_those_that_are(copy):
+    with pytest.raises(NothingToServe, match="No pipeline called 'sdxl' .*; there is sd3"):
+        exported(copy, ["sdxl"])
+    assert [pipeline.name for pipeline in exported(copy, ["sd3"])] == ["sd3"]
