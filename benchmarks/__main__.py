@@ -27,6 +27,7 @@ from export.checkpoint import open_checkpoint
 from miniatures import prompts
 from pipelines import PIPELINES
 from pipelines.manifest import Manifest
+from server.process import serving
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY = ROOT / "model_repository"
@@ -62,28 +63,33 @@ def main(arguments: list[str] | None = None) -> int:
     suffix = "" if precision == "fp32" else f"_{precision}"
     suffix += "_quantized" * options.quantized
     result = f"{options.benchmark}_{name}{suffix}"
-    measures = {
-        "latency": lambda: latency.measure(repository, CHECKPOINTS / name, name),
+    served = {
+        "latency": lambda server: latency.measure(server, CHECKPOINTS / name, name),
+        "load": lambda server: load.measure(server, name, report.RESULTS / f"{result}.png"),
+        "together": lambda server: together.measure(server, name),
+        "perf": lambda server: perf.measure(server, name),
+        "soak": lambda server: soak.measure(server, name, 60 * options.minutes),
+        "cancels": lambda server: cancels.measure(server, name),
+        "quality": lambda server: quality.measure(server, CHECKPOINTS / name, name, prompts.load()),
+    }
+    others = {
         "inflight": lambda: inflight.measure(repository, name),
-        "quality": lambda: _quality(repository, name, quantized=options.quantized),
-        "load": lambda: load.measure(repository, name, report.RESULTS / f"{result}.png"),
-        "together": lambda: together.measure(repository, name),
         "caps": lambda: caps.measure(repository, name, write=options.write),
-        "perf": lambda: perf.measure(repository, name),
-        "soak": lambda: soak.measure(repository, name, 60 * options.minutes),
-        "cancels": lambda: cancels.measure(repository, name),
         "clips": lambda: clips.measure(repository, CHECKPOINTS / name, name),
         "decoder": lambda: decoder.measure(repository, name),
+        "quality": lambda: _quantized(repository, name),
     }
-    figures = measures[options.benchmark]()
+    if options.benchmark in served and not options.quantized:
+        with serving(repository) as server:
+            figures = served[options.benchmark](server)
+    else:
+        figures = others[options.benchmark]()
     command = ["python -m benchmarks", *(sys.argv[1:] if arguments is None else arguments)]
     report.write(result, " ".join(command), figures)
     return 1 if figures.get("failures") else 0
 
 
-def _quality(repository: Path, name: str, *, quantized: bool) -> dict[str, Any]:
-    if not quantized:
-        return quality.measure(repository, CHECKPOINTS / name, name, prompts.load())
+def _quantized(repository: Path, name: str) -> dict[str, Any]:
     # The stock tools that it needs take seconds to import.
     from benchmarks.quantized import table
 

@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -15,7 +14,7 @@ from benchmarks.residue import settled
 from benchmarks.streams import Answers
 from benchmarks.workload import WORKLOADS, Ask, draw
 from pipelines.manifest import Manifest
-from server.process import serving
+from server.process import Server
 
 LANES = 16
 LATEST_SECONDS = 0.5
@@ -25,16 +24,15 @@ LATEST_SECONDS = 0.5
 ALLOWED = {"requests": 0, "threads": 4, "shared": 1 << 20}
 
 
-def measure(repository: Path, name: str, count: int = 1000) -> dict[str, Any]:
+def measure(server: Server, name: str, count: int = 1000) -> dict[str, Any]:
     """How they were answered, and what the server held before and after."""
-    manifest = Manifest.read(repository / f"{name}_prepare")
+    manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
     asks = draw(WORKLOADS["mixed"], manifest.sides, count, seed=0)
-    with serving(repository) as server:
-        # So many make threads, pools and shared memory of a busy server that later ones reuse.
-        asyncio.run(_cancel_all(server.grpc_url, name, asks[: count // 4]))
-        before = settled(server)
-        answers = asyncio.run(_cancel_all(server.grpc_url, name, asks))
-        after = settled(server)
+    # So many make threads, pools and shared memory of a busy server that later ones reuse.
+    asyncio.run(_cancel_all(server.grpc_url, name, asks[: count // 4]))
+    before = settled(server)
+    answers = asyncio.run(_cancel_all(server.grpc_url, name, asks))
+    after = settled(server)
     failures = [f"{a.code or 'a picture'} and more" for a in answers if not a.once]
     failures += [f"{code}" for a in answers if (code := a.code) not in ("CANCELLED", "")]
     for what, allowed in ALLOWED.items():

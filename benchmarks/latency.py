@@ -20,7 +20,7 @@ from benchmarks.inprocess import InProcess
 from benchmarks.peers import Diffusers
 from client import Client
 from pipelines.manifest import Manifest
-from server.process import serving
+from server.process import Server
 
 ROUNDS = 7
 # What is quick is done again until it has taken so many steps, and all of it is timed at once.
@@ -81,27 +81,35 @@ class Bench:
         }
 
 
-def measure(repository: Path, checkpoint: Path, name: str, rounds: int = ROUNDS) -> dict[str, Any]:
+def measure(
+    server: Server,
+    checkpoint: Path,
+    name: str,
+    rounds: int = ROUNDS,
+    steps_a_round: int = STEPS_A_ROUND,
+) -> dict[str, Any]:
     """Medians, and the ratios between them, by the family's numbers of steps."""
+    repository = server.settings.repository
     manifest = Manifest.read(repository / f"{name}_prepare")
     diffusers = Diffusers(checkpoint, manifest.tokens.get("t5"))
     bare = InProcess(repository, name)
-    with serving(repository) as server, ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(AT_ONCE) as threads:
         bench = Bench(name, manifest, Client(server.grpc_url), bare, diffusers, threads)
         return {
             "rounds": rounds,
             "by_steps": {
-                str(task.steps): _figures(task, _medians(bench.ways(task), task.steps, rounds))
+                str(task.steps): _figures(
+                    task, _medians(bench.ways(task), rounds, max(1, steps_a_round // task.steps))
+                )
                 for task in FAMILIES[manifest.family].speed
             },
         }
 
 
-def _medians(ways: Ways, steps: int, rounds: int) -> dict[str, float]:
-    """Seconds of each way, in turn, one warm-up round first."""
+def _medians(ways: Ways, rounds: int, repeats: int) -> dict[str, float]:
+    """Seconds of each way, in turn and some times over, one warm-up round first."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    repeats = max(1, STEPS_A_ROUND // steps)
-    for turn in tqdm(range(rounds + 1), f"{steps} steps"):
+    for turn in tqdm(range(rounds + 1), "rounds"):
         for way, run in ways.items():
             started = time.perf_counter()
             for _ in range(repeats):

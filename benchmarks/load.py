@@ -22,7 +22,7 @@ from benchmarks.generator import Outcome, Send, closed_loop, open_loop, poisson,
 from benchmarks.workload import WORKLOADS, Ask, draw, resolutions
 from client import AsyncClient
 from pipelines.manifest import Manifest, Sides
-from server.process import serving
+from server.process import Server, serving
 
 IN_FLIGHT, CAP_1 = "in_flight", "cap_1"
 CLOSED, OPEN = ("steps", "mixed"), "mixed"
@@ -47,15 +47,16 @@ class Plan:
     calls: int = 15
 
 
-def measure(repository: Path, name: str, plot: Path, plan: Plan = Plan()) -> dict[str, Any]:
+def measure(server: Server, name: str, plot: Path, plan: Plan = Plan()) -> dict[str, Any]:
     """Throughput, latency and joining; a plot goes to ``plot``."""
+    repository = server.settings.repository
     sides = Manifest.read(repository / f"{name}_prepare").sides
     sizes = resolutions(sides).values()
     with ExitStack() as stack:
         alone = stack.enter_context(capped.one_at_a_time(repository, name, sizes))
         urls = {
-            IN_FLIGHT: stack.enter_context(serving(repository)).grpc_url,
-            CAP_1: stack.enter_context(serving(alone)).grpc_url,
+            IN_FLIGHT: server.grpc_url,
+            CAP_1: stack.enter_context(serving(alone, names=[name])).grpc_url,
         }
         bare = Bare(repository, name)
         return asyncio.run(_measure(urls, name, bare, plan, plot))

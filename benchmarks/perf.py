@@ -18,7 +18,7 @@ from client import AsyncClient
 from pipelines import PIPELINES
 from pipelines.manifest import Manifest
 from server import embedded
-from server.process import serving
+from server.process import Server
 
 # Where `make perf` puts it.
 ANALYZER = Path(__file__).parent.parent / ".venv" / "perf_analyzer" / "bin" / "perf_analyzer"
@@ -31,7 +31,7 @@ REQUESTS = 96
 
 
 def measure(
-    repository: Path, name: str, turns: int = TURNS, requests: int = REQUESTS
+    server: Server, name: str, turns: int = TURNS, requests: int = REQUESTS
 ) -> dict[str, Any]:
     """Requests per second by either, and the median of ours over theirs.
 
@@ -39,18 +39,17 @@ def measure(
     """
     if not ANALYZER.is_file():
         raise FileNotFoundError(f"{ANALYZER} is not there: run make perf, which installs it")
-    manifest = Manifest.read(repository / f"{name}_prepare")
+    manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
     ask = draw(WORKLOADS["fixed"], manifest.sides, 1, seed=0)[0]
     ours, theirs = [], []
-    with serving(repository) as server:
-        for turn in tqdm(range(turns + 1)):
-            pair = (
-                asyncio.run(_ours(server.grpc_url, name, ask, requests)),
-                _theirs(server.grpc_url, name, ask, requests),
-            )
-            if turn:
-                ours.append(pair[0])
-                theirs.append(pair[1])
+    for turn in tqdm(range(turns + 1)):
+        pair = (
+            asyncio.run(_ours(server.grpc_url, name, ask, requests)),
+            _theirs(server.grpc_url, name, ask, requests),
+        )
+        if turn:
+            ours.append(pair[0])
+            theirs.append(pair[1])
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return {
         "lanes": LANES,

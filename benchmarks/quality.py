@@ -17,23 +17,21 @@ from client import Client
 from miniatures.prompts import Prompt
 from miniatures.score import score
 from pipelines.manifest import Manifest
-from server.process import serving
+from server.process import Server
 
 AT_ONCE = 8
 
 
 def measure(
-    repository: Path, checkpoint: Path, name: str, prompts: Sequence[Prompt]
+    server: Server, checkpoint: Path, name: str, prompts: Sequence[Prompt]
 ) -> dict[str, Any]:
     """The share of pictures with every attribute right, and how close the two sides are.
 
     By the family's numbers of steps.
     """
-    manifest = Manifest.read(repository / f"{name}_prepare")
-    tasks = FAMILIES[manifest.family].quality
-    with serving(repository) as server:
-        client = Client(server.grpc_url)
-        served = [_served(client, name, prompts, task, manifest) for task in tasks]
+    manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
+    tasks, client = FAMILIES[manifest.family].quality, Client(server.grpc_url)
+    served = [_served(client, name, prompts, task, manifest) for task in tasks]
     diffusers = Diffusers(checkpoint, manifest.tokens.get("t5"))
     reference = [_diffusers(diffusers, prompts, task, manifest) for task in tasks]
     return {

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from benchmarks.residue import Residue, growth, look, settled
 from benchmarks.streams import Answers
 from benchmarks.workload import WORKLOADS, Ask, draw
 from pipelines.manifest import Manifest
-from server.process import Server, serving
+from server.process import Server
 
 LANES = 16
 FLOOR_DB = 50.0
@@ -81,11 +80,10 @@ class Ending:
         return ""
 
 
-def measure(repository: Path, name: str, seconds: float) -> dict[str, Any]:
+def measure(server: Server, name: str, seconds: float) -> dict[str, Any]:
     """Counts by fate, worst sample, growth of memory, and what failed."""
-    manifest = Manifest.read(repository / f"{name}_prepare")
-    with serving(repository) as server:
-        return asyncio.run(Soak(server, name, manifest, seconds).run())
+    manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
+    return asyncio.run(Soak(server, name, manifest, seconds).run())
 
 
 class Soak:

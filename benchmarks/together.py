@@ -9,7 +9,6 @@ import asyncio
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -21,7 +20,7 @@ from benchmarks.generator import Outcome, Send, closed_loop, lasting, sender
 from benchmarks.workload import WORKLOADS, Ask, draw
 from client import AsyncClient
 from pipelines.manifest import Manifest
-from server.process import serving
+from server.process import Server
 
 BESIDE = "sdxl_turbo"
 # A pipeline that keeps less of its speed is starved by the other one.
@@ -58,16 +57,16 @@ class Turn:
         return self.rate(TOGETHER, name) / self.rate(ALONE, name)
 
 
-def measure(repository: Path, name: str, plan: Plan = Plan()) -> dict[str, Any]:
+def measure(server: Server, name: str, plan: Plan = Plan()) -> dict[str, Any]:
     """Throughput and latency of both, alone and together, and the share that each keeps.
 
     Raises ValueError if the pipeline is the one that it is to be beside.
     """
     if name == BESIDE:
         raise ValueError(f"{name} is measured beside {BESIDE}: name another pipeline")
+    repository = server.settings.repository
     manifests = {each: Manifest.read(repository / f"{each}_prepare") for each in (name, BESIDE)}
-    with serving(repository) as server:
-        turns = asyncio.run(_turns(server.grpc_url, manifests, plan))
+    turns = asyncio.run(_turns(server.grpc_url, manifests, plan))
     return _figures(turns[1:], plan)
 
 

@@ -56,6 +56,8 @@ def _architecture(checkpoint: Checkpoint, component: Component) -> Architecture:
 def _read(checkpoint: Checkpoint, component: Component, architecture: Architecture) -> Exportable:
     place = checkpoint.place(component)
     load_from = load_original if checkpoint.file else _load_folder
+    # diffusers makes models in the type of their weights, and leaves torch with it if one fails.
+    usual = torch.get_default_dtype()
     try:
         model, report = load_from(checkpoint, component, architecture)
         for problem in ("missing", "unexpected", "mismatched"):
@@ -71,6 +73,8 @@ def _read(checkpoint: Checkpoint, component: Component, architecture: Architectu
             f"{place} cannot be loaded as {architecture.model.__name__}: {reason(error)}; "
             "its weights and config.json should come from the same model"
         ) from error
+    finally:
+        torch.set_default_dtype(usual)
 
 
 def _load_folder(

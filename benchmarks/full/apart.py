@@ -16,7 +16,10 @@ def apart(step: Callable[..., Figures], *arguments: Any) -> Figures:
     Files that are mapped into the process count. Raises BrokenProcessPool if it was killed, which
     is what lack of memory does.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("forkserver")
+    # Libraries are imported once, by the server that all processes are forked from.
+    context.set_forkserver_preload([step.__module__])
+    with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(_timed, step, *arguments).result()
 
 

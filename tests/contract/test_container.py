@@ -14,7 +14,7 @@ import yaml
 
 from server import embedded, installation
 from server.drain import DRAIN_SECONDS
-from server.flags import EXIT_SECONDS
+from server.flags import Settings
 from server.process import serving
 from tests.e2e import mock_pipeline
 
@@ -183,5 +183,8 @@ def test_compose_gives_the_server_memory_time_and_another_start():
     assert service["shm_size"] == "1gb"
     assert service["restart"] == "on-failure"
     grace = float(service["stop_grace_period"].removesuffix("s"))
-    assert grace > DRAIN_SECONDS + EXIT_SECONDS + 5
+    # Of a server with fifty models.
+    models = tuple(map(str, range(50)))
+    settings = Settings(Path(), (), models, Path(), "", "")
+    assert grace > DRAIN_SECONDS + settings.exit_seconds + 5
     assert service["build"]["target"] == "serve"

@@ -15,11 +15,10 @@ import psutil
 import pytest
 
 from client import Client, ClientError, ServerUnavailable
-from server.flags import EXIT_SECONDS
 
 PROJECT = Path(__file__).parents[2]
 # What a request may take to end: Triton's time to exit, and then it is killed.
-SECONDS = EXIT_SECONDS + 5
+SECONDS = 10
 
 # The denoising thread breaks at its third step, outside of the denoiser's call.
 BROKEN_LOOP = """

@@ -305,3 +305,14 @@ def test_the_index_says_what_an_absent_negative_prompt_is(sdxl, said, zero):
 def test_the_encoder_with_the_fewest_layers_limits_what_may_be_left_out(sdxl):
     edit(sdxl / "text_encoder" / "config.json", lambda fields: fields.update(num_hidden_layers=2))
     assert open_checkpoint(sdxl, SDXL).largest_clip_skip == 1
+
+
+def test_a_model_that_cannot_be_made_leaves_torch_as_it_was(folder):
+    """diffusers would leave it with the type of the weights, for everything that comes after."""
+    path = folder / "vae" / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, "down_block_types": ["NoSuchBlock"] * 4}))
+    before = torch.get_default_dtype()
+    with pytest.raises(CheckpointError, match="vae"):
+        load(open_checkpoint(folder, SD3), SD3.decoder)
+    assert torch.get_default_dtype() == before

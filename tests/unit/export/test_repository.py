@@ -121,7 +121,9 @@ def test_an_export_that_lost_a_file_is_not_reused(repository, tmp_path, damage, 
     assert not is_finished(target)
 
 
-def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(tmp_path):
+def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(tmp_path, monkeypatch):
+    # Nothing is to be taken from other exports.
+    monkeypatch.delenv(finished.KEPT)
     process = subprocess.Popen(
         command(MINIATURE, "--repository", tmp_path, "--name", "other"),
         cwd=ROOT,

@@ -14,15 +14,16 @@ from scipy import ndimage
 from miniatures.captions import BACKGROUNDS, SCENES, Scene
 from miniatures.scenes import BACKGROUND_RGB, COLOUR_RGB, draw
 from miniatures.score import Reading, read, score
+from tests.conftest import further
 
 VAE = Path(__file__).parents[3] / "miniatures" / "sd3" / "vae"
 SHARP = Scene("large", "red", "circle", "in the center", "white")
 
 
-@pytest.fixture(scope="module")
-def drawn():
+@pytest.fixture(scope="module", params=[2, further(5)])
+def drawn(request):
     rng = random.Random(5)
-    return [(scene, draw(scene, rng)) for scene in SCENES for _ in range(5)]
+    return [(scene, draw(scene, rng)) for scene in SCENES for _ in range(request.param)]
 
 
 def blurred(picture):
@@ -58,7 +59,7 @@ def test_drawn_scenes_are_read(drawn, name, damage, floor):
 
 
 def test_scenes_are_read_after_the_autoencoder(drawn):
-    scenes, pictures = zip(*drawn[::5], strict=True)
+    scenes, pictures = zip(*drawn[:: len(drawn) // len(SCENES)], strict=True)
     check("autoencoded", scenes, decoded(pictures), 0.99)
 
 

@@ -8,14 +8,15 @@ from scipy import ndimage
 
 from miniatures.clips import CLIPS, FRAMES, SIDE, Clip, draw, evaluation
 from miniatures.score_clips import Reading, read, score
+from tests.conftest import further
 
 ASKED = Clip("red", "circle", "left", "white")
 
 
-@pytest.fixture(scope="module")
-def drawn():
+@pytest.fixture(scope="module", params=[3, further(1)])
+def drawn(request):
     rng = random.Random(5)
-    return [(clip, draw(clip, rng)) for clip in CLIPS]
+    return [(clip, draw(clip, rng)) for clip in CLIPS[:: request.param]]
 
 
 def blurred(clip):
