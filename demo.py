@@ -30,12 +30,12 @@ EXPORTS: dict[str, tuple[str, ...]] = {
     "sdxl": ("sdxl",),
     "easyanimate": ("easyanimate",),
     "sdxl_turbo": ("sdxl_turbo",),
+    "easyanimate_i2v": ("easyanimate_i2v",),
     "sdxl_outline": ("sdxl", "--lora", "miniatures/sdxl_outline/pytorch_lora_weights.safetensors"),
     "sdxl_turbo_w8a8": (
         *("sdxl_turbo", "--plan", "miniatures/plans/sdxl_turbo_w8a8/plan.json"),
         *("--prompts", "miniatures/calibration.txt"),
     ),
-    "easyanimate_i2v": ("easyanimate_i2v",),
 }
 # A caption, and what is asked for beside prompt and seed.
 PIPELINES: dict[str, tuple[str, dict[str, int | float]]] = {

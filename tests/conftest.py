@@ -6,6 +6,7 @@
 import ast
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,9 +20,6 @@ from filelock import FileLock, Timeout
 from pipelines import PIPELINES
 
 ROOT = Path(__file__).parents[1]
-FAMILIES = ROOT / "out" / "families"
-HALVES = ROOT / "out" / "halves"
-LOCKS = ROOT / "out" / "locks"
 # Tests of a group share fixtures, and run one after another; so do those of every other module.
 # Groups begin in this order, the longest first, so that none is left over at the end.
 GROUPS = {
@@ -79,14 +77,26 @@ def code(*folders: str) -> str:
     return total.hexdigest()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _graphs():
-    """Keep finished graphs between runs, as long as the code that writes them is the same.
+# What tests export is kept between runs as long as the code that writes it is the same: by format
+# numbers alone, a change without a new number would be hidden from its tests.
+CODE = code("export", "pipelines")[:16]
+EXPORTED = ROOT / "out" / "tests" / CODE
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "stepwise" / "graphs"
+KEPT_SECONDS = 7 * 24 * 60 * 60
+os.environ.setdefault("STEPWISE_GRAPHS", str(CACHE / CODE))
 
-    What is kept by format numbers alone would hide a change without a new number from its tests.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "stepwise" / "graphs"
-    os.environ.setdefault("STEPWISE_GRAPHS", str(cache / code("export", "pipelines")[:16]))
+
+def pytest_sessionstart(session):
+    """Forget what other code has exported, in this folder at once and elsewhere after a week."""
+    if not hasattr(session.config, "workerinput"):
+        others = [folder for folder in EXPORTED.parent.glob("*") if folder != EXPORTED]
+        others += [
+            folder
+            for folder in CACHE.glob("*")
+            if folder.name != CODE and time.time() - folder.stat().st_mtime > KEPT_SECONDS
+        ]
+        for folder in others:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def export(family: str, checkpoint: Path, *options: str) -> None:
@@ -98,11 +108,11 @@ def export(family: str, checkpoint: Path, *options: str) -> None:
 
 def export_all(checkpoints: Mapping[str, Path], repository: Path, *options: str) -> Path:
     """Export the miniature of each family; tests that run at once share the work."""
-    LOCKS.mkdir(parents=True, exist_ok=True)
+    EXPORTED.mkdir(parents=True, exist_ok=True)
     due = dict(checkpoints)
     while due:
         for family, checkpoint in list(due.items()):
-            lock = FileLock(LOCKS / f"{repository.name}_{family}")
+            lock = FileLock(EXPORTED / f"{repository.name}_{family}.lock")
             try:
                 with lock.acquire(timeout=0):
                     export(family, checkpoint, "--repository", str(repository), *options)
@@ -121,8 +131,8 @@ CLIPS = [family for family, pipeline in PIPELINES.items() if pipeline.makes_clip
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """The model repository with the SD3 miniature in it."""
-    return export_all({"sd3": Path("miniatures/sd3")}, ROOT / "model_repository")
+    """A model repository with the SD3 miniature in it."""
+    return export_all({"sd3": Path("miniatures/sd3")}, EXPORTED / "sd3")
 
 
 @pytest.fixture(scope="session")
@@ -134,22 +144,22 @@ def checkpoints() -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def families(checkpoints: dict[str, Path]) -> Path:
     """A model repository with every family in it."""
-    return export_all(checkpoints, FAMILIES)
+    return export_all(checkpoints, EXPORTED / "families")
 
 
 @pytest.fixture(scope="session")
 def halves(checkpoints: dict[str, Path]) -> Path:
     """The same in float16."""
-    return export_all(checkpoints, HALVES, "--precision", "fp16")
+    return export_all(checkpoints, EXPORTED / "halves", "--precision", "fp16")
 
 
 @pytest.fixture(scope="session")
 def clips(checkpoints: dict[str, Path]) -> Path:
     """A model repository with every family that makes clips in it, which is that of all."""
-    return export_all(only(checkpoints, CLIPS), FAMILIES)
+    return export_all(only(checkpoints, CLIPS), EXPORTED / "families")
 
 
 @pytest.fixture(scope="session")
 def half_clips(checkpoints: dict[str, Path]) -> Path:
     """The same in float16."""
-    return export_all(only(checkpoints, CLIPS), HALVES, "--precision", "fp16")
+    return export_all(only(checkpoints, CLIPS), EXPORTED / "halves", "--precision", "fp16")

@@ -16,6 +16,7 @@ from export.checkpoint import open_checkpoint
 from export.configs import committed
 from export.errors import CheckpointError
 from export.finished import is_finished
+from export.keys import trace_key
 from export.repository import export
 from export.target import Target, graph_digest
 from export.tokenizer import token_length
@@ -96,7 +97,8 @@ def test_the_manifest_describes_what_lies_beside_it(repository):
 
 def test_a_second_export_is_reused_and_quick(repository):
     start = time.monotonic()
-    done = subprocess.run(command(MINIATURE), cwd=ROOT, capture_output=True, text=True, check=True)
+    again = command(MINIATURE, "--repository", repository, "--verbose")
+    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=True)
     seconds = time.monotonic() - start
     print(f"{seconds:.1f} s, 8")
     assert "reused" in done.stderr
@@ -121,9 +123,16 @@ def test_an_export_that_lost_a_file_is_not_reused(repository, tmp_path, damage, 
     assert not is_finished(target)
 
 
-def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(tmp_path, monkeypatch):
-    # Nothing is to be taken from other exports.
-    monkeypatch.delenv(finished.KEPT)
+def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(
+    repository, tmp_path, monkeypatch
+):
+    # Of other exports traces alone are taken.
+    where, kept = Target(open_checkpoint(MINIATURE, SD3), tmp_path, "other"), tmp_path / "kept"
+    kept.mkdir()
+    for component in SD3.components:
+        key = trace_key(where, component)
+        (kept / key).symlink_to(Path(os.environ[finished.KEPT], key))
+    monkeypatch.setenv(finished.KEPT, str(kept))
     process = subprocess.Popen(
         command(MINIATURE, "--repository", tmp_path, "--name", "other"),
         cwd=ROOT,
