@@ -2,8 +2,9 @@
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 PERF := .venv/perf_analyzer/.installed
-# Two tests run at once; tests/conftest.py says which do not.
-PYTEST := $(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Two tests run at once, and tests/conftest.py says which do not; a browser wants the machine for itself.
+PAGES := tests/e2e/test_page.py tests/e2e/clients/test_page.py
+PYTEST := $(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(addprefix --ignore=,$(PAGES))
 
 define CHECKS
 	$(PYTHON) -m ruff check .
@@ -25,10 +26,12 @@ demo: $(STAMP) ## Set up, export the miniatures, serve each as soon as it is the
 test: $(STAMP) $(PERF) browser ## Set up, check the code, run the suite
 	$(CHECKS)
 	$(PYTEST) -m "not further"
+	$(PYTHON) -m pytest $(PAGES)
 
 test-all: $(STAMP) $(PERF) browser ## The same, with further members of what the suite tries some of
 	$(CHECKS)
 	DAMAGE_EXAMPLES=40 FUZZ_EXAMPLES=150 $(PYTEST)
+	$(PYTHON) -m pytest $(PAGES)
 
 miniatures: $(STAMP) ## Retrain the miniatures from nothing (a day on two cores; those of clips use a GPU)
 	$(PYTHON) -m miniatures

@@ -29,7 +29,6 @@ GROUPS = {
     "tests/e2e/test_serving.py": "live",
     "tests/e2e/test_client.py": "live",
     "tests/e2e/test_bad_input.py": "live",
-    "tests/e2e/test_page.py": "live",
     "tests/e2e/test_sdxl.py": "families",
     "tests/e2e/test_clips.py": "families",
     "tests/e2e/test_fuzz.py": "families",

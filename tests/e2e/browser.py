@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import expect, sync_playwright
 
 MILLISECONDS = 30_000
+expect.set_options(timeout=MILLISECONDS)
 BROWSER = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),

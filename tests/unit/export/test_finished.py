@@ -1,0 +1,121 @@
+"""What is the same is exported once: graphs by their keys, traces by their configurations."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from export import finished, graph
+from export.checkpoint import open_checkpoint
+from export.keys import component_key, trace_key
+from export.loading import load
+from export.shapes import traced
+from export.target import GRAPH, TRACE, Target
+from pipelines import PIPELINES
+from tests.conftest import ROOT, further
+
+SDXL = PIPELINES["sdxl"]
+
+
+def target(repository, folder=ROOT / "miniatures" / "sdxl", name="other"):
+    return Target(open_checkpoint(folder, SDXL), repository, name)
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """Nothing is kept outside of the repository."""
+    monkeypatch.delenv(finished.KEPT)
+
+
+@pytest.fixture
+def copy(families, tmp_path):
+    """A repository with one encoder of SDXL."""
+    shutil.copytree(families / "sdxl_clip_l", tmp_path / "r" / "sdxl_clip_l")
+    return tmp_path / "r"
+
+
+def test_a_graph_is_taken_from_another_pipeline_of_the_repository(alone, copy, tmp_path):
+    clip = SDXL.encoders[0]
+    rows = finished.take(target(copy), clip, tmp_path / "taken")
+    assert rows is not None
+    assert all(row.ok for row in rows)
+    original = copy / "sdxl_clip_l" / "1"
+    for path in (tmp_path / "taken").iterdir():
+        assert path.read_bytes() == (original / path.name).read_bytes()
+    assert (tmp_path / "taken" / GRAPH).stat().st_ino == (original / GRAPH).stat().st_ino
+
+
+@pytest.mark.parametrize("damage", ["model.onnx", "export.json", "parity.json", "trace.onnx"])
+def test_a_graph_that_is_not_whole_is_not_taken(alone, copy, tmp_path, damage):
+    path = copy / "sdxl_clip_l" / "1" / damage
+    path.unlink() if damage == TRACE else path.write_text("damaged")
+    assert finished.take(target(copy), SDXL.encoders[0], tmp_path / "taken") is None
+
+
+def test_a_graph_of_other_weights_is_not_taken_but_its_trace_is(alone, copy, tmp_path):
+    folder = Path(shutil.copytree(ROOT / "miniatures" / "sdxl", tmp_path / "checkpoint"))
+    weights = folder / "text_encoder" / "model.safetensors"
+    changed = {name: value * 1.001 for name, value in load_file(weights).items()}
+    save_file(changed, weights, {"format": "pt"})
+    other, clip = target(copy, folder), SDXL.encoders[0]
+    assert finished.take(other, clip, tmp_path / "taken") is None
+    (tmp_path / "taken").mkdir()
+    finished.take_trace(other, clip, tmp_path / "taken")
+    trace, module = tmp_path / "taken" / TRACE, load(other.checkpoint, clip)
+    sizes = traced(other.checkpoint.sides, other.checkpoint.vae_scale, 20)
+    written = {}
+    for way, given in (("shared", trace), ("own", None)):
+        (tmp_path / way).mkdir()
+        written[way] = graph.write_graph(module, clip, sizes, tmp_path / way, trace=given)
+    assert written["shared"].read_bytes() == written["own"].read_bytes()
+
+
+def test_what_is_kept_elsewhere_is_taken_whatever_the_repository_has(copy, tmp_path, monkeypatch):
+    monkeypatch.setenv(finished.KEPT, str(tmp_path / "kept"))
+    clip, nothing = SDXL.encoders[0], target(tmp_path / "nothing")
+    assert finished.take(nothing, clip, tmp_path / "taken") is None
+    finished.keep(copy / "sdxl_clip_l" / "1")
+    kept = {component_key(nothing, clip), trace_key(nothing, clip)}
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == kept
+    assert finished.take(nothing, clip, tmp_path / "taken") is not None
+
+
+def test_a_record_says_which_files_there_are(families):
+    folder = families / "sdxl_turbo_unet" / "1"
+    files = json.loads((folder / "export.json").read_text())["files"]
+    assert files == sorted(set(os.listdir(folder)) - {"export.json"})
+    large = [
+        value.const_value
+        for value in ir.load(folder / TRACE).graph.initializers.values()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    ]
+    print(f"{(folder / TRACE).stat().st_size} bytes, {len(large)} weights in name alone")
+    assert len(large) > 300
+
+
+ALL = [(family, part.name) for family, p in PIPELINES.items() for part in p.components]
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("sdxl", "unet"), *(further(*each) for each in ALL if each != ("sdxl", "unet"))],
+)
+def test_a_component_is_captured_once(checkpoints, family, name, tmp_path, monkeypatch, capfd):
+    captures, capture = [], torch.export.export
+
+    def counted(*arguments, **options):
+        captures.append(options["strict"])
+        return capture(*arguments, **options)
+
+    monkeypatch.setattr(torch.export, "export", counted)
+    checkpoint = open_checkpoint(checkpoints[family], PIPELINES[family])
+    part = next(part for part in checkpoint.pipeline.components if part.name == name)
+    sizes = traced(checkpoint.sides, checkpoint.vae_scale, 20)
+    graph.write_trace(load(checkpoint, part), part, sizes, tmp_path / TRACE)
+    assert captures == [False]
+    assert "failed while executing" not in "".join(capfd.readouterr())
