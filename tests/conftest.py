@@ -53,13 +53,15 @@ def _group(item) -> str:
     return next((group for part, group in GROUPS.items() if place.startswith(part)), place)
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item):
+    # Before xdist reads it, which it does when all are collected.
+    item.add_marker(pytest.mark.xdist_group(_group(item)))
+
+
 def pytest_collection_modifyitems(items):
     order = list(dict.fromkeys(GROUPS.values()))
     ranks = {item: order.index(_group(item)) if _group(item) in order else 99 for item in items}
     items.sort(key=ranks.__getitem__)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
 def code(*folders: str) -> str:
