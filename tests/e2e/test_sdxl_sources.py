@@ -13,7 +13,6 @@ from tests.unit.export.originals import write_original
 FLOOR_DB = 40.0
 # The LoRA's pictures must not be those without it; at half its scale, shapes are half filled.
 CEILING_DB = {0.5: 35.0, 1.0: 30.0}
-REPOSITORY = ROOT / "out" / "sources"
 PROMPT = "a large green square in the center on a white background"
 SDXL, TURBO = (ROOT / "miniatures" / family for family in ("sdxl", "sdxl_turbo"))
 LORA = ROOT / "miniatures" / "sdxl_outline" / "pytorch_lora_weights.safetensors"
@@ -30,7 +29,7 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(request, files):
+def client(request, files, tmp_path_factory):
     """A client of a server with the sources that the chosen tests draw with."""
     sources = {
         "plain": ("sdxl", SDXL),
@@ -45,11 +44,12 @@ def client(request, files):
         for marker in item.iter_markers("draws")
         for name in marker.args
     }
+    repository = tmp_path_factory.mktemp("sources")
     for name in chosen:
         family, checkpoint, *options = sources[name]
-        where = ("--repository", str(REPOSITORY), "--name", name)
+        where = ("--repository", str(repository), "--name", name)
         export(family, checkpoint, *where, *map(str, options))
-    with serving(REPOSITORY, names=chosen) as server:
+    with serving(repository, names=chosen) as server:
         yield Client(server.grpc_url)
 
 
