@@ -1,4 +1,4 @@
-"""Exports that tests share, and which tests run one after another when several run at once.
+"""Exports that tests share, and in which order modules begin.
 
 ``make test`` runs all but what is marked ``further``: members of a set of which it runs others.
 """
@@ -20,8 +20,8 @@ from filelock import FileLock, Timeout
 from pipelines import PIPELINES
 
 ROOT = Path(__file__).parents[1]
-# Tests of a group share fixtures, and run one after another; so do those of every other module.
-# Groups begin in this order, the longest first, so that none is left over at the end.
+# Tests of a module run one after another, in one process. Modules of a group share fixtures and
+# follow each other; groups begin in this order, the longest first.
 GROUPS = {
     "tests/e2e/test_pictures.py": "live",
     "tests/e2e/test_samplers.py": "live",
@@ -51,11 +51,6 @@ def pytest_configure(config):
 def _group(item) -> str:
     place = item.nodeid.partition("::")[0]
     return next((group for part, group in GROUPS.items() if place.startswith(part)), place)
-
-
-def pytest_itemcollected(item):
-    # Before xdist reads it, which it does when all are collected.
-    item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
 def pytest_collection_modifyitems(items):
