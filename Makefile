@@ -2,9 +2,9 @@
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 PERF := .venv/perf_analyzer/.installed
-# Two modules run at once, in the order of tests/conftest.py; a browser wants the machine for itself.
+# Two groups of tests run at once, those of tests/conftest.py; a browser wants the machine for itself.
 PAGES := tests/e2e/test_page.py tests/e2e/clients/test_page.py
-PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(addprefix --ignore=,$(PAGES))
+PYTEST := $(PYTHON) -m pytest -n 2 --no-loadscope-reorder $(addprefix --ignore=,$(PAGES))
 
 define CHECKS
 	$(PYTHON) -m ruff check .

@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from filelock import FileLock, Timeout
+from xdist.scheduler import LoadScopeScheduling
 
 from pipelines import PIPELINES
 
@@ -48,15 +49,27 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "draws(name): which source of a checkpoint a test serves")
 
 
-def _group(item) -> str:
-    place = item.nodeid.partition("::")[0]
+def _group(nodeid: str) -> str:
+    place = nodeid.partition("::")[0]
     return next((group for part, group in GROUPS.items() if place.startswith(part)), place)
 
 
 def pytest_collection_modifyitems(items):
     order = list(dict.fromkeys(GROUPS.values()))
-    ranks = {item: order.index(_group(item)) if _group(item) in order else 99 for item in items}
-    items.sort(key=ranks.__getitem__)
+    groups = {item: _group(item.nodeid) for item in items}
+    items.sort(key=lambda item: order.index(groups[item]) if groups[item] in order else len(order))
+
+
+class Groups(LoadScopeScheduling):
+    """Gives each process a group at a time, or a module that is in none."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return Groups(config, log)
 
 
 def code(*folders: str) -> str:
