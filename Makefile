@@ -2,9 +2,8 @@
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 PERF := .venv/perf_analyzer/.installed
-# Two groups of tests run at once, those of tests/conftest.py; a browser wants the machine for itself.
-PAGES := tests/e2e/test_page.py tests/e2e/clients/test_page.py
-PYTEST := $(PYTHON) -m pytest -n 2 --no-loadscope-reorder $(addprefix --ignore=,$(PAGES))
+# Two groups of tests run at once, those of tests/conftest.py.
+PYTEST := $(PYTHON) -m pytest -n 2 --no-loadscope-reorder
 
 define CHECKS
 	$(PYTHON) -m ruff check .
@@ -26,12 +25,10 @@ demo: $(STAMP) ## Set up, export the miniatures, serve each as soon as it is the
 test: $(STAMP) $(PERF) browser ## Set up, check the code, run the suite
 	$(CHECKS)
 	$(PYTEST) -m "not further"
-	$(PYTHON) -m pytest $(PAGES)
 
 test-all: $(STAMP) $(PERF) browser ## The same, with further members of what the suite tries some of
 	$(CHECKS)
 	DAMAGE_EXAMPLES=40 FUZZ_EXAMPLES=150 $(PYTEST)
-	$(PYTHON) -m pytest $(PAGES)
 
 miniatures: $(STAMP) ## Retrain the miniatures from nothing (a day on two cores; those of clips use a GPU)
 	$(PYTHON) -m miniatures

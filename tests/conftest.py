@@ -4,6 +4,7 @@
 """
 
 import ast
+import gc
 import hashlib
 import os
 import shutil
@@ -30,6 +31,7 @@ GROUPS = {
     "tests/e2e/test_serving.py": "live",
     "tests/e2e/test_client.py": "live",
     "tests/e2e/test_bad_input.py": "live",
+    "tests/e2e/test_page.py": "live",
     "tests/e2e/test_sdxl.py": "families",
     "tests/e2e/test_clips.py": "families",
     "tests/e2e/test_fuzz.py": "families",
@@ -70,6 +72,11 @@ class Groups(LoadScopeScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     return Groups(config, log)
+
+
+def pytest_collection_finish(session):
+    # Half a second of each collection would be spent on what was imported.
+    gc.freeze()
 
 
 def code(*folders: str) -> str:

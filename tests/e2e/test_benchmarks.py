@@ -11,14 +11,14 @@ from miniatures import prompts
 from tests.conftest import further
 
 FLOOR_DB = 40.0
-SMALL = load.Plan(lanes=4, turns=1, requests=8, blocks=1, arrivals=6, joins=1, calls=1)
+SMALL = load.Plan(lanes=4, turns=1, requests=6, blocks=1, arrivals=3, joins=1, calls=1)
 
 
 def test_load_is_answered_and_only_the_server_in_flight_batches(families_server, tmp_path):
     figures = load.measure(families_server, "sd3", tmp_path / "load.png", SMALL)
     for workload in ("steps", "mixed"):
         closed = figures["closed_loop"][workload]
-        assert closed["requests"] == {"in_flight": 8, "cap_1": 8}
+        assert closed["requests"] == {"in_flight": SMALL.requests, "cap_1": SMALL.requests}
         assert closed["errors"] == {"in_flight": {}, "cap_1": {}}
         print(f"mean batch {closed['mean_batch']}: above 1.5 in flight, 1 with the cap")
         assert closed["mean_batch"]["in_flight"] > (1.5 if workload == "steps" else 1)
@@ -26,7 +26,7 @@ def test_load_is_answered_and_only_the_server_in_flight_batches(families_server,
         assert closed["gain_of_bare_graph"] > 0
     opened = figures["open_loop"]
     for way in ("in_flight", "cap_1"):
-        assert opened[way]["requests"] == 6
+        assert opened[way]["requests"] == SMALL.arrivals
         assert opened[way]["errors"] == {}
     assert opened["cap_1"]["mean_batch"] == 1
     assert figures["joining"]["tick_ms"] > 0
@@ -34,7 +34,7 @@ def test_load_is_answered_and_only_the_server_in_flight_batches(families_server,
 
 
 def test_pipelines_beside_each_other_are_both_answered(families_server):
-    figures = together.measure(families_server, "sd3", together.Plan(lanes=2, turns=1, seconds=4))
+    figures = together.measure(families_server, "sd3", together.Plan(lanes=2, turns=1, seconds=2))
     for way in ("alone", "together"):
         for name in ("sd3", "sdxl_turbo"):
             found = figures[way][name]
@@ -93,7 +93,7 @@ def test_perf_analyzer_measures_the_same_server(families_server):
 
 
 def test_a_short_soak_finds_every_request_answered_once(families_server):
-    figures = soak.measure(families_server, "sd3", seconds=8)
+    figures = soak.measure(families_server, "sd3", seconds=5)
     answered = figures["by_fate"]["answered"]["OK"]
     print(f"{figures['requests']} requests, {answered} pictures, failures {figures['failures']}")
     assert figures["requests"] == figures["distinct_ids"] >= soak.LANES

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,12 +112,16 @@ def test_the_graph_is_smaller(repository):
     assert sizes[0] > 4 * sizes[1]
 
 
-def test_a_rerun_keeps_it_and_another_plan_makes_the_unet_alone_anew(arguments, repository, plan):
-    folder, (family, checkpoint, *options) = arguments
-    command = [sys.executable, "-m", "export", family, "--checkpoint", str(checkpoint), *options]
+def test_a_rerun_keeps_it_and_another_plan_makes_the_unet_alone_anew(
+    arguments, repository, plan, caplog
+):
+    folder, options = arguments
+    caplog.set_level("INFO", "export")
 
     def run():
-        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stderr
+        caplog.clear()
+        export(*options)
+        return caplog.text
 
     assert "reused" in run()
     before = Manifest.read(folder / f"{NAME}_prepare")

@@ -22,6 +22,7 @@ from export.target import Target, graph_digest
 from export.tokenizer import token_length
 from pipelines import PIPELINES
 from pipelines.manifest import FILE, Manifest
+from tests import conftest
 
 ROOT = Path(__file__).parents[3]
 MINIATURE = ROOT / "miniatures" / "sd3"
@@ -124,7 +125,7 @@ def test_an_export_that_lost_a_file_is_not_reused(repository, tmp_path, damage, 
 
 
 def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(
-    repository, tmp_path, monkeypatch
+    repository, tmp_path, monkeypatch, caplog
 ):
     # Of other exports traces alone are taken.
     where, kept = Target(open_checkpoint(MINIATURE, SD3), tmp_path, "other"), tmp_path / "kept"
@@ -153,10 +154,10 @@ def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(
         assert (tmp_path / path).read_text() == text
 
     stamp = first.stat().st_mtime_ns
-    again = [*command(MINIATURE), "--repository", str(tmp_path), "--name", "other"]
-    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "clip_l: finished before" in done.stderr
-    assert "vae_decoder: exporting" in done.stderr
+    caplog.set_level("INFO", "export")
+    conftest.export("sd3", MINIATURE, "--repository", str(tmp_path), "--name", "other")
+    assert "clip_l: finished before" in caplog.text
+    assert "vae_decoder: exporting" in caplog.text
     assert first.stat().st_mtime_ns == stamp
     assert is_finished(target)
 
