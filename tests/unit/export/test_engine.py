@@ -75,7 +75,7 @@ def sdxl(request, checkpoints, tmp_path_factory):
     return Target(open_checkpoint(checkpoints["sdxl"], SDXL), folder, "sdxl", request.param)
 
 
-@pytest.fixture(params=[slice(1, 3), further(slice(None))], ids=["two", "all"])
+@pytest.fixture(params=[slice(2, 4), further(slice(None))], ids=["two", "all"])
 def buckets(request, sdxl):
     """How many buckets the manifest has: some of the checkpoint's, or all."""
     manifest = Manifest.read(sdxl.prepare)
