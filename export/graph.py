@@ -24,9 +24,9 @@ from export.stored import faked
 from export.target import GRAPH, LARGEST_INLINE_BYTES, TRACE
 from pipelines.spec import Component, Dim, Tensor
 
-# What onnxscript rewrites by default, but for two slices that are one split: as they are two nodes,
-# it lists all nodes of a graph for each of them, which takes most of the time that it needs for a
-# UNet, and there are none in our graphs. The optimizer takes no rules.
+# onnxscript's default rules without the one that replaces two slices by a split. That one lists all
+# nodes of the graph at each node, most of the optimizer's time for a UNet, and finds none in our
+# graphs. The optimizer has no argument for rules.
 RULES = tuple(rule for rule in rewriter._DEFAULT_REWRITE_RULES if rule is not slice_split_rule)
 # The exporter's own operator set: any other would go through a version converter.
 OPSET = 18

@@ -75,7 +75,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_finish(session):
-    # Half a second of each collection would be spent on what was imported.
+    # As in an export: garbage collections pass over imported libraries.
     gc.freeze()
 
 

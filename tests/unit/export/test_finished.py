@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from onnxscript.rewriter.rules.common import slice_split_rule
+from onnxscript import rewriter
 from safetensors.torch import load_file, save_file
 
 from export import finished, graph
@@ -114,6 +114,11 @@ def captures(monkeypatch):
     return found
 
 
+def write_trace(checkpoint, part, module, folder):
+    sizes = traced(checkpoint.sides, checkpoint.vae_scale, 20)
+    graph.write_trace(module, part, sizes, folder / TRACE)
+
+
 ALL = [(family, part.name) for family, p in PIPELINES.items() for part in p.components]
 
 
@@ -124,13 +129,14 @@ ALL = [(family, part.name) for family, p in PIPELINES.items() for part in p.comp
 def test_a_component_is_captured_once(checkpoints, family, name, tmp_path, captures, capfd):
     checkpoint = open_checkpoint(checkpoints[family], PIPELINES[family])
     part = next(part for part in checkpoint.pipeline.components if part.name == name)
-    sizes = traced(checkpoint.sides, checkpoint.vae_scale, 20)
-    graph.write_trace(load(checkpoint, part), part, sizes, tmp_path / TRACE)
+    write_trace(checkpoint, part, load(checkpoint, part), tmp_path)
     assert captures == [False]
     assert "failed while executing" not in "".join(capfd.readouterr())
 
 
-def test_a_unet_that_the_exporter_captures_twice_is_captured_once(checkpoints, tmp_path, captures):
+def test_a_unet_that_the_exporter_captures_twice_is_captured_once(
+    checkpoints, tmp_path, captures, capfd
+):
     """It resizes to its skip connections, which the exporter's own capture fails for."""
     checkpoint = open_checkpoint(checkpoints["sdxl"], SDXL)
     config = UNet2DConditionModel.load_config(checkpoints["sdxl"] / "unet")
@@ -142,9 +148,9 @@ def test_a_unet_that_the_exporter_captures_twice_is_captured_once(checkpoints, t
         "up_block_types": config["up_block_types"][-2:],
     }
     unet = SdxlUnet(UNet2DConditionModel.from_config({**config, **two})).eval()
-    sizes = traced(checkpoint.sides, checkpoint.vae_scale, 20)
-    graph.write_trace(unet, SDXL.denoiser, sizes, tmp_path / TRACE)
+    write_trace(checkpoint, SDXL.denoiser, unet, tmp_path)
     assert captures == [False]
+    assert "failed while executing" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("name", ["clip_l", further("vae_decoder"), further("unet")])
@@ -153,5 +159,5 @@ def test_a_graph_is_what_all_rewriting_would_make_it(families, checkpoints, name
     part = next(part for part in SDXL.components if part.name == name)
     module, trace = load(checkpoint, part), families / f"sdxl_{name}" / "1" / TRACE
     ours = ir.to_proto(graph.filled(trace, module))
-    monkeypatch.setattr(graph, "RULES", (*graph.RULES, slice_split_rule))
+    monkeypatch.setattr(graph, "RULES", rewriter._DEFAULT_REWRITE_RULES)
     assert ir.to_proto(graph.filled(trace, module)) == ours
