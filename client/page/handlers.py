@@ -52,10 +52,15 @@ class Page:
                 finished = event is not None and event.kind == "result" and event.frames is None
                 if finished or event is None or time.monotonic() - told > _REDRAW_SECONDS:
                     told = time.monotonic()
-                    pictures = list(session.pictures) if finished else gr.skip()
-                    yield [html.under_way(session.drawings, session.error), pictures, gr.skip()]
-        pictures = list(session.pictures) if about.makes_clips else gr.skip()
-        yield [html.under_way(session.drawings, session.error), pictures, list(session.log)]
+                    # gradio goes on once it has sent this, so no later state can overtake it.
+                    async with session.sending:
+                        pictures = list(session.pictures) if finished else gr.skip()
+                        yield [html.under_way(session.drawings, session.error), pictures, gr.skip()]
+        async with session.sending:
+            pictures = list(session.pictures) if about.makes_clips else gr.skip()
+            yield [html.under_way(session.drawings, session.error), pictures, list(session.log)]
+        # gradio sends the last state once more when the generator ends: this one changes nothing.
+        yield [gr.skip(), gr.skip(), gr.skip()]
 
     def _request(self, values: Mapping[str, Any], about: About, caller: str) -> dict[str, Any]:
         """The request that the form stands for."""

@@ -1,5 +1,6 @@
 """What one browser has asked of the page: requests under way, finished pictures, the log."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -38,7 +39,8 @@ class Drawing:
 
 class Session:
     """One browser's requests. ``pictures``, which may be clips, are (file, caption); newest first,
-    as in ``log``. ``uploads`` are the files of the pictures that clips were made from.
+    as in ``log``. ``uploads`` are the files of the pictures that clips were made from. ``sending``
+    is held while a state is sent to the browser, since requests share what shows it.
 
     The files are in a folder of the session's own, which goes when nothing refers to the session
     any more: a picture may be finished after its browser has left.
@@ -51,6 +53,7 @@ class Session:
         self.uploads: set[str] = set()
         self.log: list[list[str]] = []
         self.error = ""
+        self.sending = asyncio.Lock()
 
     async def draw(
         self, client: AsyncClient, request: dict[str, Any], about: About

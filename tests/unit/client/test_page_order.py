@@ -1,0 +1,41 @@
+"""What a browser is sent comes in the order in which it happened, however long sending takes."""
+
+import asyncio
+import random
+from types import SimpleNamespace
+
+from client import AsyncClient
+from client.messages import About
+from client.page import form
+from client.page.handlers import Page
+
+REQUESTS = 12
+ABOUT = About({"num_images": 1, "steps": 4}, {"num_images": [1, 4], "steps": [1, 40]}, (), (), "")
+
+
+def test_no_state_overtakes_a_later_one(tmp_path):
+    """As gradio does it: a state is prepared for some time, sent, and the next is asked for; the
+    last is sent once more, unprepared, at some later time."""
+    browser = SimpleNamespace(session_hash="a browser")
+    draws = random.Random(1)
+    sent = []
+
+    async def show(page, number):
+        values = {"pipeline": "sd3", "prompt": str(number), "preset": form.NO_PRESET}
+        log = None
+        async for _, _, log in page.generate(browser, **values):
+            await asyncio.sleep(draws.random() / 20)
+            if isinstance(log, list):
+                sent.append(len(log))
+        await asyncio.sleep(draws.random() / 20)
+        if isinstance(log, list):
+            sent.append(len(log))
+
+    async def run():
+        page = Page(AsyncClient("127.0.0.1:9"), {"sd3": ABOUT}, tmp_path)
+        await asyncio.gather(*(show(page, number) for number in range(REQUESTS)))
+
+    asyncio.run(run())
+    print(f"lines of the log in the order of sending: {sent}, wanted growing to {REQUESTS}")
+    assert sent == sorted(sent)
+    assert sent[-1] == REQUESTS
