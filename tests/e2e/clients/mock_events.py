@@ -5,8 +5,8 @@ settings on, ``mock_denoise`` counts steps in a thread per request, tells events
 ``cancel``, ``mock_decode`` makes response tensors of the events. A repository built with ``full``
 refuses every request. The prompt ``status`` is answered with the ids of the requests under way as
 notes, one that begins with ``[`` with that error. A clip is ``scenes.scene``, in which the pictures
-that it is given are the first and the last frame; one whose prompt is ``breaks`` fails after two
-slices.
+that it is given are the first and the last frame. The prompt ``breaks`` fails after two slices,
+``stalls`` sends three and waits until it is cancelled, ``slow`` takes ten times as long.
 """
 
 import inspect
@@ -121,9 +121,10 @@ class TritonPythonModel:
 
     def count(self, name, settings, sender):
         steps, every = settings["steps"], settings["preview_every"]
+        pause = STEP_SECONDS * (10 if settings["prompt"] == "slow" else 1)
         seed = settings.get("seed", random.getrandbits(40))
         for step in range(1, steps + 1):
-            time.sleep(STEP_SECONDS)
+            time.sleep(pause)
             if name in self.cancelled:
                 return f"[CANCELLED] stopped at step {step} of {steps}"
             preview = every and step % every == 0
@@ -135,7 +136,9 @@ class TritonPythonModel:
                 told = "result" if step == steps else kind
                 sender.send(answer(told, index, step, steps, seed + index))
         for first in starts(settings.get("frames", 0)):
-            time.sleep(STEP_SECONDS)
+            time.sleep(pause)
+            while settings["prompt"] == "stalls" and first > 8 and name not in self.cancelled:
+                time.sleep(pause)
             if name in self.cancelled:
                 return f"[CANCELLED] stopped at frame {first}"
             if settings["prompt"] == "breaks" and first > 1:

@@ -195,7 +195,7 @@ def test_a_clip_that_breaks_is_no_clip_in_either_client(server, client):
 def test_a_clip_that_is_interrupted_while_it_is_decoded_leaves_no_file(server, tmp_path):
     options = ["--url", server.grpc_url, "--frames", "145", "--output", str(tmp_path / "clip.mp4")]
     command = subprocess.Popen(
-        [sys.executable, "-m", "client", "film", "a star", *options],
+        [sys.executable, "-m", "client", "film", "stalls", *options],
         cwd=PROJECT,
         stderr=subprocess.PIPE,
         text=True,
@@ -212,7 +212,7 @@ def test_a_clip_that_is_interrupted_while_it_is_decoded_leaves_no_file(server, t
 
 
 def test_a_clip_is_cancelled_between_its_slices(server, client):
-    events = client.generate("film", "a star", frames=145)
+    events = client.generate("film", "stalls", frames=145)
     assert next(event for event in events if event.kind == "result").index == 0
     assert running(server) == (events.request_id,)
     events.cancel()

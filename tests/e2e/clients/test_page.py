@@ -86,10 +86,10 @@ def test_a_clip_plays_in_the_page_and_its_file_is_an_mp4(server, open_page, tmp_
 
 def test_previews_and_frames_are_shown_until_the_clip_is_whole(open_page):
     tab = open_page()
-    generate(tab, Prompt=PROMPT, Frames=145, Steps=40)
+    generate(tab, Prompt="slow", Frames=61, Steps=15)
     expect(tab.get_by_alt_text("preview")).to_be_visible()
-    expect(tab.get_by_text("of 40")).to_be_visible()
-    expect(tab.get_by_text("of 145")).to_be_visible(timeout=MILLISECONDS)
+    expect(tab.get_by_text("of 15")).to_be_visible()
+    expect(tab.get_by_text("of 61")).to_be_visible(timeout=MILLISECONDS)
     expect(tab.get_by_alt_text("preview")).to_be_visible()
     ends(tab, "done")
     expect(tab.get_by_alt_text("preview")).to_have_count(0)
@@ -99,7 +99,7 @@ def test_previews_and_frames_are_shown_until_the_clip_is_whole(open_page):
 def test_a_clip_that_is_cancelled_midway_leaves_no_file(server, open_page, folder):
     tab = open_page()
     before = set(folder.rglob("*.mp4"))
-    generate(tab, Prompt=PROMPT, Frames=145)
+    generate(tab, Prompt="stalls", Frames=145)
     expect(tab.get_by_text("of 145")).to_be_visible()
     tab.get_by_role("button", name="Cancel").click()
     ends(tab, "cancelled")
@@ -112,7 +112,7 @@ def test_a_clip_that_is_cancelled_midway_leaves_no_file(server, open_page, folde
 def test_a_page_that_is_stopped_while_a_clip_is_written_leaves_no_file(server, open_page, tmp_path):
     with serving_page(server, tmp_path, "--pipeline", "film") as (process, url):
         tab = open_page(url)
-        generate(tab, Prompt=PROMPT, Frames=145)
+        generate(tab, Prompt="stalls", Frames=145)
         expect(tab.get_by_text("of 145")).to_be_visible()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
