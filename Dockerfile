@@ -5,26 +5,25 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /opt/stepwise
-COPY constraints.txt ./
+COPY constraints.txt LICENSE ./
 COPY deploy/ deploy/
+COPY client/ client/
+COPY serving/ serving/
 
 FROM triton AS export
-RUN deploy/install.sh export /opt/venv && deploy/install_tensorrt.sh /opt/venv
-COPY pipelines/ pipelines/
 COPY export/ export/
+RUN deploy/install.sh export /opt/venv && deploy/install_tensorrt.sh /opt/venv
 # For `--user`: an id without an account has neither a home nor a name.
 ENV HOME=/tmp USER=stepwise
 USER 1000:1000
 # NVIDIA's entry point makes the image's CUDA work on older drivers.
-ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "python3", "-m", "export"]
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "stepwise", "export"]
 
 FROM triton AS serve
 RUN deploy/install.sh serve /opt/venv
-COPY pipelines/ pipelines/
-COPY server/ server/
 COPY model_repository/ model_repository/
 USER 1000:1000
 EXPOSE 8000 8001 8002
 HEALTHCHECK --interval=10s --timeout=6s --start-period=10m \
     CMD ["python3", "deploy/healthcheck.py"]
-ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "python3", "-m", "server", "--host", "0.0.0.0"]
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "stepwise", "serve", "--host", "0.0.0.0"]

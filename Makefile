@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
+STEPWISE := .venv/bin/stepwise
 STAMP := .venv/.installed
 PERF := .venv/perf_analyzer/.installed
 # Two groups of tests run at once, those of tests/conftest.py.
@@ -13,13 +14,13 @@ endef
 
 PLAN := miniatures/plans/sdxl_turbo_w8a8
 
-.PHONY: help demo test test-all plan miniatures exported clips quality quantized bench load caps perf soak fuzz full-size \
+.PHONY: help demo test test-all plan miniatures exported videos quality quantized bench load caps perf soak fuzz full-size \
 	screenshot browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-demo: $(STAMP) ## Set up, export the miniatures, serve each as soon as it is there, make pictures and clips
+demo: $(STAMP) ## Set up, export the miniatures, serve each as soon as it is there, make pictures and videos
 	$(PYTHON) demo.py
 
 test: $(STAMP) $(PERF) browser ## Set up, check the code, run the suite
@@ -30,25 +31,25 @@ test-all: $(STAMP) $(PERF) browser ## The same, with further members of what the
 	$(CHECKS)
 	DAMAGE_EXAMPLES=40 FUZZ_EXAMPLES=150 $(PYTEST)
 
-miniatures: $(STAMP) ## Retrain the miniatures from nothing (a day on two cores; those of clips use a GPU)
+miniatures: $(STAMP) ## Retrain the miniatures from nothing (a day on two cores; those of videos use a GPU)
 	$(PYTHON) -m miniatures
 
 plan: $(STAMP) ## Make the plan again that the demo quantizes SDXL-Turbo with (about ten minutes)
-	$(PYTHON) -m export sdxl_turbo --checkpoint miniatures/sdxl_turbo --quantize w8a8 --name sdxl_turbo_w8a8 \
+	$(STEPWISE) export sdxl_turbo --checkpoint miniatures/sdxl_turbo --quantize w8a8 --name sdxl_turbo_w8a8 \
 		--prompts miniatures/calibration.txt --repository out/plan
 	mkdir -p $(PLAN)
 	cp out/plan/sdxl_turbo_w8a8_unet/1/plan.json out/plan/sdxl_turbo_w8a8_unet/1/ranges.json $(PLAN)/
 
 exported: $(STAMP) ## Export the miniatures that are not exported yet
-	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
-	$(PYTHON) -m export sdxl --checkpoint miniatures/sdxl
-	$(PYTHON) -m export sdxl_turbo --checkpoint miniatures/sdxl_turbo
-	$(PYTHON) -m export easyanimate --checkpoint miniatures/easyanimate
-	$(PYTHON) -m export easyanimate_i2v --checkpoint miniatures/easyanimate_i2v
+	$(STEPWISE) export sd3 --checkpoint miniatures/sd3
+	$(STEPWISE) export sdxl --checkpoint miniatures/sdxl
+	$(STEPWISE) export sdxl_turbo --checkpoint miniatures/sdxl_turbo
+	$(STEPWISE) export easyanimate --checkpoint miniatures/easyanimate
+	$(STEPWISE) export easyanimate_i2v --checkpoint miniatures/easyanimate_i2v
 
-clips: exported ## Score 100 served clips of each pipeline, and diffusers'; measure decoding and neighbours
-	$(PYTHON) -m benchmarks clips --pipeline easyanimate
-	$(PYTHON) -m benchmarks clips --pipeline easyanimate_i2v
+videos: exported ## Score 100 served videos of each pipeline, and diffusers'; measure decoding and neighbours
+	$(PYTHON) -m benchmarks videos --pipeline easyanimate
+	$(PYTHON) -m benchmarks videos --pipeline easyanimate_i2v
 	$(PYTHON) -m benchmarks decoder --pipeline easyanimate
 	$(PYTHON) -m benchmarks together --pipeline easyanimate
 
@@ -56,7 +57,7 @@ quality: exported ## Score 300 served pictures of each pipeline, and diffusers';
 	$(PYTHON) -m benchmarks quality
 	$(PYTHON) -m benchmarks quality --pipeline sdxl
 	$(PYTHON) -m benchmarks quality --pipeline sdxl_turbo
-	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3 --repository out/fp16 --precision fp16
+	$(STEPWISE) export sd3 --checkpoint miniatures/sd3 --repository out/fp16 --precision fp16
 	$(PYTHON) -m benchmarks quality --repository out/fp16
 
 quantized: exported ## Compare MixDQ with stock quantizers on SDXL-Turbo's miniature (about an hour)
@@ -70,49 +71,49 @@ bench: exported ## Measure each pipeline's speed, two of them at once, and in-fl
 	$(PYTHON) -m benchmarks inflight
 
 load: $(STAMP) ## Measure the server under load, batched and one at a time (about 12 minutes)
-	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(STEPWISE) export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks load
 
 caps: $(STAMP) ## Measure how many rows a denoiser call should have
-	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(STEPWISE) export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks caps
 
 perf: $(STAMP) $(PERF) ## Hold our load generator to NVIDIA's perf_analyzer
-	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(STEPWISE) export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks perf
 
 soak: $(STAMP) ## Twenty minutes of good, cancelled, bad and late requests, and a thousand cancelled
-	$(PYTHON) -m export sd3 --checkpoint miniatures/sd3
+	$(STEPWISE) export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks soak --minutes 20
 	$(PYTHON) -m benchmarks cancels
 
 fuzz: $(STAMP) ## Send 2,000 generated requests to a live server; damage 200 checkpoints
 	FUZZ_EXAMPLES=2000 $(PYTHON) -m pytest tests/e2e/test_fuzz.py -rP
-	DAMAGE_EXAMPLES=200 $(PYTHON) -m pytest tests/unit/export/test_damage.py -rP
+	DAMAGE_EXAMPLES=200 $(PYTHON) -m pytest tests/unit/export/checkpoint/test_damage.py -rP
 
 full-size: $(STAMP) ## Export, check, build and serve components of true size, with random weights (hours, 45 GB of disk)
 	$(PYTHON) -m miniatures full sdxl --output out/full/sdxl
-	$(PYTHON) -m benchmarks.full component sdxl unet --checkpoint out/full/sdxl --side 512 --engine
-	$(PYTHON) -m benchmarks.full component sdxl vae_decoder --checkpoint out/full/sdxl --side 512 --engine
-	$(PYTHON) -m benchmarks.full quantized sdxl unet --checkpoint out/full/sdxl --side 512
+	$(PYTHON) -m benchmarks.full_size component sdxl unet --checkpoint out/full/sdxl --side 512 --engine
+	$(PYTHON) -m benchmarks.full_size component sdxl vae_decoder --checkpoint out/full/sdxl --side 512 --engine
+	$(PYTHON) -m benchmarks.full_size quantized sdxl unet --checkpoint out/full/sdxl --side 512
 	rm -rf out/full/sdxl
 	$(PYTHON) -m miniatures full sdxl_turbo --output out/full/sdxl_turbo
-	$(PYTHON) -m export sdxl_turbo --checkpoint out/full/sdxl_turbo --precision fp16 --repository out/full/repository
-	$(PYTHON) -m benchmarks.full served sdxl_turbo --checkpoint out/full/sdxl_turbo --repository out/full/repository
+	$(STEPWISE) export sdxl_turbo --checkpoint out/full/sdxl_turbo --precision fp16 --repository out/full/repository
+	$(PYTHON) -m benchmarks.full_size served sdxl_turbo --checkpoint out/full/sdxl_turbo --repository out/full/repository
 	rm -rf out/full/sdxl_turbo out/full/repository
 	$(PYTHON) -m miniatures full sd3 --output out/full/sd3
-	$(PYTHON) -m benchmarks.full component sd3 transformer --checkpoint out/full/sd3 --engine
-	$(PYTHON) -m benchmarks.full component sd3 vae_decoder --checkpoint out/full/sd3 --side 512 --engine
-	$(PYTHON) -m benchmarks.full component sd3 t5 --checkpoint out/full/sd3
+	$(PYTHON) -m benchmarks.full_size component sd3 transformer --checkpoint out/full/sd3 --engine
+	$(PYTHON) -m benchmarks.full_size component sd3 vae_decoder --checkpoint out/full/sd3 --side 512 --engine
+	$(PYTHON) -m benchmarks.full_size component sd3 t5 --checkpoint out/full/sd3
 	rm -rf out/full/sd3
 	$(PYTHON) -m miniatures full easyanimate_shallow --output out/full/easyanimate_shallow
-	$(PYTHON) -m benchmarks.full component easyanimate transformer --checkpoint out/full/easyanimate_shallow --engine
+	$(PYTHON) -m benchmarks.full_size component easyanimate transformer --checkpoint out/full/easyanimate_shallow --engine
 	rm -rf out/full/easyanimate_shallow
 	$(PYTHON) -m miniatures full easyanimate --output out/full/easyanimate
-	$(PYTHON) -m benchmarks.full written easyanimate transformer --checkpoint out/full/easyanimate
+	$(PYTHON) -m benchmarks.full_size written easyanimate transformer --checkpoint out/full/easyanimate
 	rm -rf out/full/easyanimate
-	$(PYTHON) -m benchmarks.full operators sd3
-	$(PYTHON) -m benchmarks.full operators sdxl
+	$(PYTHON) -m benchmarks.full_size operators sd3
+	$(PYTHON) -m benchmarks.full_size operators sdxl
 
 screenshot: $(STAMP) browser ## Redraw docs/page.png
 	SCREENSHOT=docs/page.png $(PYTHON) -m pytest tests/e2e/test_page.py -k readme
@@ -126,10 +127,14 @@ clean: ## Remove what was built: environment, graphs, pictures
 	rm -rf .venv out
 	git clean -fdqX model_repository
 
-$(STAMP): requirements.txt constraints.txt
+# The three distributions of this checkout, each where it lies.
+DISTRIBUTIONS := client serving export
+
+$(STAMP): requirements.txt constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
 	python3 -m venv .venv
 	$(PYTHON) -m pip install --quiet --upgrade pip
 	$(PYTHON) -m pip install --quiet -r requirements.txt -c constraints.txt
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation $(DISTRIBUTIONS:%=--editable %)
 	@touch $@
 
 # The last release whose wheel carries perf_analyzer; newer ones of it need a newer C library.

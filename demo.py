@@ -1,6 +1,6 @@
-"""Exports the miniatures, serves each as soon as it is there, and makes pictures and clips with it.
+"""Exports the miniatures, serves each as soon as it is there, draws pictures and videos with it.
 
-Writes ``out/*.png`` and ``out/contact_sheet.png``, ``out/*.mp4`` and ``out/clips.gif``, and prints
+Writes ``out/*.png`` and ``out/contact_sheet.png``, ``out/*.mp4`` and ``out/videos.gif``, and prints
 what was asked and how long it took. What is in ``out/demo`` already is not exported again.
 """
 
@@ -17,9 +17,10 @@ from typing import Any
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from client import Client, Event, clips, images, png
-from client.clips import FPS, Frame
-from server.process import serving
+from stepwise.client import Client, Event, input_images
+from stepwise.client.media import png, video
+from stepwise.client.media.video import FPS, Frame
+from stepwise.server.process import serving
 
 ROOT = Path(__file__).parent
 OUTPUT = ROOT / "out"
@@ -53,11 +54,11 @@ PROMPTS = (
     "a large purple circle in the bottom left on a white background",
     "a small orange star in the center on a gray background",
 )
-# The second goes on from the first frames of the first one's clips.
+# The second goes on from the first frames of the first one's videos.
 FROM_TEXT, FROM_IMAGES = "easyanimate", "easyanimate_i2v"
-CLIPS = {FROM_TEXT: "EasyAnimate", FROM_IMAGES: "EasyAnimate from the first frames above"}
-CLIP: dict[str, int | float] = {"steps": 20, "guidance_scale": 2.0, "frames": 17}
-CLIP_PROMPTS = (
+VIDEOS = {FROM_TEXT: "EasyAnimate", FROM_IMAGES: "EasyAnimate from the first frames above"}
+VIDEO: dict[str, int | float] = {"steps": 20, "guidance_scale": 2.0, "frames": 17}
+VIDEO_PROMPTS = (
     "a red circle moving left on a white background",
     "a blue star moving up on a black background",
     "a green square moving right on a gray background",
@@ -73,7 +74,7 @@ Row = tuple[object, ...]
 
 
 def main() -> None:
-    """Make the pictures and clips, the sheets of them and the table."""
+    """Make the pictures and videos, the sheets of them and the table."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     began, made, rows = time.monotonic(), Made(), list[Row]()
     OUTPUT.mkdir(exist_ok=True)
@@ -81,13 +82,13 @@ def main() -> None:
         with serving(REPOSITORY, names=ready) as server:
             client = Client(server.grpc_url)
             for name in ready:
-                draw = _clips if name in CLIPS else _pictures
+                draw = _videos if name in VIDEOS else _pictures
                 rows += draw(client, name, made)
                 print(f"{name}: drawn {time.monotonic() - began:.0f} s after the start", flush=True)
     _contact_sheet(made).save(OUTPUT / "contact_sheet.png")
-    _save_moving_sheet(made, OUTPUT / "clips.gif")
+    _save_moving_sheet(made, OUTPUT / "videos.gif")
     _print_table(rows)
-    for sheet in ("contact_sheet.png", "clips.gif"):
+    for sheet in ("contact_sheet.png", "videos.gif"):
         print(f"all of them side by side: {_shown(OUTPUT / sheet)}")
     python = _shown(Path(sys.executable))
     print("to ask for more, and to make one of them again:")
@@ -104,7 +105,7 @@ def _exported() -> Iterator[list[str]]:
         while due:
             finished, _ = wait(due, return_when=FIRST_COMPLETED)
             names = {due.pop(future): future.result() for future in finished}
-            # Clips that go on from others wait for them.
+            # Videos that go on from others wait for them.
             ready = [name for name in EXPORTS if name in names or name in later]
             later = [FROM_IMAGES] if FROM_IMAGES in ready and FROM_TEXT in due.values() else []
             if ready := [name for name in ready if name not in later]:
@@ -117,7 +118,7 @@ def _quiet() -> None:
 
 
 def _export(name: str) -> None:
-    from export.__main__ import parsed, run
+    from stepwise.export.cli import parsed, run
 
     logging.basicConfig(format=f"  {name}: %(message)s", force=True)
     logging.getLogger("export").setLevel(logging.INFO)
@@ -141,19 +142,19 @@ def _pictures(client: Client, name: str, made: Made) -> Iterator[Row]:
             yield _told(name, prompt, event, path)
 
 
-def _clips(client: Client, name: str, made: Made) -> Iterator[Row]:
-    """A clip of each prompt; the second pipeline's start from pictures that are written, too."""
-    request = {**client.about(name).defaults, "pipeline": name, **CLIP}
+def _videos(client: Client, name: str, made: Made) -> Iterator[Row]:
+    """A video of each prompt; the second pipeline's start from pictures that are written, too."""
+    request = {**client.about(name).defaults, "pipeline": name, **VIDEO}
     made[name] = []
-    for seed, prompt in tqdm(list(enumerate(CLIP_PROMPTS, 1)), desc=CLIPS[name], unit="clip"):
+    for seed, prompt in tqdm(list(enumerate(VIDEO_PROMPTS, 1)), desc=VIDEOS[name], unit="video"):
         settings, path = dict[str, Any](seed=seed), _path(name, prompt, "mp4")
         if name == FROM_IMAGES:
             start = path.with_suffix(".png")
             Image.fromarray(made[FROM_TEXT][seed - 1].frames[0]).save(start)
             settings["start_image"] = str(start)
-        sent, noted = images.taken({**CLIP, **settings}, ["start_image"])
-        result = client.clip(name, prompt, **sent)
-        clips.save([result], path, {**request, "prompt": prompt, **noted})
+        sent, noted = input_images.taken({**VIDEO, **settings}, ["start_image"])
+        result = client.video(name, prompt, **sent)
+        video.save([result], path, {**request, "prompt": prompt, **noted})
         made[name].append(result)
         yield _told(name, prompt, result, path)
 
@@ -181,15 +182,15 @@ def _contact_sheet(made: Made) -> Image.Image:
 
 
 def _save_moving_sheet(made: Made, path: Path) -> None:
-    """The same of clips, eight frames a second."""
+    """The same of videos, eight frames a second."""
     frames = [
         _sheet(
             [
-                _row(caption, CLIP, [clip.frames[place] for clip in made[name]])
-                for name, caption in CLIPS.items()
+                _row(caption, VIDEO, [event.frames[place] for event in made[name]])
+                for name, caption in VIDEOS.items()
             ]
         )
-        for place in range(int(CLIP["frames"]))
+        for place in range(int(VIDEO["frames"]))
     ]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=1000 // FPS, loop=0)
 

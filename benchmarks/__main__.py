@@ -9,25 +9,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import (
+from benchmarks.commands import (
+    batch_caps,
+    batching_gain,
     cancels,
-    caps,
-    clips,
-    decoder,
-    inflight,
+    colocated,
     latency,
     load,
-    perf,
+    perf_analyzer,
     quality,
-    report,
     soak,
-    together,
+    video_decoder,
+    video_quality,
 )
-from export.checkpoint import open_checkpoint
+from benchmarks.harness import results
 from miniatures import prompts
-from pipelines import PIPELINES
-from pipelines.manifest import Manifest
-from server.process import serving
+from stepwise.description.manifest import Manifest
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.families import FAMILIES
+from stepwise.server.process import serving
 
 ROOT = Path(__file__).parent.parent
 REPOSITORY = ROOT / "model_repository"
@@ -35,18 +35,18 @@ CHECKPOINTS = ROOT / "miniatures"
 
 BENCHMARKS = {
     "latency": latency,
-    "inflight": inflight,
+    "inflight": batching_gain,
     "quality": quality,
     "load": load,
-    "together": together,
-    "caps": caps,
-    "perf": perf,
+    "together": colocated,
+    "caps": batch_caps,
+    "perf": perf_analyzer,
     "soak": soak,
     "cancels": cancels,
-    "clips": clips,
-    "decoder": decoder,
+    "videos": video_quality,
+    "decoder": video_decoder,
 }
-OF_CLIPS, OF_EITHER = ("clips", "decoder"), ("together",)
+OF_VIDEOS, OF_EITHER = ("videos", "decoder"), ("together",)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,28 +55,28 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     name, repository = options.pipeline, options.repository
     manifest = Manifest.read(repository / f"{name}_prepare")
-    precision, of_clips = manifest.precision, manifest.clip is not None
-    if options.benchmark not in OF_EITHER and of_clips != (options.benchmark in OF_CLIPS):
-        made = "clips" if of_clips else "pictures"
-        known = OF_CLIPS if of_clips else tuple(n for n in BENCHMARKS if n not in OF_CLIPS)
+    precision, of_videos = manifest.precision, manifest.video is not None
+    if options.benchmark not in OF_EITHER and of_videos != (options.benchmark in OF_VIDEOS):
+        made = "videos" if of_videos else "pictures"
+        known = OF_VIDEOS if of_videos else tuple(n for n in BENCHMARKS if n not in OF_VIDEOS)
         parser.error(f"{name} makes {made}, which are measured by {', '.join(known)}")
     suffix = "" if precision == "fp32" else f"_{precision}"
     suffix += "_quantized" * options.quantized
     result = f"{options.benchmark}_{name}{suffix}"
     served = {
         "latency": lambda server: latency.measure(server, CHECKPOINTS / name, name),
-        "load": lambda server: load.measure(server, name, report.RESULTS / f"{result}.png"),
-        "together": lambda server: together.measure(server, name),
-        "perf": lambda server: perf.measure(server, name),
+        "load": lambda server: load.measure(server, name, results.RESULTS / f"{result}.png"),
+        "together": lambda server: colocated.measure(server, name),
+        "perf": lambda server: perf_analyzer.measure(server, name),
         "soak": lambda server: soak.measure(server, name, 60 * options.minutes),
         "cancels": lambda server: cancels.measure(server, name),
         "quality": lambda server: quality.measure(server, CHECKPOINTS / name, name, prompts.load()),
     }
     others = {
-        "inflight": lambda: inflight.measure(repository, name),
-        "caps": lambda: caps.measure(repository, name, write=options.write),
-        "clips": lambda: clips.measure(repository, CHECKPOINTS / name, name),
-        "decoder": lambda: decoder.measure(repository, name),
+        "inflight": lambda: batching_gain.measure(repository, name),
+        "caps": lambda: batch_caps.measure(repository, name, write=options.write),
+        "videos": lambda: video_quality.measure(repository, CHECKPOINTS / name, name),
+        "decoder": lambda: video_decoder.measure(repository, name),
         "quality": lambda: _quantized(repository, name),
     }
     if options.benchmark in served and not options.quantized:
@@ -85,15 +85,15 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         figures = others[options.benchmark]()
     command = ["python -m benchmarks", *(sys.argv[1:] if arguments is None else arguments)]
-    report.write(result, " ".join(command), figures)
+    results.write(result, " ".join(command), figures)
     return 1 if figures.get("failures") else 0
 
 
 def _quantized(repository: Path, name: str) -> dict[str, Any]:
     # The stock tools that it needs take seconds to import.
-    from benchmarks.quantized import table
+    from benchmarks.quantization import table
 
-    checkpoint = open_checkpoint(CHECKPOINTS / name, PIPELINES[name])
+    checkpoint = open_checkpoint(CHECKPOINTS / name, FAMILIES[name])
     return table.measure(
         repository, checkpoint, prompts.load(), ROOT / "docs" / f"quantized_{name}.png"
     )

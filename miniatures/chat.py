@@ -3,7 +3,7 @@
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
-from miniatures.clips import CLIPS
+from miniatures.videos import VIDEOS
 
 PAD = "<|endoftext|>"
 _SPECIAL = (PAD, "<|im_start|>", "<|im_end|>")
@@ -21,7 +21,7 @@ MAX_TOKENS = 256
 
 def _words() -> list[str]:
     """The words of all captions, as they stand at the beginning and in the middle of one."""
-    within = {f" {word}" for clip in CLIPS for word in clip.caption.split()[1:]}
+    within = {f" {word}" for video in VIDEOS for word in video.caption.split()[1:]}
     return sorted(within | {"a", "user", "assistant"})
 
 

@@ -21,20 +21,20 @@ from diffusers.models.transformers.transformer_easyanimate import EasyAnimateAtt
 from torch import nn
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from export.magvit import streamed
 from miniatures import checkpoints, video_vae
 from miniatures.chat import MAX_TOKENS, qwen_tokenizer, templated
-from miniatures.clips import TRAINING
 from miniatures.training import Recipe, device, fit
+from miniatures.videos import TRAINING
+from stepwise.export.modules.magvit import streamed
 
 BATCH = 256
 # Each starts from the average of the one before. Sigmas are logistic of a normal with this mean:
-# at high ones a clip's colour is decided, which is the last to be learned.
+# at high ones a video's colour is decided, which is the last to be learned.
 PHASES = (
     (Recipe("easyanimate", 6400, 1e-3), 0.7),
     (Recipe("easyanimate-second", 5000, 6e-4), 1.2),
 )
-CLIPS_PER_CAPTION = 48
+VIDEOS_PER_CAPTION = 48
 CAPTION_DROPOUT = 0.1
 # The first tokens, which hold the longest caption, and how many of the others are drawn.
 TEXT_TOKENS, PADS = 17, 6
@@ -188,7 +188,7 @@ class EasyAnimate(nn.Module):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Cached latents of drawn clips (N, 16, 5, 6, 6), their captions, and the captions' tokens."""
+    """Cached latents of drawn videos (N, 16, 5, 6, 6), their captions, and the captions' tokens."""
 
     latents: torch.Tensor
     captions: torch.Tensor
@@ -203,14 +203,14 @@ class Dataset:
 
 
 def make_dataset(model: EasyAnimate, drawn: torch.Tensor, vae: AutoencoderKLMagvit) -> Dataset:
-    """Encode and tokenize drawn training clips, as many of each caption."""
+    """Encode and tokenize drawn training videos, as many of each caption."""
     captions = torch.arange(len(TRAINING)).repeat_interleave(len(drawn) // len(TRAINING))
-    tokens = model.tokenize([clip.caption for clip in TRAINING] + [""])
+    tokens = model.tokenize([video.caption for video in TRAINING] + [""])
     return Dataset(video_vae.encode(vae, drawn), captions, tokens)
 
 
 def autoencoder(folder: Path) -> AutoencoderKLMagvit:
-    """The trained autoencoder, for whole clips."""
+    """The trained autoencoder, for whole videos."""
     model = AutoencoderKLMagvit.from_pretrained(folder, torch_dtype=torch.float32).eval()
     streamed(model)
     return model.to(device())
@@ -255,7 +255,7 @@ def train(output: Path, state: Path, seed: int = 0) -> None:
         video_vae.train(output / "vae", output.parent / "sd3" / "vae", state, seed)
         video_vae.sharpen(output / "vae", state, seed)
         model = EasyAnimate()
-        drawn = video_vae.clips(CLIPS_PER_CAPTION, seed + 1)
+        drawn = video_vae.videos(VIDEOS_PER_CAPTION, seed + 1)
         dataset = make_dataset(model, drawn, autoencoder(output / "vae"))
         for recipe, mean in PHASES:
             model = fit(recipe, model, partial(_loss, model, dataset, mean), state).train()

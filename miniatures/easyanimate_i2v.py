@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from miniatures import video_vae
-from miniatures.clips import FRAMES
 from miniatures.easyanimate import (
     BATCH,
     LATENT_CHANNELS,
@@ -19,9 +18,10 @@ from miniatures.easyanimate import (
     save,
 )
 from miniatures.training import Recipe, device, fit
+from miniatures.videos import FRAMES
 
 RECIPE = Recipe("easyanimate-i2v", 2800, 6e-4)
-CLIPS_PER_CAPTION = 8
+VIDEOS_PER_CAPTION = 8
 # EasyAnimateInpaintPipeline's noise_aug_strength.
 REFERENCE_NOISE = 0.0563
 ENDS, SIGMA_MEAN = 0.25, 0.7
@@ -38,9 +38,9 @@ def _begin(model: EasyAnimate, trained: EasyAnimate) -> None:
 
 @torch.no_grad()
 def _inpaint(vae: nn.Module, drawn: torch.Tensor, known: tuple[int, ...]) -> torch.Tensor:
-    """What the transformer is told of frames that are ``known`` of uint8 clips (N, 17, 5, 6, 6).
+    """What the transformer is told of frames that are ``known`` of uint8 videos (N, 17, 5, 6, 6).
 
-    A mask, which is the latents' scale where the first frame is, and the latents of clips that are
+    A mask, which is the latents' scale where the first frame is, and the latents of videos that are
     blank elsewhere.
     """
     encoded = []
@@ -81,7 +81,7 @@ def train(output: Path, state: Path, seed: int = 0) -> None:
     )
     _begin(model, trained)
     with device():
-        vae, drawn = autoencoder(output / "vae"), video_vae.clips(CLIPS_PER_CAPTION, seed + 2)
+        vae, drawn = autoencoder(output / "vae"), video_vae.videos(VIDEOS_PER_CAPTION, seed + 2)
         dataset = make_dataset(model, drawn, vae)
         starts, ends = (_inpaint(vae, drawn, known) for known in ((0,), (0, FRAMES - 1)))
         model.to(device())

@@ -35,7 +35,7 @@ from transformers import (
 )
 
 HERE = Path(__file__).parent
-CONFIGS = HERE.parent / "export" / "families"
+CONFIGS = HERE.parent / "export" / "stepwise" / "export" / "families" / "data"
 SHALLOW = "easyanimate_shallow"
 FAMILIES = ("sd3", "sdxl", "sdxl_turbo", "easyanimate", SHALLOW)
 SHARD_BYTES = 1 << 30

@@ -55,19 +55,19 @@ class Coloured(Protocol):
 def outline(shape: str, x: float, y: float, radius: float) -> list[tuple[float, float]]:
     """The corners of ``shape`` around the centre of its bounding disc, in pixels."""
     if shape == "circle":
-        turns, radii = [i / 64 for i in range(64)], [radius]
+        angles, radii = [i / 64 for i in range(64)], [radius]
     elif shape == "square":
-        turns, radii = [1 / 8 + i / 4 for i in range(4)], [radius * 1.25]
+        angles, radii = [1 / 8 + i / 4 for i in range(4)], [radius * 1.25]
     elif shape == "triangle":
-        turns, radii = [-1 / 4 + i / 3 for i in range(3)], [radius * 1.2]
+        angles, radii = [-1 / 4 + i / 3 for i in range(3)], [radius * 1.2]
     else:
-        turns, radii = [-1 / 4 + i / 10 for i in range(10)], [radius * 1.2, radius * 0.5]
+        angles, radii = [-1 / 4 + i / 10 for i in range(10)], [radius * 1.2, radius * 0.5]
     return [
         (
-            x + radii[i % len(radii)] * math.cos(2 * math.pi * turn),
-            y + radii[i % len(radii)] * math.sin(2 * math.pi * turn),
+            x + radii[i % len(radii)] * math.cos(2 * math.pi * angle),
+            y + radii[i % len(radii)] * math.sin(2 * math.pi * angle),
         )
-        for i, turn in enumerate(turns)
+        for i, angle in enumerate(angles)
     ]
 
 

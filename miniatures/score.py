@@ -64,14 +64,14 @@ class _Patch:
 class _Form:
     """A star of some tips, which with shallow notches is a regular polygon; its disc has radius 1.
 
-    ``turn`` is the angle of the first tip from the top, in radians. ``min_sharpness`` and
+    ``rotation`` is the angle of the first tip from the top, in radians. ``min_sharpness`` and
     ``max_error`` bound what ``_fit`` returns for it.
     """
 
     tips: int
     tip: float
     notch: float
-    turn: float
+    rotation: float
     min_sharpness: float
     max_error: float
 
@@ -79,7 +79,7 @@ class _Form:
     def radii(self) -> Array:
         """Radius of the outline at each of the angles."""
         half, tip, notch = math.pi / self.tips, self.tip, self.notch
-        angle = np.abs((_ANGLES + math.pi / 2 - self.turn + half) % (2 * half) - half)
+        angle = np.abs((_ANGLES + math.pi / 2 - self.rotation + half) % (2 * half) - half)
         height: Array = tip * np.sin(angle) + notch * np.sin(half - angle)
         return tip * notch * math.sin(half) / height
 
@@ -206,7 +206,7 @@ def look(picture: npt.NDArray[np.uint8]) -> Sight:
 
 
 def check_sides(picture: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless a picture or clip is uint8 of this shape."""
+    """Raise ValueError unless a picture or video is uint8 of this shape."""
     if picture.shape != shape or picture.dtype != np.uint8:
         raise ValueError(
             f"got {picture.dtype} of shape {picture.shape}; only uint8 of shape {shape} can be "

@@ -1,9 +1,9 @@
-"""Reads the four attributes off a clip, frame by frame, and compares them with its caption.
+"""Reads the four attributes off a video, frame by frame, and compares them with its caption.
 
     colour, shape, background   what every frame shows, as in ``score``
     direction                   where the shape's centroid goes, from each frame to the next
 
-A clip in which one frame cannot be read, or shows something else, is unreadable.
+A video in which one frame cannot be read, or shows something else, is unreadable.
 """
 
 from dataclasses import dataclass, fields
@@ -11,8 +11,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from miniatures.clips import DIRECTIONS, FRAMES, SIDE, Clip
 from miniatures.score import check_sides, look
+from miniatures.videos import DIRECTIONS, FRAMES, SIDE, Video
 
 # In pixels: how far the shape must go in all, how far aside it may, and how far back in a frame.
 LEAST_WAY, MOST_ASIDE, MOST_BACK = 8.0, 4.0, 1.0
@@ -20,7 +20,7 @@ LEAST_WAY, MOST_ASIDE, MOST_BACK = 8.0, 4.0, 1.0
 
 @dataclass(frozen=True)
 class Reading:
-    """The words that a clip shows, as in ``Clip``; None where it cannot be read."""
+    """The words that a video shows, as in ``Video``; None where it cannot be read."""
 
     colour: str | None = None
     shape: str | None = None
@@ -44,26 +44,26 @@ def direction(centroids: npt.NDArray[np.float64]) -> str | None:
     return None
 
 
-def read(clip: npt.NDArray[np.uint8]) -> Reading:
-    """What a clip shows: uint8 RGB of shape (17, 48, 48, 3).
+def read(video: npt.NDArray[np.uint8]) -> Reading:
+    """What a video shows: uint8 RGB of shape (17, 48, 48, 3).
 
     Raises ValueError for another shape or dtype.
     """
-    check_sides(clip, (FRAMES, SIDE, SIDE, 3))
-    seen = [look(frame) for frame in clip]
+    check_sides(video, (FRAMES, SIDE, SIDE, 3))
+    seen = [look(frame) for frame in video]
     colour, shape, background = (
         _only([getattr(frame, name) for frame in seen])
         for name in ("colour", "shape", "background")
     )
     places = [frame.centroid for frame in seen if frame.centroid is not None]
-    way = direction(np.asarray(places)) if len(places) == len(clip) else None
+    way = direction(np.asarray(places)) if len(places) == len(video) else None
     return Reading(colour, shape, way, background)
 
 
-def score(clip: npt.NDArray[np.uint8], asked: Clip) -> dict[str, bool]:
-    """For each attribute of ``asked``, whether the clip shows it in every frame."""
-    reading = read(clip)
+def score(video: npt.NDArray[np.uint8], asked: Video) -> dict[str, bool]:
+    """For each attribute of ``asked``, whether the video shows it in every frame."""
+    reading = read(video)
     return {
         field.name: getattr(reading, field.name) == getattr(asked, field.name)
-        for field in fields(Clip)
+        for field in fields(Video)
     }

@@ -92,7 +92,7 @@ def encode(model: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
 
 
 def _contrast(images: torch.Tensor) -> torch.Tensor:
-    """How far the shape's colour is from the background's, by picture or clip (batch, 1, …)."""
+    """How far the shape's colour is from the background's, by picture or video (batch, 1, …)."""
     distances = (images - images[..., :1, :1]).norm(dim=1, keepdim=True)
     return distances.amax(dim=tuple(range(1, images.ndim)), keepdim=True)
 
@@ -100,7 +100,7 @@ def _contrast(images: torch.Tensor) -> torch.Tensor:
 def relative_loss(decoded: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Tensor, float]:
     """The error in units of the contrast, so that purple on gray counts too; and the plain one.
 
-    Pictures are (batch, 3, height, width) and clips (batch, 3, frames, height, width).
+    Pictures are (batch, 3, height, width) and videos (batch, 3, frames, height, width).
     """
     contrast = _contrast(batch)
     squared = mse_loss(decoded / contrast, batch / contrast)

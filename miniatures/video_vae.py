@@ -1,4 +1,4 @@
-"""Trains the autoencoder of EasyAnimate's miniature on drawn clips.
+"""Trains the autoencoder of EasyAnimate's miniature on drawn videos.
 
 It begins as that of SD3's miniature, inflated: of the three frames that a convolution sees, only
 the last counts. So it knows pictures, of which every fourth frame is one, and learns what moves.
@@ -14,11 +14,11 @@ from diffusers import AutoencoderKL, AutoencoderKLMagvit
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import nn
 
-from export.magvit import streamed
 from miniatures import checkpoints
-from miniatures.clips import FRAMES, TRAINING, draw
 from miniatures.training import Recipe, device, fit
 from miniatures.vae import KL_WEIGHT, relative_loss
+from miniatures.videos import FRAMES, TRAINING, draw
+from stepwise.export.modules.magvit import streamed
 
 AUTOENCODER = {
     "block_out_channels": (16, 32, 48, 64),
@@ -27,15 +27,15 @@ AUTOENCODER = {
     # What the InP pipeline of diffusers asks the config for, and all published ones say.
     "cache_mag_vae": True,
 }
-CLIPS_PER_CAPTION = 6
-# Both halves learn from short clips anywhere in one, then the decoder from whole ones.
+VIDEOS_PER_CAPTION = 6
+# Both halves learn from short videos anywhere in one, then the decoder from whole ones.
 BATCH, SHORT_FRAMES, WHOLE_BATCH = 8, 9, 32
 BOTH = Recipe("easyanimate-vae", 400, 4e-4, 1e-4)
 DECODER = Recipe("easyanimate-vae-decoder", 3000, 3e-4, 1e-4)
 # The deviation of what is added to latents of unit variance while the decoder alone is trained,
-# as what a denoiser ends in is never quite that of a drawn clip.
+# as what a denoiser ends in is never quite that of a drawn video.
 NOISE = 0.1
-# The brightness of a clip's background would have two thirds of the variance of its latents.
+# The brightness of a video's background would have two thirds of the variance of its latents.
 # No direction is left more than this many times what all would have if they had as much.
 MOST_VARIANCE = 2.0
 # What the parts of an AutoencoderKL are called in an AutoencoderKLMagvit.
@@ -46,20 +46,20 @@ _NAMES = (
 )
 
 
-def clips(per_caption: int, seed: int) -> torch.Tensor:
-    """Drawn training clips, uint8, shape (259 * per_caption, 3, 17, 48, 48)."""
+def videos(per_caption: int, seed: int) -> torch.Tensor:
+    """Drawn training videos, uint8, shape (259 * per_caption, 3, 17, 48, 48)."""
     rng = random.Random(seed)
-    drawn = np.stack([draw(clip, rng) for clip in TRAINING for _ in range(per_caption)])
+    drawn = np.stack([draw(video, rng) for video in TRAINING for _ in range(per_caption)])
     return torch.as_tensor(drawn).permute(0, 4, 1, 2, 3)
 
 
 def levels(drawn: torch.Tensor) -> torch.Tensor:
-    """The float32 levels in [-1, 1] of uint8 clips."""
+    """The float32 levels in [-1, 1] of uint8 videos."""
     return drawn.float().div_(127.5).sub_(1)
 
 
 def _anywhere(drawn: torch.Tensor) -> torch.Tensor:
-    """Nine frames from anywhere in random clips."""
+    """Nine frames from anywhere in random videos."""
     first = int(torch.randint(FRAMES - SHORT_FRAMES + 1, ()))
     chosen = drawn[torch.randint(len(drawn), (BATCH,))]
     return levels(chosen[:, :, first : first + SHORT_FRAMES])
@@ -71,7 +71,7 @@ def _posterior(model: AutoencoderKLMagvit, batch: torch.Tensor) -> DiagonalGauss
 
 @torch.no_grad()
 def encode_levels(model: AutoencoderKLMagvit, batch: torch.Tensor) -> torch.Tensor:
-    """The latents of whole clips (N, 3, 17, 48, 48) in [-1, 1] as a denoiser sees them.
+    """The latents of whole videos (N, 3, 17, 48, 48) in [-1, 1] as a denoiser sees them.
 
     (N, 16, 5, 6, 6); ``model`` is streamed.
     """
@@ -80,7 +80,7 @@ def encode_levels(model: AutoencoderKLMagvit, batch: torch.Tensor) -> torch.Tens
 
 
 def encode(model: AutoencoderKLMagvit, drawn: torch.Tensor) -> torch.Tensor:
-    """The same of uint8 clips."""
+    """The same of uint8 videos."""
     return torch.cat([encode_levels(model, levels(part)) for part in drawn.split(32)])
 
 
@@ -136,7 +136,7 @@ def train(folder: Path, image: Path, state: Path, seed: int = 0) -> None:
     inflate(AutoencoderKL.from_pretrained(image, torch_dtype=torch.float32), model)
     streamed(model)
     model.to(device())
-    drawn = clips(CLIPS_PER_CAPTION, seed)
+    drawn = videos(VIDEOS_PER_CAPTION, seed)
 
     def loss(_: float) -> tuple[torch.Tensor, float]:
         batch = _anywhere(drawn)
@@ -160,7 +160,7 @@ def sharpen(folder: Path, state: Path, seed: int = 0) -> None:
     model.to(device())
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
-    drawn = clips(CLIPS_PER_CAPTION, seed)
+    drawn = videos(VIDEOS_PER_CAPTION, seed)
     latents, scale = encode(model, drawn), model.config.scaling_factor
 
     def loss(_: float) -> tuple[torch.Tensor, float]:

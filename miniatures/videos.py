@@ -1,4 +1,4 @@
-"""The clips that the miniature of EasyAnimate understands, and draws of them: 288 sentences.
+"""The videos that the miniature of EasyAnimate understands, and draws of them: 288 sentences.
 
 a {colour} {shape} moving {left|right|up|down} on a {background} background
 """
@@ -28,8 +28,8 @@ _EVALUATED = 100
 
 
 @dataclass(frozen=True)
-class Clip:
-    """The four attributes of a clip; every field holds a word of the caption."""
+class Video:
+    """The four attributes of a video; every field holds a word of the caption."""
 
     colour: str
     shape: str
@@ -38,49 +38,51 @@ class Clip:
 
     @property
     def caption(self) -> str:
-        """The sentence that describes this clip."""
+        """The sentence that describes this video."""
         return (
             f"a {self.colour} {self.shape} moving {self.direction} "
             f"on a {self.background} background"
         )
 
 
-CLIPS = tuple(Clip(*words) for words in itertools.product(COLOURS, SHAPES, DIRECTIONS, BACKGROUNDS))
-BY_CAPTION = {clip.caption: clip for clip in CLIPS}
+VIDEOS = tuple(
+    Video(*words) for words in itertools.product(COLOURS, SHAPES, DIRECTIONS, BACKGROUNDS)
+)
+BY_CAPTION = {video.caption: video for video in VIDEOS}
 
 
-def digest(clip: Clip, use: str = "") -> bytes:
-    """A fixed number for each clip and use, by which clips are put in an arbitrary order."""
-    return hashlib.sha256(f"{use}{clip.caption}".encode()).digest()
+def digest(video: Video, use: str = "") -> bytes:
+    """A fixed number for each video and use, by which videos are put in an arbitrary order."""
+    return hashlib.sha256(f"{use}{video.caption}".encode()).digest()
 
 
-HELD_OUT = frozenset(sorted(CLIPS, key=digest)[: len(CLIPS) // 10])
-TRAINING = tuple(clip for clip in CLIPS if clip not in HELD_OUT)
+HELD_OUT = frozenset(sorted(VIDEOS, key=digest)[: len(VIDEOS) // 10])
+TRAINING = tuple(video for video in VIDEOS if video not in HELD_OUT)
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One clip to make: what it shows, the seed of its noise, and whether training left it out."""
+    """One video to make: what it shows, the seed of its noise, and whether training left it out."""
 
-    clip: Clip
+    video: Video
     seed: int
     held_out: bool
 
 
 def evaluation() -> tuple[Evaluated, ...]:
-    """The 100 clips that are scored: 72 of training and the 28 held out; a seed is its row."""
+    """The 100 videos that are scored: 72 of training and the 28 held out; a seed is its row."""
     order = partial(digest, use="evaluation: ")
     seen = sorted(TRAINING, key=order)[: _EVALUATED - len(HELD_OUT)]
     rows = enumerate((*seen, *sorted(HELD_OUT, key=order)))
-    return tuple(Evaluated(clip, seed, clip in HELD_OUT) for seed, clip in rows)
+    return tuple(Evaluated(video, seed, video in HELD_OUT) for seed, video in rows)
 
 
-def draw(clip: Clip, rng: random.Random) -> np.ndarray:
-    """One drawing of ``clip``: its shape at even speed through the middle, all a little jittered.
+def draw(video: Video, rng: random.Random) -> np.ndarray:
+    """One drawing of ``video``: its shape at even speed through the middle, all a little jittered.
 
     Returns uint8 RGB of shape (17, 48, 48, 3).
     """
-    along, path = DIRECTIONS[clip.direction], PATH + rng.uniform(-_PATH_JITTER, _PATH_JITTER)
+    along, path = DIRECTIONS[video.direction], PATH + rng.uniform(-_PATH_JITTER, _PATH_JITTER)
     sideways = rng.uniform(-_SIDEWAYS_JITTER, _SIDEWAYS_JITTER)
     offset = rng.uniform(-_PLACE_JITTER, _PLACE_JITTER)
     radius = RADIUS * (1 + rng.uniform(-_SIZE_JITTER, _SIZE_JITTER))
@@ -88,5 +90,5 @@ def draw(clip: Clip, rng: random.Random) -> np.ndarray:
     for frame in range(FRAMES):
         ahead = offset + path * (frame / (FRAMES - 1) - 0.5)
         x, y = (SIDE / 2 + step * ahead + (1 - abs(step)) * sideways for step in along)
-        frames.append(draw_shape(clip, x, y, radius, SIDE))
+        frames.append(draw_shape(video, x, y, radius, SIDE))
     return np.stack(frames)

@@ -19,7 +19,7 @@ import pytest
 from filelock import FileLock, Timeout
 from xdist.scheduler import LoadScopeScheduling
 
-from pipelines import PIPELINES
+from stepwise.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 # Tests of a module run one after another, in one process. Modules of a group share fixtures and
@@ -27,17 +27,17 @@ ROOT = Path(__file__).parents[1]
 GROUPS = {
     "tests/e2e/test_pictures.py": "live",
     "tests/e2e/test_samplers.py": "live",
-    "tests/e2e/test_inflight.py": "live",
+    "tests/e2e/test_batching.py": "live",
     "tests/e2e/test_serving.py": "live",
     "tests/e2e/test_client.py": "live",
     "tests/e2e/test_bad_input.py": "live",
     "tests/e2e/test_page.py": "live",
     "tests/e2e/test_sdxl.py": "families",
-    "tests/e2e/test_clips.py": "families",
+    "tests/e2e/test_videos.py": "families",
     "tests/e2e/test_fuzz.py": "families",
     "tests/e2e/test_benchmarks.py": "families",
     "tests/e2e/clients/": "clients",
-    "tests/unit/export/mixdq/": "mixdq",
+    "tests/unit/export/quantize/": "quantize",
 }
 
 
@@ -95,7 +95,7 @@ def code(*folders: str) -> str:
 
 # What tests export is kept between runs as long as the code that writes it is the same: by format
 # numbers alone, a change without a new number would be hidden from its tests.
-CODE = code("export", "pipelines")[:16]
+CODE = code("export/stepwise", "serving/stepwise")[:16]
 EXPORTED = ROOT / "out" / "tests" / CODE
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "stepwise" / "graphs"
 KEPT_SECONDS = 7 * 24 * 60 * 60
@@ -117,7 +117,7 @@ def pytest_sessionstart(session):
 
 def export(family: str, checkpoint: Path, *options: str) -> None:
     """Export a checkpoint in this process; quick if it is there already."""
-    from export.__main__ import parsed, run
+    from stepwise.export.cli import parsed, run
 
     run(parsed([family, "--checkpoint", str(checkpoint), *options]))
 
@@ -142,7 +142,7 @@ def only(checkpoints: Mapping[str, Path], families: Iterable[str]) -> dict[str, 
     return {family: checkpoints[family] for family in families}
 
 
-CLIPS = [family for family, pipeline in PIPELINES.items() if pipeline.makes_clips]
+VIDEOS = [family for family, pipeline in FAMILIES.items() if pipeline.makes_videos]
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +154,7 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def checkpoints() -> dict[str, Path]:
     """The miniature of each family."""
-    return {family: ROOT / "miniatures" / family for family in PIPELINES}
+    return {family: ROOT / "miniatures" / family for family in FAMILIES}
 
 
 @pytest.fixture(scope="session")
@@ -170,12 +170,12 @@ def halves(checkpoints: dict[str, Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def clips(checkpoints: dict[str, Path]) -> Path:
-    """A model repository with every family that makes clips in it, which is that of all."""
-    return export_all(only(checkpoints, CLIPS), EXPORTED / "families")
+def videos(checkpoints: dict[str, Path]) -> Path:
+    """A model repository with every family that makes videos in it, which is that of all."""
+    return export_all(only(checkpoints, VIDEOS), EXPORTED / "families")
 
 
 @pytest.fixture(scope="session")
-def half_clips(checkpoints: dict[str, Path]) -> Path:
+def half_videos(checkpoints: dict[str, Path]) -> Path:
     """The same in float16."""
-    return export_all(only(checkpoints, CLIPS), EXPORTED / "halves", "--precision", "fp16")
+    return export_all(only(checkpoints, VIDEOS), EXPORTED / "halves", "--precision", "fp16")

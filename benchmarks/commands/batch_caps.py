@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import capped
-from benchmarks.bare import Bare
-from benchmarks.workload import Resolution, resolutions
-from pipelines import PIPELINES
+from benchmarks.harness import unbatched_repository
+from benchmarks.harness.denoiser_only import Bare
+from benchmarks.harness.workload import Resolution, resolutions
+from stepwise.families import FAMILIES
 
 ROWS = (1, 2, 4, 8, 16)
 # The fewest rows that reach this share of the best speed are suggested.
@@ -27,15 +27,15 @@ def measure(
     ``write`` puts the caps where the server reads them.
     """
     bare = Bare(repository, name)
-    rows = [n for n in ROWS if n <= PIPELINES[bare.manifest.family].slots]
+    rows = [n for n in ROWS if n <= FAMILIES[bare.manifest.family].max_rows]
     sizes = list(resolutions(bare.manifest.sides).values())
     spent = bare.median([(size, n) for size in sizes for n in rows], calls)
     by_size = {size: {n: spent[size, n] for n in rows} for size in sizes}
     caps = {size: suggest(milliseconds) for size, milliseconds in by_size.items()}
     _print(by_size, caps)
     if write:
-        print(f"written to {capped.write(repository / f'{name}_prepare', caps)}")
-    return {f"{height}x{width}": _figures(by_size[height, width], cap)
+        print(f"written to {unbatched_repository.write(repository / f'{name}_prepare', caps)}")
+    return {f"{width}x{height}": _figures(by_size[height, width], cap)
             for (height, width), cap in caps.items()}  # fmt: skip
 
 
@@ -60,4 +60,4 @@ def _print(table: Mapping[Resolution, Mapping[int, float]], caps: Mapping[Resolu
     print("".join(["rows per second, by rows ", *(f"{n:9}" for n in rows), "      cap"]))
     for size, milliseconds in table.items():
         speeds = [f"{1000 * n / spent:9.1f}" for n, spent in milliseconds.items()]
-        print("".join([f"{size[0]:4} x {size[1]:<18}", *speeds, f"{caps[size]:9}"]))
+        print("".join([f"{size[1]:4} x {size[0]:<18}", *speeds, f"{caps[size]:9}"]))

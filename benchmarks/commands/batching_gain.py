@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bare import Bare
-from benchmarks.figures import batches
-from benchmarks.generator import Outcome, closed_loop, elapsed, open_loop, sender
-from benchmarks.latency import PROMPTS
-from benchmarks.peers import psnr
-from benchmarks.workload import Ask
-from client import AsyncClient
-from server.process import serving
+from benchmarks.commands.latency import PROMPTS
+from benchmarks.harness.denoiser_only import Bare
+from benchmarks.harness.diffusers_baseline import psnr
+from benchmarks.harness.load_generator import Outcome, closed_loop, elapsed, open_loop, sender
+from benchmarks.harness.load_statistics import batches
+from benchmarks.harness.workload import Ask
+from stepwise.client import AsyncClient
+from stepwise.server.process import serving
 
 STEPS = (40, 10, 31, 18, 36, 14, 27, 22)
 STAGGER_SECONDS = 0.02
@@ -41,12 +41,12 @@ async def _measure(bare: Bare, url: str, name: str) -> dict[str, Any]:
         for index, steps in enumerate(STEPS)
     ]
     gains, bare_gains, worst = [], [], float("inf")
-    for turn in range(ROUNDS + 1):
+    for number in range(ROUNDS + 1):
         solo = await closed_loop(send, asks, lanes=1)
         together = await open_loop(send, asks, [STAGGER_SECONDS * i for i in range(len(asks))])
         calls = batches(together)
         worst = min(worst, _closeness(together, solo))
-        if turn:
+        if number:
             gains.append(elapsed(solo) / elapsed(together))
             bare_gains.append(bare.gain(calls, CALLS))
     gain, bare_gain = statistics.median(gains), statistics.median(bare_gains)

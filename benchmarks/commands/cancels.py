@@ -9,12 +9,12 @@ from typing import Any
 from tqdm import tqdm
 from tritonclient.grpc.aio import InferenceServerClient
 
-from benchmarks import streams
-from benchmarks.residue import settled
-from benchmarks.streams import Answers
-from benchmarks.workload import WORKLOADS, Ask, draw
-from pipelines.manifest import Manifest
-from server.process import Server
+from benchmarks.harness import raw_stream
+from benchmarks.harness.leaks import settled
+from benchmarks.harness.raw_stream import Answers
+from benchmarks.harness.workload import WORKLOADS, Ask, draw
+from stepwise.description.manifest import Manifest
+from stepwise.server.process import Server
 
 LANES = 16
 LATEST_SECONDS = 0.5
@@ -53,11 +53,11 @@ async def _cancel_all(url: str, name: str, asks: list[Ask]) -> list[Answers]:
     async def lane(triton: InferenceServerClient) -> list[Answers]:
         done = []
         for ask in waiting:
-            request_id = streams.new_id()
+            request_id = raw_stream.new_id()
             settings = {"prompt": ask.prompt, **ask.settings}
-            sent = asyncio.create_task(streams.ask(triton, name, settings, request_id))
+            sent = asyncio.create_task(raw_stream.ask(triton, name, settings, request_id))
             await asyncio.sleep(chance.uniform(0, LATEST_SECONDS))
-            await streams.cancel(triton, name, request_id)
+            await raw_stream.cancel(triton, name, request_id)
             done.append(await sent)
             bar.update()
         return done

@@ -13,19 +13,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import figures
-from benchmarks.families import FAMILIES
-from benchmarks.figures import Window
-from benchmarks.generator import Outcome, Send, closed_loop, lasting, sender
-from benchmarks.workload import WORKLOADS, Ask, draw
-from client import AsyncClient
-from pipelines.manifest import Manifest
-from server.process import Server
+from benchmarks.harness import load_statistics
+from benchmarks.harness.load_generator import Outcome, Send, closed_loop, lasting, sender
+from benchmarks.harness.load_statistics import Window
+from benchmarks.harness.tasks import TASKS
+from benchmarks.harness.workload import WORKLOADS, Ask, draw
+from stepwise.client import AsyncClient
+from stepwise.description.manifest import Manifest
+from stepwise.server.process import Server
 
-BESIDE = "sdxl_turbo"
+OTHER = "sdxl_turbo"
 # A pipeline that keeps less of its speed is starved by the other one.
 LEAST_SHARE = 0.25
-# So many requests are drawn for a turn, and asked again if they do not last.
+# So many requests are drawn for a each_round, and asked again if they do not last.
 DRAWN = 256
 ALONE, TOGETHER = "alone", "together"
 
@@ -37,12 +37,12 @@ class Plan:
     """How much is measured: ``lanes`` clients of each pipeline, seconds of each run."""
 
     lanes: int = 8
-    turns: int = 4
+    rounds: int = 4
     seconds: float = 15.0
 
 
 @dataclass(frozen=True)
-class Turn:
+class Round:
     """What came of the requests by way and pipeline, and when all lanes were busy."""
 
     runs: Mapping[str, Runs]
@@ -50,7 +50,7 @@ class Turn:
 
     def rate(self, way: str, name: str) -> float:
         """Pictures per second."""
-        return figures.throughput(self.runs[way][name], self.window)
+        return load_statistics.throughput(self.runs[way][name], self.window)
 
     def share(self, name: str) -> float:
         """What a pipeline keeps of its speed beside the other one."""
@@ -62,28 +62,28 @@ def measure(server: Server, name: str, plan: Plan = Plan()) -> dict[str, Any]:
 
     Raises ValueError if the pipeline is the one that it is to be beside.
     """
-    if name == BESIDE:
-        raise ValueError(f"{name} is measured beside {BESIDE}: name another pipeline")
+    if name == OTHER:
+        raise ValueError(f"{name} is measured beside {OTHER}: name another pipeline")
     repository = server.settings.repository
-    manifests = {each: Manifest.read(repository / f"{each}_prepare") for each in (name, BESIDE)}
-    turns = asyncio.run(_turns(server.grpc_url, manifests, plan))
-    return _figures(turns[1:], plan)
+    manifests = {each: Manifest.read(repository / f"{each}_prepare") for each in (name, OTHER)}
+    rounds = asyncio.run(_rounds(server.grpc_url, manifests, plan))
+    return _figures(rounds[1:], plan)
 
 
-async def _turns(url: str, manifests: Mapping[str, Manifest], plan: Plan) -> list[Turn]:
+async def _rounds(url: str, manifests: Mapping[str, Manifest], plan: Plan) -> list[Round]:
     """Turns with the same requests for each way, the first one to warm up."""
     sends = {name: sender(AsyncClient(url), name) for name in manifests}
-    turns = []
-    for seed in tqdm(range(plan.turns + 1), "alone and together"):
+    rounds = []
+    for seed in tqdm(range(plan.rounds + 1), "alone and together"):
         asks = {name: _asks(manifest, seed) for name, manifest in manifests.items()}
         alone = {name: (await _run({name: send}, asks, plan))[name] for name, send in sends.items()}
         together = await _run(sends, asks, plan)
-        turns.append(Turn({ALONE: alone, TOGETHER: together}, Window(0, plan.seconds)))
-    return turns
+        rounds.append(Round({ALONE: alone, TOGETHER: together}, Window(0, plan.seconds)))
+    return rounds
 
 
 def _asks(manifest: Manifest, seed: int) -> list[Ask]:
-    workload = WORKLOADS[FAMILIES[manifest.family].workload]
+    workload = WORKLOADS[TASKS[manifest.family].workload]
     return draw(workload, manifest.sides, DRAWN, seed)
 
 
@@ -98,17 +98,17 @@ async def _run(
     return dict(zip(sends, await asyncio.gather(*loops), strict=True))
 
 
-def _figures(turns: Sequence[Turn], plan: Plan) -> dict[str, Any]:
-    names = list(turns[0].runs[TOGETHER])
-    ways = {way: {name: _way(turns, way, name) for name in names} for way in (ALONE, TOGETHER)}
-    shares = {name: _median(turn.share(name) for turn in turns) for name in names}
+def _figures(rounds: Sequence[Round], plan: Plan) -> dict[str, Any]:
+    names = list(rounds[0].runs[TOGETHER])
+    ways = {way: {name: _way(rounds, way, name) for name in names} for way in (ALONE, TOGETHER)}
+    shares = {name: _median(each_round.share(name) for each_round in rounds) for name in names}
     return {
         "lanes_of_each": plan.lanes,
         "seconds_of_a_run": plan.seconds,
         **ways,
         "share_kept": shares,
-        "shares_kept_by_turn": {
-            name: [round(turn.share(name), 3) for turn in turns] for name in names
+        "shares_kept_by_round": {
+            name: [round(each_round.share(name), 3) for each_round in rounds] for name in names
         },
         "least_share": LEAST_SHARE,
         "failures": starved(shares)
@@ -130,18 +130,18 @@ def starved(shares: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _way(turns: Sequence[Turn], way: str, name: str) -> dict[str, Any]:
+def _way(rounds: Sequence[Round], way: str, name: str) -> dict[str, Any]:
     """One pipeline's figures in one way."""
-    outcomes = [outcome for turn in turns for outcome in turn.runs[way][name]]
+    outcomes = [outcome for each_round in rounds for outcome in each_round.runs[way][name]]
     waits = [outcome.marks[0].queued_ms for outcome in outcomes if not outcome.error]
-    latency = figures.latency(outcomes)
+    latency = load_statistics.latency(outcomes)
     return {
         "requests": len(outcomes),
-        "errors": figures.errors(outcomes),
-        "pictures_per_second": _median(turn.rate(way, name) for turn in turns),
+        "errors": load_statistics.errors(outcomes),
+        "pictures_per_second": _median(each_round.rate(way, name) for each_round in rounds),
         "latency_seconds": {**latency, "worst": round(max(o.latency for o in outcomes), 3)},
         "worst_wait_for_first_step_seconds": round(max(waits) / 1000, 3),
-        "mean_batch": round(figures.mean_batch(figures.batches(outcomes)), 2),
+        "mean_batch": round(load_statistics.mean_batch(load_statistics.batches(outcomes)), 2),
     }
 
 

@@ -15,12 +15,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.families import FAMILIES, Task
-from benchmarks.inprocess import InProcess
-from benchmarks.peers import Diffusers
-from client import Client
-from pipelines.manifest import Manifest
-from server.process import Server
+from benchmarks.harness.diffusers_baseline import Diffusers
+from benchmarks.harness.tasks import TASKS, Task
+from stepwise.client import Client
+from stepwise.description.manifest import Manifest
+from stepwise.local import LocalPipeline
+from stepwise.server.process import Server
 
 ROUNDS = 7
 # What is quick is done again until it has taken so many steps, and all of it is timed at once.
@@ -51,7 +51,7 @@ class Bench:
     name: str
     manifest: Manifest
     client: Client
-    bare: InProcess
+    bare: LocalPipeline
     diffusers: Diffusers
     threads: ThreadPoolExecutor
 
@@ -64,7 +64,7 @@ class Bench:
             return self.client.pictures(self.name, PROMPTS[index], **asked)
 
         def in_process() -> object:
-            return self.bare.picture(PROMPTS[0], steps=task.steps, seed=SEEDS[0], **settings)
+            return self.bare.generate(PROMPTS[0], steps=task.steps, seed=SEEDS[0], **settings)[0]
 
         def diffusers(*indices: int) -> object:
             prompts, seeds = [PROMPTS[i] for i in indices], [SEEDS[i] for i in indices]
@@ -92,7 +92,7 @@ def measure(
     repository = server.settings.repository
     manifest = Manifest.read(repository / f"{name}_prepare")
     diffusers = Diffusers(checkpoint, manifest.tokens.get("t5"))
-    bare = InProcess(repository, name)
+    bare = LocalPipeline(repository, name)
     with ThreadPoolExecutor(AT_ONCE) as threads:
         bench = Bench(name, manifest, Client(server.grpc_url), bare, diffusers, threads)
         return {
@@ -101,7 +101,7 @@ def measure(
                 str(task.steps): _figures(
                     task, _medians(bench.ways(task), rounds, max(1, steps_a_round // task.steps))
                 )
-                for task in FAMILIES[manifest.family].speed
+                for task in TASKS[manifest.family].speed
             },
         }
 
@@ -109,12 +109,12 @@ def measure(
 def _medians(ways: Ways, rounds: int, repeats: int) -> dict[str, float]:
     """Seconds of each way, in turn and some times over, one warm-up round first."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for turn in tqdm(range(rounds + 1), "rounds"):
+    for number in tqdm(range(rounds + 1), "rounds"):
         for way, run in ways.items():
             started = time.perf_counter()
             for _ in range(repeats):
                 run()
-            if turn:
+            if number:
                 seconds[way].append((time.perf_counter() - started) / repeats)
     return {way: statistics.median(values) for way, values in seconds.items()}
 

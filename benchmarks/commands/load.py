@@ -1,7 +1,7 @@
 """The server under load: in-flight batching beside the same server with a batch cap of 1.
 
 Both servers run at once and take turns with the same requests, block by block, so that a machine
-whose speed drifts treats them alike; ratios are taken within a turn, and their median counts. The
+whose speed drifts treats them alike; ratios are taken within a round, and their median counts. The
 bare graph's own gain stands beside them: its time for the batches that really occurred in flight,
 against its time for the same steps one picture at a time.
 """
@@ -16,13 +16,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import capped, figures, joining, plots
-from benchmarks.bare import Bare
-from benchmarks.generator import Outcome, Send, closed_loop, open_loop, poisson, sender
-from benchmarks.workload import WORKLOADS, Ask, draw, resolutions
-from client import AsyncClient
-from pipelines.manifest import Manifest, Sides
-from server.process import Server, serving
+from benchmarks.harness import admission, load_statistics, plots, unbatched_repository
+from benchmarks.harness.denoiser_only import Bare
+from benchmarks.harness.load_generator import Outcome, Send, closed_loop, open_loop, poisson, sender
+from benchmarks.harness.workload import WORKLOADS, Ask, draw, resolutions
+from stepwise.client import AsyncClient
+from stepwise.description.manifest import Manifest, Sides
+from stepwise.server.process import Server, serving
 
 IN_FLIGHT, CAP_1 = "in_flight", "cap_1"
 CLOSED, OPEN = ("steps", "mixed"), "mixed"
@@ -32,13 +32,13 @@ PATIENCE = 5
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: turns of a closed loop, and blocks of an open one.
+    """How much is measured: rounds of a closed loop, and blocks of an open one.
 
     ``load`` is the open loop's rate as a share of what cap 1 was able to do in the closed loop.
     """
 
     lanes: int = 16
-    turns: int = 4
+    rounds: int = 4
     requests: int = 96
     blocks: int = 4
     arrivals: int = 130
@@ -53,7 +53,7 @@ def measure(server: Server, name: str, plot: Path, plan: Plan = Plan()) -> dict[
     sides = Manifest.read(repository / f"{name}_prepare").sides
     sizes = resolutions(sides).values()
     with ExitStack() as stack:
-        alone = stack.enter_context(capped.one_at_a_time(repository, name, sizes))
+        alone = stack.enter_context(unbatched_repository.one_at_a_time(repository, name, sizes))
         urls = {
             IN_FLIGHT: server.grpc_url,
             CAP_1: stack.enter_context(serving(alone, names=[name])).grpc_url,
@@ -70,7 +70,7 @@ async def _measure(
     rate = plan.load * closed[OPEN]["pictures_per_second"][CAP_1]
     runs = await _open(sends, bare.manifest.sides, OPEN, rate, plan)
     alone = await _alone(sends[CAP_1], [outcome.ask for outcome in runs[CAP_1][:8]])
-    joined = await joining.measure(sends[IN_FLIGHT], bare.manifest.sides, plan.joins)
+    joined = await admission.measure(sends[IN_FLIGHT], bare.manifest.sides, plan.joins)
     plots.load(closed, {OPEN: {way: [o.latency for o in run] for way, run in runs.items()}}, plot)
     return {
         "lanes": plan.lanes,
@@ -80,7 +80,7 @@ async def _measure(
             "share_of_cap_1_capacity": plan.load,
             "arrivals_per_second": round(rate, 3),
             "patience": PATIENCE,
-            **{way: figures.summary(run, PATIENCE * alone) for way, run in runs.items()},
+            **{way: load_statistics.summary(run, PATIENCE * alone) for way, run in runs.items()},
         },
         "joining": joined,
     }
@@ -93,7 +93,7 @@ async def _alone(send: Send, asks: Sequence[Ask]) -> float:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Round:
     """The same requests on each server, and the bare graph's gain from those batches."""
 
     runs: Mapping[str, list[Outcome]]
@@ -102,7 +102,10 @@ class Turn:
     @property
     def rates(self) -> dict[str, float]:
         """Pictures per second."""
-        return {way: figures.throughput(run, figures.busy(run)) for way, run in self.runs.items()}
+        return {
+            way: load_statistics.throughput(run, load_statistics.busy(run))
+            for way, run in self.runs.items()
+        }
 
     @property
     def gain(self) -> float:
@@ -112,39 +115,41 @@ class Turn:
     @property
     def sizes(self) -> dict[str, float]:
         """Pictures per denoiser call."""
-        return {way: figures.mean_batch(_busy_batches(run)) for way, run in self.runs.items()}
+        return {
+            way: load_statistics.mean_batch(_busy_batches(run)) for way, run in self.runs.items()
+        }
 
 
 async def _closed(
     sends: Mapping[str, Send], bare: Bare, workload: str, plan: Plan
 ) -> dict[str, Any]:
     """Turns of a closed loop, the first one to warm up."""
-    turns = []
-    for seed in tqdm(range(plan.turns + 1), f"closed loop, {workload}"):
+    rounds = []
+    for seed in tqdm(range(plan.rounds + 1), f"closed loop, {workload}"):
         asks = draw(WORKLOADS[workload], bare.manifest.sides, plan.requests, seed)
         runs = {way: await closed_loop(send, asks, plan.lanes) for way, send in sends.items()}
-        turns.append(Turn(runs, bare.gain(_busy_batches(runs[IN_FLIGHT]), plan.calls)))
-    return _closed_figures(turns[1:])
+        rounds.append(Round(runs, bare.gain(_busy_batches(runs[IN_FLIGHT]), plan.calls)))
+    return _closed_figures(rounds[1:])
 
 
-def _closed_figures(turns: Sequence[Turn]) -> dict[str, Any]:
-    runs = {way: [o for turn in turns for o in turn.runs[way]] for way in (IN_FLIGHT, CAP_1)}
+def _closed_figures(rounds: Sequence[Round]) -> dict[str, Any]:
+    runs = {way: [o for each in rounds for o in each.runs[way]] for way in (IN_FLIGHT, CAP_1)}
     return {
         "requests": {way: len(run) for way, run in runs.items()},
-        "errors": {way: figures.errors(run) for way, run in runs.items()},
-        "latency_seconds": {way: figures.latency(run) for way, run in runs.items()},
-        "mean_batch": {way: _median(turn.sizes[way] for turn in turns) for way in runs},
-        "pictures_per_second": {way: _median(turn.rates[way] for turn in turns) for way in runs},
-        "gain_in_flight": _median(turn.gain for turn in turns),
-        "gain_of_bare_graph": _median(turn.bare_gain for turn in turns),
-        "share_of_bare_gain": _median(turn.gain / turn.bare_gain for turn in turns),
-        "gains_by_turn": [round(turn.gain, 3) for turn in turns],
-        "bare_gains_by_turn": [round(turn.bare_gain, 3) for turn in turns],
+        "errors": {way: load_statistics.errors(run) for way, run in runs.items()},
+        "latency_seconds": {way: load_statistics.latency(run) for way, run in runs.items()},
+        "mean_batch": {way: _median(each.sizes[way] for each in rounds) for way in runs},
+        "pictures_per_second": {way: _median(each.rates[way] for each in rounds) for way in runs},
+        "gain_in_flight": _median(each.gain for each in rounds),
+        "gain_of_bare_graph": _median(each.bare_gain for each in rounds),
+        "share_of_bare_gain": _median(each.gain / each.bare_gain for each in rounds),
+        "gains_by_round": [round(each.gain, 3) for each in rounds],
+        "bare_gains_by_round": [round(each.bare_gain, 3) for each in rounds],
     }
 
 
-def _busy_batches(run: Sequence[Outcome]) -> figures.Batches:
-    return figures.batches(run, figures.busy(run))
+def _busy_batches(run: Sequence[Outcome]) -> load_statistics.Batches:
+    return load_statistics.batches(run, load_statistics.busy(run))
 
 
 def _median(values: Iterable[float]) -> float:

@@ -1,4 +1,4 @@
-"""Our load generator held to NVIDIA's perf_analyzer: the same requests to one server, in turns."""
+"""Our load generator held to NVIDIA's perf_analyzer: the same requests to one server, in rounds."""
 
 import asyncio
 import csv
@@ -12,26 +12,26 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.generator import closed_loop, elapsed, sender
-from benchmarks.workload import WORKLOADS, Ask, draw
-from client import AsyncClient
-from pipelines import PIPELINES
-from pipelines.manifest import Manifest
-from server import embedded
-from server.process import Server
+from benchmarks.harness.load_generator import closed_loop, elapsed, sender
+from benchmarks.harness.workload import WORKLOADS, Ask, draw
+from stepwise.client import AsyncClient
+from stepwise.description.manifest import Manifest
+from stepwise.families import FAMILIES
+from stepwise.server import embedded
+from stepwise.server.process import Server
 
 # Where `make perf` puts it.
-ANALYZER = Path(__file__).parent.parent / ".venv" / "perf_analyzer" / "bin" / "perf_analyzer"
+ANALYZER = Path(__file__).parents[2] / ".venv" / "perf_analyzer" / "bin" / "perf_analyzer"
 # What it links to and the wheel of pytriton carries, under names of the wheel's own.
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 
 LANES = 8
-TURNS = 5
+ROUNDS = 5
 REQUESTS = 96
 
 
 def measure(
-    server: Server, name: str, turns: int = TURNS, requests: int = REQUESTS
+    server: Server, name: str, rounds: int = ROUNDS, requests: int = REQUESTS
 ) -> dict[str, Any]:
     """Requests per second by either, and the median of ours over theirs.
 
@@ -42,12 +42,12 @@ def measure(
     manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
     ask = draw(WORKLOADS["fixed"], manifest.sides, 1, seed=0)[0]
     ours, theirs = [], []
-    for turn in tqdm(range(turns + 1)):
+    for number in tqdm(range(rounds + 1)):
         pair = (
             asyncio.run(_ours(server.grpc_url, name, ask, requests)),
             _theirs(server.grpc_url, name, ask, requests),
         )
-        if turn:
+        if number:
             ours.append(pair[0])
             theirs.append(pair[1])
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
@@ -92,6 +92,6 @@ def _theirs(url: str, name: str, ask: Ask, requests: int) -> float:
 def _tensors(name: str, ask: Ask) -> dict[str, Any]:
     """A request as perf_analyzer reads it, each tensor with its shape."""
     values = {"prompt": ask.prompt, **ask.settings}
-    known = {tensor.name for tensor in PIPELINES[name].request}
+    known = {tensor.name for tensor in FAMILIES[name].request}
     assert set(values) <= known, f"{name} lacks {set(values) - known}"
     return {key: {"content": [value], "shape": [1]} for key, value in values.items()}

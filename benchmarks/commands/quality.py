@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.families import FAMILIES, Task
-from benchmarks.peers import Diffusers, Picture, decibels, psnr
-from client import Client
+from benchmarks.harness.diffusers_baseline import Diffusers, Picture, decibels, psnr
+from benchmarks.harness.tasks import TASKS, Task
 from miniatures.prompts import Prompt
 from miniatures.score import score
-from pipelines.manifest import Manifest
-from server.process import Server
+from stepwise.client import Client
+from stepwise.description.manifest import Manifest
+from stepwise.server.process import Server
 
 AT_ONCE = 8
 
@@ -30,7 +30,7 @@ def measure(
     By the family's numbers of steps.
     """
     manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
-    tasks, client = FAMILIES[manifest.family].quality, Client(server.grpc_url)
+    tasks, client = TASKS[manifest.family].quality, Client(server.grpc_url)
     served = [_served(client, name, prompts, task, manifest) for task in tasks]
     diffusers = Diffusers(checkpoint, manifest.tokens.get("t5"))
     reference = [_diffusers(diffusers, prompts, task, manifest) for task in tasks]

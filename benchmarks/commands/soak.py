@@ -15,13 +15,13 @@ import numpy as np
 from tqdm import tqdm
 from tritonclient.grpc.aio import InferenceServerClient
 
-from benchmarks import streams
-from benchmarks.peers import Picture, psnr
-from benchmarks.residue import Residue, growth, look, settled
-from benchmarks.streams import Answers
-from benchmarks.workload import WORKLOADS, Ask, draw
-from pipelines.manifest import Manifest
-from server.process import Server
+from benchmarks.harness import raw_stream
+from benchmarks.harness.diffusers_baseline import Picture, psnr
+from benchmarks.harness.leaks import Residue, growth, look, settled
+from benchmarks.harness.raw_stream import Answers
+from benchmarks.harness.workload import WORKLOADS, Ask, draw
+from stepwise.description.manifest import Manifest
+from stepwise.server.process import Server
 
 LANES = 16
 FLOOR_DB = 50.0
@@ -127,17 +127,17 @@ class Soak:
         ask, variant = self._chance.choice(self._asks), self._chance.choice(FATES[fate].variants)
         if fate != "cancelled":
             return Ending(fate, await self._send(triton, ask, variant), None)
-        request_id = streams.new_id()
+        request_id = raw_stream.new_id()
         sent = asyncio.create_task(self._send(triton, ask, variant, request_id))
         await asyncio.sleep(self._chance.uniform(0, LATEST_CANCEL_SECONDS))
-        await streams.cancel(triton, self._name, request_id)
+        await raw_stream.cancel(triton, self._name, request_id)
         return Ending(fate, await sent, None)
 
     async def _send(
         self, triton: InferenceServerClient, ask: Ask, variant: Mapping[str, Any], id: str = ""
     ) -> Answers:
         settings = {"prompt": ask.prompt, **ask.settings, **variant}
-        return await streams.ask(triton, self._name, settings, id or streams.new_id())
+        return await raw_stream.ask(triton, self._name, settings, id or raw_stream.new_id())
 
     async def _watch(self) -> None:
         with tqdm(total=round(self._seconds), unit="s") as bar:

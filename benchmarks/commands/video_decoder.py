@@ -1,4 +1,4 @@
-"""What decoding a clip takes, slice by slice and all at once: seconds and memory.
+"""What decoding a video takes, slice by slice and all at once: seconds and memory.
 
 Each is measured in a process of its own, whose greatest resident memory the operating system
 tells. Frames are larger than the miniature's, so that they and not the libraries fill it.
@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.inprocess import session
-from pipelines import PIPELINES, clips
-from pipelines.caches import with_caches
-from pipelines.fields import Array
-from pipelines.manifest import ClipLayout, Manifest
+from stepwise.description.fields import Array
+from stepwise.description.manifest import Manifest, VideoLayout
+from stepwise.description.vae_caches import with_caches
+from stepwise.families import FAMILIES
+from stepwise.local.pipeline import open_session
+from stepwise.video import sliced_vae
 
 SIDE = 32
 LENGTHS = (17, 145)
 WAYS = ("sliced", "whole")
-# What a clip of 145 frames may take more than one of 17.
+# What a video of 145 frames may take more than one of 17.
 MOST_GROWTH = 1.2
 
 
@@ -55,13 +56,13 @@ def _elsewhere(repository: Path, name: str, way: str, frames: int) -> dict[str, 
 def decode(repository: Path, name: str, way: str, frames: int) -> dict[str, float]:
     """Decode random latents; the peak of this process in MB, and seconds to first and last."""
     manifest = Manifest.read(repository / f"{name}_prepare")
-    assert manifest.clip is not None
+    assert manifest.video is not None
     run = runner(repository, manifest)
-    shape = (manifest.latent_channels, manifest.clip.latent_frames(frames), SIDE, SIDE)
+    shape = (manifest.latent_channels, manifest.video.latent_frames(frames), SIDE, SIDE)
     latents = np.random.default_rng(0).standard_normal(shape, np.float32)
     began, times = time.perf_counter(), []
-    slices = clips.decode(run, latents, manifest.clip)
-    for _ in slices if way == "sliced" else whole(run, latents, manifest.clip):
+    slices = sliced_vae.decode(run, latents, manifest.video)
+    for _ in slices if way == "sliced" else whole(run, latents, manifest.video):
         times.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     return {
@@ -71,16 +72,17 @@ def decode(repository: Path, name: str, way: str, frames: int) -> dict[str, floa
     }
 
 
-def runner(repository: Path, manifest: Manifest) -> clips.Run:
+def runner(repository: Path, manifest: Manifest) -> sliced_vae.Run:
     """The decoder's graph."""
-    assert manifest.clip is not None
-    decoder = PIPELINES[manifest.family].decoder
-    opened = session(repository, f"{manifest.name}_{decoder.name}")
-    names = [tensor.name for tensor in with_caches(decoder, manifest.clip.decoder_caches).outputs]
+    assert manifest.video is not None
+    decoder = FAMILIES[manifest.family].decoder
+    graph = repository / f"{manifest.name}_{decoder.name}" / "1" / "model.onnx"
+    opened = open_session(graph)
+    names = [tensor.name for tensor in with_caches(decoder, manifest.video.decoder_caches).outputs]
     return lambda inputs: dict(zip(names, opened.run(names, dict(inputs)), strict=True))
 
 
-def whole(run: clips.Run, latents: clips.Float32, layout: ClipLayout) -> list[Array]:
+def whole(run: sliced_vae.Run, latents: sliced_vae.Float32, layout: VideoLayout) -> list[Array]:
     """The frames of all latents but the first in one call: what slices save the memory of."""
     rest = latents[None, :, 1:]
 
@@ -89,7 +91,7 @@ def whole(run: clips.Run, latents: clips.Float32, layout: ClipLayout) -> list[Ar
             return run(inputs)
         return run({**inputs, "latents": rest})
 
-    frames = [part for _, part in clips.decode(after_the_first, latents[:, :2], layout)]
+    frames = [part for _, part in sliced_vae.decode(after_the_first, latents[:, :2], layout)]
     return [np.concatenate(frames)]
 
 

@@ -1,6 +1,6 @@
-"""Scores clips of the evaluation list, served and by diffusers, and times how they arrive.
+"""Scores videos of the evaluation list, served and by diffusers, and times how they arrive.
 
-The scorer reads clips frame by frame without a learned model; both sides get the same captions and
+The scorer reads videos frame by frame without a learned model; both sides get the same captions and
 seeds. Of pipelines that go on from an image, that is the first frame of a drawing.
 """
 
@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.peers import Diffusers, Picture, decibels, psnr
-from client import Client
-from miniatures.clips import FRAMES, SIDE, Clip, Evaluated, draw, evaluation
-from miniatures.score_clips import score
-from pipelines import PIPELINES
-from pipelines.manifest import Manifest
-from server.process import serving
+from benchmarks.harness.diffusers_baseline import Diffusers, Picture, decibels, psnr
+from miniatures.score_videos import score
+from miniatures.videos import FRAMES, SIDE, Evaluated, Video, draw, evaluation
+from stepwise.client import Client
+from stepwise.description.manifest import Manifest
+from stepwise.families import FAMILIES
+from stepwise.server.process import serving
 
 STEPS = 20
 # Where the miniatures draw best; beside it, what EasyAnimate is made for.
@@ -29,24 +29,26 @@ GUIDANCE_SCALES = (2.0, 5.0)
 AT_ONCE = 4
 LENGTHS = (17, 49, 145)
 TIMED = 5
-# How near the first frame of a clip is to the image that it goes on from.
+# How near the first frame of a video is to the image that it goes on from.
 LEAST_LIKENESS_DB = 25.0
 
 
 def measure(repository: Path, checkpoint: Path, name: str) -> dict[str, Any]:
-    """Shares of clips that are right, how close the two sides are, and seconds to frames."""
-    pipeline = PIPELINES[Manifest.read(repository / f"{name}_prepare").family]
-    clips, starts = evaluation(), pipeline.image_encoder is not None
+    """Shares of videos that are right, how close the two sides are, and seconds to frames."""
+    pipeline = FAMILIES[Manifest.read(repository / f"{name}_prepare").family]
+    videos, starts = evaluation(), pipeline.image_encoder is not None
     with serving(repository) as server:
         client = Client(server.grpc_url)
-        served = {g: _served(client, name, clips, g, starts=starts) for g in GUIDANCE_SCALES}
+        served = {g: _served(client, name, videos, g, starts=starts) for g in GUIDANCE_SCALES}
         arrivals = {str(frames): _arrival(client, name, frames, starts) for frames in LENGTHS}
     peer = Diffusers(checkpoint)
     return {
         "steps": STEPS,
         "frames": FRAMES,
         "by_guidance_scale": {
-            str(guidance): _figures(clips, ours, _diffusers(peer, clips, guidance, starts), starts)
+            str(guidance): _figures(
+                videos, ours, _diffusers(peer, videos, guidance, starts), starts
+            )
             for guidance, ours in served.items()
         },
         "seconds_by_frames": arrivals,
@@ -54,8 +56,8 @@ def measure(repository: Path, checkpoint: Path, name: str) -> dict[str, Any]:
 
 
 def start_image(row: Evaluated) -> Picture:
-    """The first frame of a drawing of the clip that is asked for, as training has not seen it."""
-    frame: Picture = draw(row.clip, random.Random(f"start {row.seed}"))[0]
+    """The first frame of a drawing of the video that is asked for, as training has not seen it."""
+    frame: Picture = draw(row.video, random.Random(f"start {row.seed}"))[0]
     return frame
 
 
@@ -64,49 +66,49 @@ def _images(row: Evaluated, starts: bool, name: str) -> dict[str, Picture]:
 
 
 def _served(
-    client: Client, name: str, clips: Sequence[Evaluated], guidance: float, *, starts: bool
+    client: Client, name: str, videos: Sequence[Evaluated], guidance: float, *, starts: bool
 ) -> list[Picture]:
     def one(row: Evaluated) -> Picture:
         settings = {"steps": STEPS, "guidance_scale": guidance, "frames": FRAMES}
         given = {**settings, **_images(row, starts, "start_image")}
-        event = client.clip(name, row.clip.caption, seed=row.seed, **given)
+        event = client.video(name, row.video.caption, seed=row.seed, **given)
         assert event.frames is not None
         return event.frames
 
     with ThreadPoolExecutor(AT_ONCE) as threads:
-        return list(tqdm(threads.map(one, clips), f"served, guidance {guidance}", len(clips)))
+        return list(tqdm(threads.map(one, videos), f"served, guidance {guidance}", len(videos)))
 
 
 def _diffusers(
-    peer: Diffusers, clips: Sequence[Evaluated], guidance: float, starts: bool
+    peer: Diffusers, videos: Sequence[Evaluated], guidance: float, starts: bool
 ) -> list[Picture]:
     size = {"num_frames": FRAMES, "height": SIDE, "width": SIDE, "guidance_scale": guidance}
     return [
-        peer.clip(row.clip.caption, row.seed, STEPS, **_images(row, starts, "start"), **size)
-        for row in tqdm(clips, f"diffusers, guidance {guidance}")
+        peer.video(row.video.caption, row.seed, STEPS, **_images(row, starts, "start"), **size)
+        for row in tqdm(videos, f"diffusers, guidance {guidance}")
     ]
 
 
 def _figures(
-    clips: Sequence[Evaluated], served: Sequence[Picture], due: Sequence[Picture], starts: bool
+    videos: Sequence[Evaluated], served: Sequence[Picture], due: Sequence[Picture], starts: bool
 ) -> dict[str, Any]:
     worst = [
         min(psnr(*frames) for frames in zip(*pair, strict=True))
         for pair in zip(served, due, strict=True)
     ]
     figures = {
-        "served": _shares(clips, served),
-        "diffusers": _shares(clips, due),
+        "served": _shares(videos, served),
+        "diffusers": _shares(videos, due),
         "psnr_to_diffusers_worst_frame": decibels(min(worst)),
         "psnr_to_diffusers_median_of_worst_frames": decibels(float(np.median(worst))),
         "wrong_when_served": [
-            f"{row.clip.caption} (seed {row.seed}): {', '.join(_wrong(row, clip))}"
-            for row, clip in zip(clips, served, strict=True)
-            if _wrong(row, clip)
+            f"{row.video.caption} (seed {row.seed}): {', '.join(_wrong(row, video))}"
+            for row, video in zip(videos, served, strict=True)
+            if _wrong(row, video)
         ],
     }
     if starts:
-        near = [psnr(clip[0], start_image(row)) for row, clip in zip(clips, served, strict=True)]
+        near = [psnr(video[0], start_image(row)) for row, video in zip(videos, served, strict=True)]
         figures["psnr_of_first_frames_to_the_image"] = {
             "worst": decibels(min(near)),
             "median": decibels(float(np.median(near))),
@@ -114,20 +116,20 @@ def _figures(
     return figures
 
 
-def _wrong(row: Evaluated, clip: Picture) -> list[str]:
-    """The attributes that a clip does not show in every frame."""
-    return [name for name, right in score(clip, row.clip).items() if not right]
+def _wrong(row: Evaluated, video: Picture) -> list[str]:
+    """The attributes that a video does not show in every frame."""
+    return [name for name, right in score(video, row.video).items() if not right]
 
 
-def _shares(clips: Sequence[Evaluated], made: Sequence[Picture]) -> dict[str, float]:
-    """Percent of clips that are right in everything, in each attribute, seen and held out."""
-    wrong = [set(_wrong(row, clip)) for row, clip in zip(clips, made, strict=True)]
-    held_out = [row.held_out for row in clips]
+def _shares(videos: Sequence[Evaluated], made: Sequence[Picture]) -> dict[str, float]:
+    """Percent of videos that are right in everything, in each attribute, seen and held out."""
+    wrong = [set(_wrong(row, video)) for row, video in zip(videos, made, strict=True)]
+    held_out = [row.held_out for row in videos]
     shares = {
         "all": [not each for each in wrong],
         "seen": [not each for each, held in zip(wrong, held_out, strict=True) if not held],
         "held_out": [not each for each, held in zip(wrong, held_out, strict=True) if held],
-        **{field.name: [field.name not in each for each in wrong] for field in fields(Clip)},
+        **{field.name: [field.name not in each for each in wrong] for field in fields(Video)},
     }
     return {name: round(100 * float(np.mean(rights)), 1) for name, rights in shares.items()}
 
@@ -144,6 +146,6 @@ def _times(client: Client, name: str, row: Evaluated, frames: int, starts: bool)
     """When each slice came."""
     began = time.perf_counter()
     given = {"steps": STEPS, "frames": frames, **_images(row, starts, "start_image")}
-    for event in client.generate(name, row.clip.caption, seed=row.seed, **given):
+    for event in client.generate(name, row.video.caption, seed=row.seed, **given):
         if event.kind == "result":
             yield time.perf_counter() - began

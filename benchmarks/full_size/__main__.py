@@ -12,10 +12,10 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import report
-from benchmarks.full import component, operators, quantized, served
-from benchmarks.full.apart import Figures
-from pipelines import PIPELINES
+from benchmarks.full_size import component, operators, quantized, served
+from benchmarks.full_size.apart import Figures
+from benchmarks.harness import results
+from stepwise.families import FAMILIES
 
 RESULT = "full_size"
 # What is done to one component.
@@ -27,11 +27,11 @@ def main() -> int:
     """Measure; the exit status is 1 if a check failed."""
     options = _parser().parse_args()
     name, figures, passed = _measured(options)
-    path = report.RESULTS / f"{RESULT}.json"
+    path = results.RESULTS / f"{RESULT}.json"
     records = json.loads(path.read_text())["records"] if path.is_file() else {}
     command = " ".join(["python -m benchmarks.full", *sys.argv[1:]])
     records[name] = {"command": command, **figures}
-    report.write(RESULT, MADE_BY, {"records": records})
+    results.write(RESULT, MADE_BY, {"records": records})
     return 0 if passed else 1
 
 
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parsers = parser.add_subparsers(dest="what", required=True)
     parts = {name: parsers.add_parser(name) for name in (*_JOBS, "served", "operators")}
     for name, part in parts.items():
-        part.add_argument("family", choices=sorted(PIPELINES))
+        part.add_argument("family", choices=sorted(FAMILIES))
         if name != "operators":
             part.add_argument("--checkpoint", type=Path, required=True, help="a diffusers folder")
     for one in (parts[name] for name in _JOBS):

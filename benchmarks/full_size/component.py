@@ -9,35 +9,36 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.full.apart import Figures, apart
-from export import parity
-from export.budget import costs
-from export.checkpoint import open_checkpoint
-from export.clips import layout
-from export.engine import build
-from export.graph import write_graph
-from export.half import halve
-from export.loading import load
-from export.precision import write_half
-from export.profiles import Profile
-from export.repository import checked_graph
-from export.session import open_session
-from export.shapes import shape, traced
-from export.target import GRAPH, Target
-from export.tokenizer import token_length
-from pipelines import PIPELINES
-from pipelines.spec import Component
+from benchmarks.full_size.apart import Figures, apart
+from stepwise.description.spec import Component
+from stepwise.export.checkpoint.tokenizer import token_length
+from stepwise.export.families import family_export
+from stepwise.export.fp16.convert import write_half
+from stepwise.export.fp16.fp16_pass import halve
+from stepwise.export.loading.loader import load
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.onnx import parity
+from stepwise.export.onnx.exporter import write_graph
+from stepwise.export.onnx.graph_files import GRAPH
+from stepwise.export.onnx.ort import open_session
+from stepwise.export.onnx.shapes import shape, traced
+from stepwise.export.preflight.resources import costs
+from stepwise.export.repository.layout import Target
+from stepwise.export.run import checked_graph
+from stepwise.export.tensorrt.builder import build
+from stepwise.export.tensorrt.profiles import Profile
+from stepwise.families import FAMILIES
 
 Array = npt.NDArray[Any]
 # ‖difference‖ / ‖reference‖ of a graph and torch. Pictures in float32 may differ by one level.
 TOLERANCES = {"fp16": 1e-2, "fp32": 1e-4}
 LEVELS = 1.0
 # Resident memory of an export in fp16: a multiple of its weights on disk, and bytes beside.
-FACTOR, BESIDE_BYTES = 1.3, 2 << 30
+FACTOR, FURTHER_BYTES = 1.3, 2 << 30
 # Engines are for Ada Lovelace; pictures have 256 to 1024 pixels a side, one to four rows.
 LIBRARY, CAPABILITY = "tensorrt-rtx", "8.9"
 _SIDES, _ROWS = (256, 1024, 1024), (1, 2, 4)
-# Of latents: what a clip is run with, and what an engine takes.
+# Of latents: what a video is run with, and what an engine takes.
 _FRAMES, _ENGINE_FRAMES = 5, (1, 13, 13)
 
 
@@ -54,13 +55,13 @@ class Job:
     @property
     def component(self) -> Component:
         """What is measured."""
-        components = self.target.checkpoint.pipeline.components
+        components = self.target.checkpoint.family.components
         return next(component for component in components if component.name == self.name)
 
     @property
     def target(self) -> Target:
         """Where it is exported to."""
-        checkpoint = open_checkpoint(self.checkpoint, PIPELINES[self.family])
+        checkpoint = open_checkpoint(self.checkpoint, FAMILIES[self.family])
         return Target(checkpoint, self.scratch, self.family, "fp16")
 
     @property
@@ -73,15 +74,15 @@ class Job:
     def sizes(self, side: int, batch: int, frames: int = 1) -> dict[str, int]:
         """Every dynamic axis at ``batch`` rows of pictures with ``side`` pixels a side.
 
-        ``frames`` are those of latents, where pictures are clips.
+        ``frames`` are those of latents, where pictures are videos.
         """
         checkpoint = self.target.checkpoint
-        usual = checkpoint.pipeline.ranges["text"].usual
+        usual = checkpoint.family.ranges["text"].usual
         latents = side // checkpoint.vae_scale
         sizes = {"batch": batch, "tokens": self.tokens[self.name], "text": usual}
-        clip = layout(checkpoint)
-        if clip:
-            patches = frames * (latents // clip.patch) ** 2
+        video = family_export(checkpoint.family.name).video_layout(checkpoint)
+        if video:
+            patches = frames * (latents // video.patch) ** 2
             sizes |= {"frames": frames, "patches": patches, "slice": 1, "first": 1}
         return sizes | {"height": latents, "width": latents}
 
@@ -155,7 +156,7 @@ def _export(job: Job) -> Figures:
     """The way of a component into its folder; the float32 graph that it goes by is kept."""
     reference, folder = job.folder("fp32"), job.folder("fp16")
     checked_graph(job.target, job.component, job.tokens, reference, narrow=True)
-    halve(reference / GRAPH, job.name, [_feed(job)], folder)
+    halve(reference / GRAPH, job.target.keep(job.component), [_feed(job)], folder)
     return {"weights": _weights(folder)}
 
 
@@ -165,7 +166,7 @@ def _written(job: Job) -> Figures:
     sizes = traced(checkpoint.sides, checkpoint.vae_scale, job.tokens[job.name])
     write_graph(load(checkpoint, job.component), job.component, sizes, reference, narrow=True)
     gc.collect()
-    write_half(reference / GRAPH, job.name, folder)
+    write_half(reference / GRAPH, job.target.keep(job.component), folder)
     return {"weights": _weights(folder)}
 
 
@@ -174,7 +175,7 @@ def _weights(folder: Path) -> int:
 
 
 def _allowed(export: Figures) -> int:
-    return int(FACTOR * export["weights"] + BESIDE_BYTES)
+    return int(FACTOR * export["weights"] + FURTHER_BYTES)
 
 
 def _half(job: Job) -> Figures:

@@ -18,18 +18,19 @@ import onnx
 import onnxruntime
 import torch
 
-from benchmarks.full.apart import Figures, apart
-from benchmarks.full.component import CAPABILITY, LIBRARY, Array
-from export.architectures import ARCHITECTURES
-from export.engine import build
-from export.exportable import Exportable
-from export.graph import filled, save, write_trace
-from export.precision import write_half
-from export.profiles import Profile
-from export.target import GRAPH
+from benchmarks.full_size.apart import Figures, apart
+from benchmarks.full_size.component import CAPABILITY, LIBRARY, Array
 from miniatures import full
-from pipelines import PIPELINES
-from pipelines.spec import Component
+from stepwise.description.spec import Component
+from stepwise.export.families import family_export
+from stepwise.export.fp16.convert import write_half
+from stepwise.export.modules.architectures import ARCHITECTURES
+from stepwise.export.modules.exportable import Exportable
+from stepwise.export.onnx.exporter import filled, save, write_trace
+from stepwise.export.onnx.graph_files import GRAPH
+from stepwise.export.tensorrt.builder import build
+from stepwise.export.tensorrt.profiles import Profile
+from stepwise.families import FAMILIES
 
 SETS = (18, 23)
 LEVELS = {
@@ -64,7 +65,7 @@ def measure(family: str) -> Figures:
 
 
 def _component(family: str) -> Component:
-    return PIPELINES[family].denoiser
+    return FAMILIES[family].denoiser
 
 
 def _module(family: str) -> Exportable:
@@ -83,12 +84,12 @@ def _write(family: str, opset: int, folder: Path) -> Figures:
     trace = folder / f"{opset}.onnx"
     write_trace(module, component, _TRACED, trace, opset)
     graph = save(filled(trace, module), folder / str(opset) / "fp32")
-    write_half(graph, component.name, folder / str(opset) / "fp16")
+    write_half(graph, family_export(family).keep(component.name), folder / str(opset) / "fp16")
     return {}
 
 
 def _text(family: str) -> int:
-    return PIPELINES[family].ranges["text"].usual
+    return FAMILIES[family].ranges["text"].usual
 
 
 def _builder(family: str, folder: Path) -> Figures:

@@ -13,22 +13,22 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from benchmarks.full.apart import Figures, apart
-from benchmarks.full.component import Job
-from export.graph import write_graph
-from export.loading import load
-from export.mixdq import onnxruntime_graph
-from export.mixdq.activations import Activation, Range
-from export.mixdq.allocate import Choice, allocate, size
-from export.mixdq.first_token import FirstToken
-from export.mixdq.layers import Layer
-from export.mixdq.plan import Entry, Plan
-from export.mixdq.recipe import Recipe
-from export.mixdq.runtimes import RUNTIMES, Runtime, limit
-from export.mixdq.wish import layers_of
-from export.precision import write_half
-from export.shapes import traced
-from export.target import GRAPH
+from benchmarks.full_size.apart import Figures, apart
+from benchmarks.full_size.component import Job
+from stepwise.export.fp16.convert import write_half
+from stepwise.export.loading.loader import load
+from stepwise.export.onnx.exporter import write_graph
+from stepwise.export.onnx.graph_files import GRAPH
+from stepwise.export.onnx.shapes import traced
+from stepwise.export.quantize.calibration.activation_ranges import Activation, Range
+from stepwise.export.quantize.calibration.bos_token import FirstToken
+from stepwise.export.quantize.graphs import onnxruntime_graph
+from stepwise.export.quantize.layers import Layer
+from stepwise.export.quantize.plan import Entry, Plan
+from stepwise.export.quantize.recipe import Recipe
+from stepwise.export.quantize.search.bit_allocation import Choice, allocate, size
+from stepwise.export.quantize.search.runtimes import RUNTIMES, Runtime, limit
+from stepwise.export.quantize.validate import layers_of
 
 # How many times smaller than FP16 a budget's file must be.
 FLOORS = {"w8a8": 1.95, "w4a8": 3.0}
@@ -78,7 +78,7 @@ def _float(job: Job) -> Figures:
 
 
 def _half(job: Job) -> Figures:
-    write_half(job.scratch / "float" / GRAPH, job.name, job.folder("fp16"))
+    write_half(job.scratch / "float" / GRAPH, job.target.keep(job.component), job.folder("fp16"))
     found = {"bytes": _bytes(job.scratch / "fp16")}
     shutil.rmtree(job.scratch / "fp16")
     return found

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.full.apart import Figures, apart
-from benchmarks.peers import Diffusers, psnr
-from benchmarks.residue import look
-from client import Client
-from server.process import serving
+from benchmarks.full_size.apart import Figures, apart
+from benchmarks.harness.diffusers_baseline import Diffusers, psnr
+from benchmarks.harness.leaks import look
+from stepwise.client import Client
+from stepwise.server.process import serving
 
 PROMPT, SEED, SIDE = "a large red star in the top left on a white background", 7, 512
 FLOOR = 35.0

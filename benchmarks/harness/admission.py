@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.generator import Outcome, Send, closed_loop, open_loop
-from benchmarks.workload import PROMPTS, Ask
-from pipelines.manifest import Sides
+from benchmarks.harness.load_generator import Outcome, Send, closed_loop, open_loop
+from benchmarks.harness.workload import PROMPTS, Ask
+from stepwise.description.manifest import Sides
 
 OTHERS = 8
 STEPS = 60

@@ -62,7 +62,7 @@ class Diffusers:
         )
         return [np.asarray(image) for image in answer.images]
 
-    def clip(
+    def video(
         self,
         prompt: str,
         seed: int,
@@ -72,7 +72,7 @@ class Diffusers:
         end: Picture | None = None,
         **settings: Any,
     ) -> Picture:
-        """One clip, uint8 (frames, height, width, 3), of one that goes on from ``start`` if given.
+        """One video, uint8 (frames, height, width, 3), of one that goes on from ``start`` if given.
 
         ``settings`` are arguments of the pipeline's call; it needs num_frames, height and width.
         """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from server.process import Server
+from stepwise.server.process import Server
 
 # The server tells its metrics once a second.
 SETTLE_SECONDS = 10.0

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.workload import Ask
-from client import AsyncClient, ClientError, Event
+from benchmarks.harness.workload import Ask
+from stepwise.client import AsyncClient, ClientError, Event
 
 Send = Callable[[Ask], AsyncIterator[Event]]
 

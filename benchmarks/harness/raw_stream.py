@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tritonclient.grpc import InferInput
 from tritonclient.grpc.aio import InferenceServerClient
 
-from pipelines import PIPELINES
+from stepwise.families import FAMILIES
 
 _NUMPY = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "BYTES": np.object_}
 
@@ -47,7 +47,7 @@ async def ask(
     server: InferenceServerClient, name: str, settings: Mapping[str, Any], request_id: str
 ) -> Answers:
     """Send one request to the pipeline ``name`` and read until its stream ends."""
-    types = {tensor.name: tensor.dtype for tensor in PIPELINES[name].request}
+    types = {tensor.name: tensor.dtype for tensor in FAMILIES[name].request}
     tensors = [_tensor(key, types[key], value) for key, value in settings.items()]
     answers = Answers(request_id)
     async for result, error in _stream(server, name, tensors, request_id):

@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def write(name: str, command: str, figures: dict[str, Any]) -> None:

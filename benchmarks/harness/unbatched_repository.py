@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.workload import Resolution
+from benchmarks.harness.workload import Resolution
 
 CAPS = "caps.json"
 
@@ -15,7 +15,7 @@ CAPS = "caps.json"
 def write(folder: Path, caps: dict[Resolution, int]) -> Path:
     """Write denoiser rows per call by height and width into the folder of ``<name>_prepare``."""
     path = folder / CAPS
-    lines = {f"{height}x{width}": rows for (height, width), rows in caps.items()}
+    lines = {f"{width}x{height}": rows for (height, width), rows in caps.items()}
     path.write_text(json.dumps(lines, indent=2) + "\n")
     return path
 

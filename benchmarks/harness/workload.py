@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.manifest import Sides
+from stepwise.description.manifest import Sides
 
 Resolution = tuple[int, int]
 
@@ -26,7 +26,7 @@ class Workload:
     """Requests whose settings are drawn evenly and independently.
 
     ``steps`` are the fewest and the most; ``resolutions`` are names that ``resolutions`` knows;
-    ``frames`` are of clips.
+    ``frames`` are of videos.
     """
 
     steps: tuple[int, int]
@@ -53,7 +53,7 @@ WORKLOADS = {
     ),
     "fixed": Workload((20, 20), ("euler",), ("native",)),
     "few": Workload((1, 4), ("euler_ancestral_trailing",), ("native",)),
-    "clips": Workload((8, 40), ("euler",), ("native",), (17,)),
+    "videos": Workload((8, 40), ("euler",), ("native",), (17,)),
 }
 
 

@@ -17,9 +17,9 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-from export.exportable import Exportable
-from export.mixdq.layers import Layer
-from pipelines.spec import Component
+from stepwise.description.spec import Component
+from stepwise.export.modules.exportable import Exportable
+from stepwise.export.quantize.layers import Layer
 
 Feed = Mapping[str, npt.NDArray[Any]]
 

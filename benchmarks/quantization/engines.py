@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quantized.rows import feeds
-from benchmarks.quantized.subject import Subject
-from export.engine import build
-from export.mixdq import tensorrt_graph
-from export.mixdq.kernels import share, tensorrt_kernels
-from export.mixdq.plan import Entry, Plan
-from export.profiles import Profile, Profiles
+from benchmarks.quantization.setup import Subject
+from benchmarks.quantization.variants import feeds
+from stepwise.export.quantize.graphs import tensorrt_graph
+from stepwise.export.quantize.graphs.kernel_report import share, tensorrt_kernels
+from stepwise.export.quantize.plan import Entry, Plan
+from stepwise.export.tensorrt.builder import build
+from stepwise.export.tensorrt.profiles import Profile, Profiles
 
 LIBRARY = "tensorrt-rtx"
 CAPABILITIES = ("8.0", "8.9")
@@ -30,7 +30,7 @@ def measure(
         place.mkdir()
         plan = Plan("", "", 0, entries)
         recipe = subject.findings.recipe(plan)
-        graph = tensorrt_graph.write(subject.graph, recipe, subject.component.name, place)
+        graph = tensorrt_graph.write(subject.graph, recipe, subject.keep, place)
         for capability in CAPABILITIES:
             built = build(LIBRARY, graph, [profiles], capability)
             kernels = tensorrt_kernels(built.kernels, plan)

@@ -10,14 +10,14 @@ import numpy.typing as npt
 import onnxruntime
 from tqdm import tqdm
 
-from benchmarks.quantized.rows import FP32, Row
-from export.mixdq.metrics import psnr, ssim
-from export.mixdq.study import Feed, Study, batches, draw
+from benchmarks.quantization.variants import FP32, Row
 from miniatures.prompts import Prompt
 from miniatures.score import score
+from stepwise.export.quantize.calibration.sampling import Feed, Study, batches, draw
+from stepwise.export.quantize.search.metrics import psnr, ssim
 
 Levels = npt.NDArray[np.uint8]
-_TURNS = 60
+_ROUNDS = 60
 # What stands for a signal without noise.
 IDENTICAL = "identical"
 
@@ -68,11 +68,11 @@ def speed(
     shared by all.
     """
     times: dict[str, list[float]] = {label: [] for label in sessions}
-    for turn in tqdm(range(_TURNS + 1), "timing", unit="turn"):
+    for number in tqdm(range(_ROUNDS + 1), "timing", unit="round"):
         for label, session in sessions.items():
             started = time.perf_counter()
             session.run(None, dict(feed))
-            if turn:
+            if number:
                 times[label].append(1000 * (time.perf_counter() - started))
     plain = times[FP32]
     return {

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks.quantized.figures import Levels
+from benchmarks.quantization.figures import Levels
 from miniatures.prompts import Prompt
 
 _COLUMNS, _GAP, _LABEL, _FONT = 10, 2, 330, 15

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.mixdq.layers import unwrapped
-from export.mixdq.study import Study
+from stepwise.export.quantize.calibration.sampling import Study
+from stepwise.export.quantize.layers import unwrapped
 
 _TEXT = "encoder_hidden_states"
 # In SDXL's real text encoders the first token's greatest value is about so many times as large as
@@ -56,9 +56,9 @@ def _change(study: Study, direction: Array, share: float) -> None:
 
 
 def _with(request: Any, first: Array) -> Any:
-    slots = []
-    for slot in request.slots:
-        text = slot[_TEXT].copy()
+    rows = []
+    for row in request.row_conditioning:
+        text = row[_TEXT].copy()
         text[0] = first
-        slots.append({**slot, _TEXT: text})
-    return replace(request, slots=tuple(slots))
+        rows.append({**row, _TEXT: text})
+    return replace(request, row_conditioning=tuple(rows))

@@ -10,30 +10,31 @@ from typing import Any
 
 from tqdm import tqdm
 
-from client import Client
-from export import configs
-from export.graph_config import graph_config
-from export.target import GRAPH
 from miniatures.prompts import Prompt
-from pipelines.manifest import FILE, TOKENIZERS
-from pipelines.spec import Component, Pipeline
-from server.process import serving
+from stepwise.client import Client
+from stepwise.description.family import Family
+from stepwise.description.manifest import FILE, TOKENIZERS
+from stepwise.description.spec import Component
+from stepwise.export.onnx.graph_files import GRAPH
+from stepwise.export.repository import triton_configs
+from stepwise.export.repository.component_config import graph_config
+from stepwise.server.process import serving
 
 # Pictures of one request, which share every call of the denoiser.
 TOGETHER = (1, 8)
-_TURNS = 40
+_ROUNDS = 40
 Figures = dict[str, dict[str, float]]
 
 
 def measure(
-    repository: Path, pipeline: Pipeline, graphs: Mapping[str, Path], prompts: Sequence[Prompt]
+    repository: Path, pipeline: Family, graphs: Mapping[str, Path], prompts: Sequence[Prompt]
 ) -> dict[str, Figures]:
     """Median milliseconds of denoising pictures of four steps, and times as fast as the first.
 
     Once for each of ``TOGETHER``.
 
     ``repository`` has the pipeline under its own name; ``graphs`` are of its UNet, by a label each.
-    The ratio is taken within a turn.
+    The ratio is taken within a round.
     """
     names = {label: f"q{number}" for number, label in enumerate(graphs)}
     with TemporaryDirectory() as folder:
@@ -64,27 +65,27 @@ def _ask(
     client: Client, names: Mapping[str, str], prompts: Sequence[Prompt], count: int
 ) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {label: [] for label in names}
-    for turn in tqdm(range(_TURNS + 1), "served", unit="turn"):
-        prompt = prompts[turn % len(prompts)]
+    for number in tqdm(range(_ROUNDS + 1), "served", unit="round"):
+        prompt = prompts[number % len(prompts)]
         for label, name in names.items():
             events = client.pictures(
                 name, prompt.scene.caption, seed=prompt.seed, steps=4, num_images=count
             )
-            # The first turn warms up.
-            if turn:
+            # The first number warms up.
+            if number:
                 times[label].append(max(event.denoising_ms for event in events))
     return times
 
 
-def _copy(source: Path, folder: Path, pipeline: Pipeline, name: str, graph: Path) -> None:
+def _copy(source: Path, folder: Path, pipeline: Family, name: str, graph: Path) -> None:
     """Write the pipeline as ``name``, with another graph for its UNet."""
-    configs.write_committed(pipeline, name, folder)
-    before, prepare = source / f"{pipeline.family}_prepare", folder / f"{name}_prepare"
+    triton_configs.write_committed(pipeline, name, folder)
+    before, prepare = source / f"{pipeline.name}_prepare", folder / f"{name}_prepare"
     shutil.copytree(before / TOKENIZERS, prepare / TOKENIZERS)
     manifest: dict[str, Any] = json.loads((before / FILE).read_text())
     (prepare / FILE).write_text(json.dumps({**manifest, "name": name}))
     for component in pipeline.components:
-        own = source / f"{pipeline.family}_{component.name}" / "1" / GRAPH
+        own = source / f"{pipeline.name}_{component.name}" / "1" / GRAPH
         _place(component, name, graph if component == pipeline.denoiser else own, folder)
 
 
@@ -92,5 +93,5 @@ def _place(component: Component, name: str, graph: Path, folder: Path) -> None:
     version = folder / f"{name}_{component.name}" / "1"
     version.mkdir(parents=True)
     shutil.copy(graph, version / GRAPH)
-    text = configs.render(graph_config(component, name, graph))
-    (version.parent / configs.FILE).write_text(text)
+    text = triton_configs.render(graph_config(component, name, graph))
+    (version.parent / triton_configs.FILE).write_text(text)

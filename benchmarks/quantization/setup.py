@@ -5,15 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quantized.planted import plant
-from export.checkpoint import Checkpoint, weights_digest
-from export.graph import write_graph
-from export.mixdq import sensitivity
-from export.mixdq.quantize import Findings, drawn, examine, kept
-from export.mixdq.study import Study, open_study
-from export.shapes import Sizes, traced
+from benchmarks.quantization.outlier_token import plant
 from miniatures.prompts import CALIBRATION
-from pipelines.spec import Component
+from stepwise.description.spec import Component
+from stepwise.export.checkpoint.folder import Checkpoint, weights_digest
+from stepwise.export.families import family_export
+from stepwise.export.families.base import Keep
+from stepwise.export.onnx.exporter import write_graph
+from stepwise.export.onnx.shapes import Sizes, traced
+from stepwise.export.quantize.calibration.sampling import Study, open_study
+from stepwise.export.quantize.pipeline import Findings, drawn, examine, kept
+from stepwise.export.quantize.search import sensitivity
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,16 @@ class Subject:
     findings: Findings
     folder: Path
 
+    @property
+    def keep(self) -> Keep:
+        """What of it stays in float32 in a float16 graph."""
+        return family_export(self.source.checkpoint.family.name).keep(self.component.name)
+
 
 def begin(source: Source, folder: Path) -> Subject:
     """Calibrate a UNet and write its float32 graph into ``folder``."""
     checkpoint, study = source.checkpoint, source.calibration()
-    component = checkpoint.pipeline.denoiser
+    component = checkpoint.family.denoiser
     sizes = traced(checkpoint.sides, checkpoint.vae_scale, 0)
     if source.planted:
         # The outlier changes nothing but what these layers are given.

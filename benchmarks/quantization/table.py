@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.quantized import engines, grid, served
-from benchmarks.quantized.figures import Levels, open_session, pictures, quality, size, speed
-from benchmarks.quantized.rows import FP32, STOCK, WHOLE, Row, choose, feeds, rows
-from benchmarks.quantized.subject import Source, Subject, begin
-from export.checkpoint import Checkpoint
-from export.mixdq.study import Study
+from benchmarks.quantization import engines, image_grid, server_speed
+from benchmarks.quantization.figures import Levels, open_session, pictures, quality, size, speed
+from benchmarks.quantization.setup import Source, Subject, begin
+from benchmarks.quantization.variants import FP32, STOCK, WHOLE, Row, choose, feeds, rows
 from miniatures.prompts import Prompt
+from stepwise.export.checkpoint.folder import Checkpoint
+from stepwise.export.quantize.calibration.sampling import Study
 
 STEPS = (4, 1)
 _ROWS_AT_ONCE = 8
@@ -40,7 +40,7 @@ def measure(
         made = list(rows(subject, plans))
         found, drawn = _measured(subject, made, prompts)
         graphs = {row.label: row.graph for row in made if row.label in SERVED}
-        asked = served.measure(repository, checkpoint.pipeline, graphs, prompts)
+        asked = server_speed.measure(repository, checkpoint.family, graphs, prompts)
         built = engines.measure(subject, plans, Path(folder))
     with TemporaryDirectory() as folder:
         subject = begin(Source(checkpoint, planted=True), Path(folder))
@@ -48,7 +48,7 @@ def measure(
         planted, with_outlier = _measured(subject, changed, prompts)
     sheet = {label: levels[STEPS[0]] for label, levels in drawn.items()}
     sheet |= {f"outlier: {label}": levels[STEPS[0]] for label, levels in with_outlier.items()}
-    grid.write(sheet, prompts, picture)
+    image_grid.write(sheet, prompts, picture)
     return {
         "pictures": len(prompts),
         "threads": 1,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.quantized.baselines import (
+from benchmarks.quantization.baselines import (
     DEFAULT,
     SMOOTHQUANT,
     Feed,
@@ -16,15 +16,16 @@ from benchmarks.quantized.baselines import (
     stock,
     write_fake_quantized,
 )
-from benchmarks.quantized.subject import Subject, less
-from export.mixdq import onnxruntime_graph, sensitivity
-from export.mixdq.kernels import onnxruntime_kernels, share
-from export.mixdq.layers import Group
-from export.mixdq.plan import Entry, Plan
-from export.mixdq.quantize import Findings
-from export.mixdq.study import Study, draw
-from export.precision import write_half
-from export.quantization import BUDGETS
+from benchmarks.quantization.setup import Subject, less
+from stepwise.export.fp16.convert import write_half
+from stepwise.export.options import BUDGETS
+from stepwise.export.quantize.calibration.sampling import Study, draw
+from stepwise.export.quantize.graphs import onnxruntime_graph
+from stepwise.export.quantize.graphs.kernel_report import onnxruntime_kernels, share
+from stepwise.export.quantize.layers import Group
+from stepwise.export.quantize.pipeline import Findings
+from stepwise.export.quantize.plan import Entry, Plan
+from stepwise.export.quantize.search import sensitivity
 
 RUNTIME = "onnxruntime"
 FP32 = "FP32"
@@ -48,9 +49,7 @@ class Row:
 def rows(subject: Subject, plans: Plans) -> Iterator[Row]:
     """Every row, float graphs first."""
     yield Row(FP32, subject.graph, {})
-    yield Row(
-        "FP16", write_half(subject.graph, subject.component.name, _place(subject, "FP16")), {}
-    )
+    yield Row("FP16", write_half(subject.graph, subject.keep, _place(subject, "FP16")), {})
     for label, bits in (("naive min-max W8A8", 8), ("naive min-max W4A8", 4)):
         yield _row(subject, label, _simple(subject), _everywhere(subject, bits))
     yield _stock(subject)

@@ -1,19 +1,18 @@
-from pathlib import Path
-
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from export.checkpoint import open_checkpoint
-from export.configs import committed
-from pipelines import PIPELINES
-from pipelines.spec import CANCEL, DECODED
+from stepwise.description.spec import CANCEL, DECODED
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.repository.triton_configs import committed
+from stepwise.families import FAMILIES
+from tests.support.paths import ROOT
 
-REPOSITORY = Path(__file__).parents[2] / "model_repository"
+REPOSITORY = ROOT / "model_repository"
 RENDERED = {
     path: text
-    for pipeline in PIPELINES.values()
-    for path, text in committed(pipeline, pipeline.family).items()
+    for pipeline in FAMILIES.values()
+    for path, text in committed(pipeline, pipeline.name).items()
 }
 
 
@@ -24,20 +23,20 @@ def parse(path):
 @pytest.mark.parametrize("path", RENDERED)
 def test_committed_files_are_those_that_the_pipelines_give(path):
     text = (REPOSITORY / path).read_text()
-    assert text == RENDERED[path], f"{path} is stale: run python -m export.configs"
+    assert text == RENDERED[path], f"{path} is stale: run python -m stepwise.export.repository.triton_configs"
 
 
 def test_every_config_parses_and_bears_the_name_of_its_folder(families):
     paths = sorted(families.glob("*/config.pbtxt"))
-    assert len(paths) >= sum(4 + len(pipeline.components) for pipeline in PIPELINES.values())
+    assert len(paths) >= sum(4 + len(pipeline.components) for pipeline in FAMILIES.values())
     for path in paths:
         assert parse(path).name == path.parent.name
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
+@pytest.mark.parametrize("pipeline", FAMILIES.values(), ids=FAMILIES)
 def test_an_ensemble_wires_every_tensor_of_its_models(pipeline, families):
     """Each step uses all inputs and outputs of its model, and reads only what is written."""
-    ensemble = parse(families / pipeline.family / "config.pbtxt")
+    ensemble = parse(families / pipeline.name / "config.pbtxt")
     dims = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in ensemble.input}
     for step in ensemble.ensemble_scheduling.step:
         model = parse(families / step.model_name / "config.pbtxt")
@@ -64,12 +63,12 @@ def fits(one, other):
     )
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
+@pytest.mark.parametrize("pipeline", FAMILIES.values(), ids=FAMILIES)
 def test_graph_configs_have_exact_dims_where_the_graph_has(pipeline, families, checkpoints):
     # Only a checkpoint knows which caches its autoencoder has.
-    served = open_checkpoint(checkpoints[pipeline.family], pipeline).pipeline
+    served = open_checkpoint(checkpoints[pipeline.name], pipeline).family
     for component in served.components:
-        config = parse(families / f"{pipeline.family}_{component.name}" / "config.pbtxt")
+        config = parse(families / f"{pipeline.name}_{component.name}" / "config.pbtxt")
         assert config.max_batch_size == component.max_batch
         first = 1 if component.max_batch else 0
         tensors = [*component.inputs, *component.outputs]

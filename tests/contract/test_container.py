@@ -6,23 +6,28 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
 
-from server import embedded, installation
-from server.drain import DRAIN_SECONDS
-from server.flags import Settings
-from server.process import serving
-from tests.e2e import mock_pipeline
+from stepwise.server import embedded, installation
+from stepwise.server.drain import DRAIN_SECONDS
+from stepwise.server.flags import Settings
+from stepwise.server.process import serving
+from tests.support import mock_pipeline
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-# What each image runs, and what in it comes with Triton or TensorRT.
-ROLES = {"serve": ("server", "pipelines", "model_repository"), "export": ("export", "pipelines")}
+# The distributions of each image, and what in it comes with Triton or TensorRT.
+ROLES = {"serve": ("client", "serving"), "export": ("client", "serving", "export")}
+# What extras bring is not in the images: a page, files of pictures and graphs without Triton.
+EXTRAS = {("client", extra) for extra in ("cli", "media", "page")} | {("serving", "local")}
+NOT_SERVED = {"input_images.py", "metadata.py", "output.py", "contact_sheet.py"}
 FROM_THE_IMAGE = {"triton_python_backend_utils", "tensorrt"}
 # pip takes wheels of any of these for Ubuntu 24.04 on x86-64.
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64")
@@ -38,10 +43,21 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
     )
 
 
-def names(path: Path) -> set[str]:
-    """The packages in a requirements file, without versions and extras."""
-    lines = [line for line in path.read_text().splitlines() if line and line[0] != "#"]
-    return {re.split(r"[=\[]", line)[0].replace("_", "-").lower() for line in lines}
+def names(role: str) -> set[str]:
+    """The packages that the distributions of an image need, but for our own."""
+    projects = [tomllib.loads((ROOT / n / "pyproject.toml").read_text()) for n in ROLES[role]]
+    needed = [one for project in projects for one in project["project"]["dependencies"]]
+    found = {re.split(r"[=<>\[]", line)[0].replace("_", "-").lower() for line in needed}
+    return {name for name in found if not name.startswith("stepwise-")}
+
+
+def sources(distribution: str) -> Iterator[Path]:
+    """The modules of a distribution that need no extra."""
+    for path in (ROOT / distribution / "stepwise").rglob("*.py"):
+        parts = path.relative_to(ROOT).parts
+        extra = any((distribution, part) in EXTRAS for part in parts) or path.name in NOT_SERVED
+        if not extra and "backends" not in parts:
+            yield path
 
 
 def pins(name: str) -> dict[str, str]:
@@ -90,16 +106,15 @@ def test_every_shell_step_is_a_script():
 @pytest.mark.parametrize("role", ROLES)
 def test_an_image_has_every_package_that_its_code_imports(role):
     known = packages_distributions()
-    listed = names(DEPLOY / f"{role}.txt") | {"protobuf"}  # tritonclient[grpc] brings protobuf
-    for package in ROLES[role]:
-        for path in (ROOT / package).rglob("*.py"):
-            if "backends" not in path.parts:
-                missing = {
-                    module
-                    for module in third_party(path)
-                    if not {name.replace("_", "-").lower() for name in known[module]} & listed
-                }
-                assert not missing, f"{path.relative_to(ROOT)} imports {missing}"
+    # tritonclient[grpc] brings protobuf and grpcio.
+    listed = names(role) | {"protobuf", "grpcio"}
+    for path in (path for distribution in ROLES[role] for path in sources(distribution)):
+        missing = {
+            module
+            for module in third_party(path)
+            if not {name.replace("_", "-").lower() for name in known[module]} & listed
+        }
+        assert not missing, f"{path.relative_to(ROOT)} imports {missing}"
 
 
 def third_party(path: Path) -> set[str]:
@@ -107,13 +122,12 @@ def third_party(path: Path) -> set[str]:
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
     tops = {module.split(".")[0] for module in modules}
-    ours = {path.name for path in ROOT.iterdir() if path.is_dir()}
-    return tops - sys.stdlib_module_names - ours - FROM_THE_IMAGE
+    return tops - sys.stdlib_module_names - {"stepwise"} - FROM_THE_IMAGE
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_nothing_that_an_image_installs_floats(role):
-    assert names(DEPLOY / f"{role}.txt") <= pins("constraints.txt").keys()
+    assert names(role) <= pins("constraints.txt").keys()
 
 
 def test_constraints_and_requirements_agree():
@@ -124,15 +138,16 @@ def test_constraints_and_requirements_agree():
 
 def test_the_serving_image_can_import_what_it_runs(environment):
     modules = sorted(
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for package in ("pipelines", "server")
-        for path in (ROOT / package).rglob("*.py")
-        if "backends" not in path.parts and path.parent != ROOT / "pipelines" / "triton"
+        ".".join(path.relative_to(ROOT / name).with_suffix("").parts).removesuffix(".__init__")
+        for name in ROLES["serve"]
+        for path in sources(name)
+        # What Triton starts, it gives its own module.
+        if path.parent.name != "triton" or path.name == "round_robin.py"
     )
-    assert "pipelines.prepare" in modules
+    assert "stepwise.request.prepare" in modules
     done = run(environment / "bin" / "python", "-c", f"import tokenizers, {', '.join(modules)}")
     assert done.returncode == 0, done.stderr
-    done = run(environment / "bin" / "python", "-m", "server", "--help")
+    done = run(environment / "bin" / "stepwise", "serve", "--help")
     assert done.returncode == 0, done.stderr
 
 
@@ -141,13 +156,14 @@ def test_the_serving_image_resolves_for_its_own_python(tmp_path):
         *(sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--ignore-installed"),
         *("--python-version=3.12", "--only-binary=:all:", "--target", tmp_path),
         *(f"--platform={platform}" for platform in PLATFORMS),
-        *("--requirement", DEPLOY / "serve.txt", "--constraint", ROOT / "constraints.txt"),
+        *sorted(names("serve")),
+        *("--constraint", ROOT / "constraints.txt"),
     )
     assert done.returncode == 0, done.stderr
 
 
 def test_the_export_image_resolves(tmp_path):
-    done = run(DEPLOY / "install.sh", "export", tmp_path / "venv", PIP_DRY_RUN="1")
+    done = run(DEPLOY / "install.sh", "export", tmp_path / "venv", "--dry-run")
     assert done.returncode == 0, done.stderr
     assert re.search(
         rf"Would install .*torch-{re.escape(pins('requirements.txt')['torch'])}", done.stdout

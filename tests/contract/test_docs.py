@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from client import presets
-from pipelines import PIPELINES
+from stepwise.client import presets
+from stepwise.families import FAMILIES
+from tests.support.paths import ROOT, STEPWISE
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # What a reader's own commands make; everything else that looks like a path must be there.
 MADE = ("out/", "checkpoints/")
 HUB = ("stabilityai/", "alibaba-pai/", "SPO-Diffusion-Models/", "madebyollin/")
-IMAGES = {"stepwise-export": "export", "stepwise": "server"}
+IMAGES = {"stepwise-export": "export", "stepwise": "serve"}
 DOCKER_VALUES = {
     *("--file", "--gpus", "--publish", "--shm-size", "--stop-timeout", "--tag", "--target"),
     *("--user", "--volume"),
@@ -57,28 +57,37 @@ def known(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
 
 
-def check_module(module: str, words: list[str]) -> None:
-    own_help = module == "client" and words[0] in ("page", "presets")
-    text = help_of(sys.executable, "-m", module, *words[:own_help])
+def check_stepwise(command: str, words: list[str]) -> None:
+    if command == "--version":
+        return
+    text = help_of(STEPWISE, command)
     allowed = known(text)
-    if module == "client":
-        check_presets(words)
-    if module == "client" and not own_help:
-        pipeline = PIPELINES.get(words[0], PIPELINES["sd3"])
+    check_presets(command, words)
+    if command in ("generate", "video", "repeat"):
+        pipeline = FAMILIES.get(words[0], FAMILIES["sd3"])
         settings = {tensor.name for tensor in pipeline.request} - {"prompt"}
         own = known(text.partition("\noptions:")[2])
         allowed = own | {f"--{name.replace('_', '-')}" for name in settings}
+    check_options(f"stepwise {command}", words, allowed, text)
+    if command == "export":
+        assert words[0] in FAMILIES, words[0]
+
+
+def check_module(module: str, words: list[str]) -> None:
+    text = help_of(sys.executable, "-m", module)
+    check_options(f"python -m {module}", words, known(text), text)
+
+
+def check_options(command: str, words: list[str], allowed: set[str], text: str) -> None:
     for option in options(words):
-        assert option in allowed, f"python -m {module} has no {option}, but {sorted(allowed)}"
+        assert option in allowed, f"{command} has no {option}, but {sorted(allowed)}"
         choices = re.search(rf"{option} {{(.+?)}}", text)
         if choices:
             assert words[words.index(option) + 1] in choices[1].split(",")
-    if module == "export":
-        assert words[0] in PIPELINES, words[0]
 
 
-def check_presets(words: list[str]) -> None:
-    named = words[1:] if words[0] == "presets" else []
+def check_presets(command: str, words: list[str]) -> None:
+    named = words if command == "presets" else []
     named += [value for option, value in pairwise(words) if option == "--preset"]
     assert set(named) <= set(presets.names())
 
@@ -106,7 +115,7 @@ def check_docker(words: list[str]) -> None:
         stages = re.findall(r"^FROM \S+ AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
         assert words[words.index("--target") + 1] in stages
     if named:
-        check_module(IMAGES[named], words[end + 1 :])
+        check_stepwise(IMAGES[named], words[end + 1 :])
 
 
 def check_files(words: list[str]) -> None:
@@ -129,6 +138,8 @@ def test_a_command_of_the_pages_exists(page, line):
     if program == "python":
         assert rest[0] == "-m", f"{page}: {line}"
         check_module(rest[1], rest[2:])
+    elif program == "stepwise":
+        check_stepwise(rest[0], rest[1:])
     elif program == "make":
         check_make(rest[0])
     elif program == "hf":

@@ -12,11 +12,13 @@ from pathlib import Path
 import onnx
 import pytest
 
-from export import keys
-from export.checkpoint import open_checkpoint
-from export.lora import parse_lora
-from export.target import GRAPH, Target
-from pipelines import PIPELINES, formats
+from stepwise.description import formats
+from stepwise.export.checkpoint.lora_file import parse_lora
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.onnx.graph_files import GRAPH
+from stepwise.export.repository import keys
+from stepwise.export.repository.layout import Target
+from stepwise.families import FAMILIES
 from tests.conftest import ROOT
 
 NOTED = Path(__file__).with_name("formats.json")
@@ -39,7 +41,7 @@ def found(repository: Path, precision: str) -> dict[str, str]:
         f"{family}/{part.name} {formats.graph_format(part, precision, False)}": shape(
             repository / f"{family}_{part.name}" / "1" / GRAPH
         )
-        for family, pipeline in PIPELINES.items()
+        for family, pipeline in FAMILIES.items()
         for part in pipeline.components
     }
 
@@ -55,19 +57,19 @@ def test_a_graph_changes_with_its_format_number_alone(request, precision, export
     changed = [name for name, digest in got.items() if noted.get(name) != digest]
     assert not changed, (
         f"the graphs of {changed} are not those of their format; raise Component.format, or HALF "
-        "in pipelines/formats.py, and run this test with FORMATS=write"
+        "in description/formats.py, and run this test with FORMATS=write"
     )
 
 
 @pytest.fixture
 def target(tmp_path):
-    checkpoint = open_checkpoint(ROOT / "miniatures" / "sdxl", PIPELINES["sdxl"])
+    checkpoint = open_checkpoint(ROOT / "miniatures" / "sdxl", FAMILIES["sdxl"])
     return Target(checkpoint, tmp_path, "sdxl")
 
 
 def all_keys(target):
     keys.versions.cache_clear()
-    parts = target.checkpoint.pipeline.components
+    parts = target.checkpoint.family.components
     return {part.name: keys.component_key(target, part) for part in parts}
 
 
@@ -88,7 +90,7 @@ def test_a_lora_that_is_for_the_unet_leaves_the_other_keys(target):
 
 
 def test_pipelines_share_the_keys_of_what_is_the_same(target, tmp_path):
-    turbo = open_checkpoint(ROOT / "miniatures" / "sdxl_turbo", PIPELINES["sdxl_turbo"])
+    turbo = open_checkpoint(ROOT / "miniatures" / "sdxl_turbo", FAMILIES["sdxl_turbo"])
     other = all_keys(Target(turbo, tmp_path, "sdxl_turbo"))
     same = {name for name, key in all_keys(target).items() if other[name] == key}
     assert same == {"clip_l", "clip_g", "vae_decoder"}

@@ -1,13 +1,11 @@
-from pathlib import Path
-
 import pytest
 
-from benchmarks.peers import Diffusers
-from client import Client
-from pipelines.manifest import Manifest
-from server.process import serving
+from benchmarks.harness.diffusers_baseline import Diffusers
+from stepwise.client import Client
+from stepwise.description.manifest import Manifest
+from stepwise.server.process import serving
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "miniatures" / "sd3"
 
 

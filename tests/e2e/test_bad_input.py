@@ -7,7 +7,7 @@ import pytest
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from client import Client, InvalidRequest, ServerUnavailable
+from stepwise.client import Client, InvalidRequest, ServerUnavailable
 
 PROMPT = "a large red star in the top left on a white background"
 

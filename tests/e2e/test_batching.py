@@ -3,8 +3,8 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.latency import PROMPTS
-from benchmarks.peers import psnr
+from benchmarks.commands.latency import PROMPTS
+from benchmarks.harness.diffusers_baseline import psnr
 
 FLOOR_DB = 50.0
 STEPS = (40, 10, 31, 18, 36, 14, 27, 22)
@@ -41,7 +41,7 @@ def test_progress_comes_in_order_and_the_result_last(client):
     assert all(event.image is None for event in events[:-1])
 
 
-def test_requests_of_other_sizes_and_guidance_run_beside_each_other(client):
+def test_requests_of_other_sizes_and_guidance_run_concurrently(client):
     settings = [
         {"height": 64, "width": 64},
         {"height": 96, "width": 32},

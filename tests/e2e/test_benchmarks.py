@@ -6,12 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cancels, caps, latency, load, perf, quality, soak, together
+from benchmarks.commands import (
+    batch_caps,
+    cancels,
+    colocated,
+    latency,
+    load,
+    perf_analyzer,
+    quality,
+    soak,
+)
 from miniatures import prompts
 from tests.conftest import further
 
 FLOOR_DB = 40.0
-SMALL = load.Plan(lanes=4, turns=1, requests=6, blocks=1, arrivals=3, joins=1, calls=1)
+SMALL = load.Plan(lanes=4, rounds=1, requests=12, blocks=1, arrivals=3, joins=1, calls=1)
 
 
 def test_load_is_answered_and_only_the_server_in_flight_batches(families_server, tmp_path):
@@ -33,8 +42,10 @@ def test_load_is_answered_and_only_the_server_in_flight_batches(families_server,
     assert (tmp_path / "load.png").stat().st_size > 10_000
 
 
-def test_pipelines_beside_each_other_are_both_answered(families_server):
-    figures = together.measure(families_server, "sd3", together.Plan(lanes=2, turns=1, seconds=2))
+def test_pipelines_concurrently_are_both_answered(families_server):
+    figures = colocated.measure(
+        families_server, "sd3", colocated.Plan(lanes=2, rounds=1, seconds=2)
+    )
     for way in ("alone", "together"):
         for name in ("sd3", "sdxl_turbo"):
             found = figures[way][name]
@@ -42,7 +53,7 @@ def test_pipelines_beside_each_other_are_both_answered(families_server):
             assert found["errors"] == {}
             assert found["requests"] >= 2
             assert found["pictures_per_second"] > 0
-    assert figures["failures"] == together.starved(figures["share_kept"])
+    assert figures["failures"] == colocated.starved(figures["share_kept"])
 
 
 @pytest.mark.parametrize(
@@ -79,14 +90,14 @@ def test_latency_is_measured_at_the_steps_of_the_family(
 
 def test_suggested_caps_are_written_where_the_server_reads_them(repository, tmp_path):
     copy = Path(shutil.copytree(repository, tmp_path / "repository"))
-    figures = caps.measure(copy, "sd3", write=True, calls=1)
+    figures = batch_caps.measure(copy, "sd3", write=True, calls=1)
     written = copy / "sd3_prepare" / "caps.json"
     assert json.loads(written.read_text()) == {k: v["cap"] for k, v in figures.items()}
     assert set(figures) == {"64x64", "32x32", "96x96", "96x64"}
 
 
 def test_perf_analyzer_measures_the_same_server(families_server):
-    figures = perf.measure(families_server, "sd3", turns=1, requests=16)
+    figures = perf_analyzer.measure(families_server, "sd3", rounds=1, requests=16)
     print(f"ours over perf_analyzer's {figures['ours_over_perf_analyzer']}")
     assert figures["requests_per_second_perf_analyzer"][0] > 0
     assert figures["requests_per_second_ours"][0] > 0

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import AsyncClient, Cancelled, Client, TimedOut, record
-from client.__main__ import main
+from stepwise.client import AsyncClient, Cancelled, Client, TimedOut, metadata
+from stepwise.client.cli.main import main
 from tests.e2e.test_serving import logged
 
 PROMPT = "a large red star in the top left on a white background"
@@ -16,7 +16,7 @@ PROMPT = "a large red star in the top left on a white background"
 def test_the_command_writes_pngs_and_says_their_seeds(server, client, tmp_path, capsys):
     path = tmp_path / "star.png"
     options = ["--steps", "4", "--seed", "7", "--num-images", "2", "--output", str(path)]
-    assert main(["sd3", PROMPT, "--url", server.grpc_url, *options]) == 0
+    assert main(["generate", "sd3", PROMPT, "--url", server.grpc_url, *options]) == 0
     told = capsys.readouterr()
     assert "star.png  seed 7  4 steps" in told.out
     assert "star-1.png  seed 8  4 steps" in told.out
@@ -27,7 +27,7 @@ def test_the_command_writes_pngs_and_says_their_seeds(server, client, tmp_path, 
 
 def test_what_the_server_refuses_is_one_sentence_and_status_1(server, tmp_path, capsys):
     options = ["--steps", "0", "--output", str(tmp_path / "none.png")]
-    assert main(["sd3", PROMPT, "--url", server.grpc_url, *options]) == 1
+    assert main(["generate", "sd3", PROMPT, "--url", server.grpc_url, *options]) == 1
     assert "steps: got 0; allowed are 1 to 100" in capsys.readouterr().err
     assert not (tmp_path / "none.png").exists()
 
@@ -36,9 +36,9 @@ def test_a_picture_is_repeated_from_its_file(server, tmp_path, capsys):
     first, again = tmp_path / "first.png", tmp_path / "again.png"
     asked = ["--steps", "3", "--num-images", "2", "--height", "48", "--negative-prompt", "é, blue"]
     url = ["--url", server.grpc_url]
-    assert main(["sd3", PROMPT, *url, *asked, "--output", str(first)]) == 0
+    assert main(["generate", "sd3", PROMPT, *url, *asked, "--output", str(first)]) == 0
     second = tmp_path / "first-1.png"
-    request = record.load(second)
+    request = metadata.load(second)
     assert request["negative_prompt"] == "é, blue"
     assert (request["guidance_scale"], request["sampler"], request["pipeline"]) == (
         7,

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tritonclient import grpc
 
-from client import Client
-from pipelines import PIPELINES
+from stepwise.client import Client
+from stepwise.families import FAMILIES
 from tests.e2e.test_bad_input import PROMPT, send
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
@@ -61,7 +61,7 @@ odd = {
 @st.composite
 def tensors(draw, family):
     """Request tensors by name: mostly right, some of them wrong in value, type or shape."""
-    known = {tensor.name: tensor for tensor in PIPELINES[family].request}
+    known = {tensor.name: tensor for tensor in FAMILIES[family].request}
     chosen = {"prompt": np.full((1,), PROMPT.encode(), np.object_), "steps": _one(2, np.int32)}
     for field in draw(st.lists(st.sampled_from([*known, "colour"]), max_size=4, unique=True)):
         right, dims = (known[field].dtype, known[field].dims) if field in known else ("FP32", (1,))

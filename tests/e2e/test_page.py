@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from client import About, AsyncClient, presets, record
-from tests.e2e.browser import (
+from stepwise.client import About, AsyncClient, metadata, presets
+from tests.e2e.test_serving import until
+from tests.support.browser import (
     WIDTH,
     cell,
     chromium,
@@ -25,7 +26,6 @@ from tests.e2e.browser import (
     serving_page,
     thumbnails,
 )
-from tests.e2e.test_serving import until
 
 PROMPT = "a large red star in the top left on a white background"
 # Some ten seconds of work for the miniature.
@@ -74,7 +74,7 @@ def test_a_picture_is_the_clients_and_its_file_says_how_it_was_made(client, open
     difference = np.abs(np.asarray(Image.open(tmp_path / "star.png")).astype(int) - wanted).max()
     print(f"largest difference {difference} of 255, ceiling 1")
     assert difference <= 1
-    request = record.load(tmp_path / "star.png")
+    request = metadata.load(tmp_path / "star.png")
     assert request["pipeline"] == "sd3"
     assert {name: request[name] for name in settings} == settings
 
@@ -125,7 +125,7 @@ def test_a_bad_value_is_answered_with_the_servers_sentence(open_page, label, val
     expect(cell(tab, 1, 6)).to_contain_text(sentence)
 
 
-def test_browsers_and_requests_run_beside_each_other(open_page, request_log):
+def test_browsers_and_requests_run_concurrently(open_page, request_log):
     prompts = [f"{PROMPT} {who}" for who in ("first", "second")]
     tabs = [open_page() for _ in prompts]
     for tab, prompt in zip(tabs, prompts, strict=True):
@@ -178,8 +178,8 @@ SETTINGS = (
 def two_pipelines(tmp_path, monkeypatch):
     """The address of a page with two pipelines of a server that is not there."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    from client.page import layout
-    from client.page.handlers import Page
+    from stepwise.client.page import layout
+    from stepwise.client.page.handlers import Page
 
     karras = "dpmpp_2m_karras"
     abouts = {
@@ -207,7 +207,7 @@ def test_a_chosen_pipeline_brings_its_samplers_and_ranges(open_page, two_pipelin
     expect(tab.get_by_label("Sampler")).to_have_value("lcm")
     fill(tab, Sampler="ddim", Steps=50)
     generate(tab, Prompt=PROMPT)
-    expect(tab.get_by_role("alert")).to_contain_text("is the server running (python -m server)?")
+    expect(tab.get_by_role("alert")).to_contain_text("is the server running (stepwise serve)?")
     expect(cell(tab, 0, 2)).to_contain_text("sampler ddim, num_images 1, steps 40")
 
 
@@ -276,14 +276,17 @@ def test_the_page_as_the_readme_shows_it(open_page, tmp_path):
     assert path.stat().st_size <= 300_000
 
 
-MAIN = "from client.__main__ import main; sys.exit(main(sys.argv[1:]))"
+MAIN = "from stepwise.client.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
 @pytest.mark.parametrize(
     ("before", "said"),
     [
         ("", "error: port {port} is taken or not allowed; give another --port\n"),
-        ("sys.modules['gradio'] = None", "error: the page needs gradio; pip install gradio\n"),
+        (
+            "sys.modules['gradio'] = None",
+            "error: stepwise page needs gradio: pip install 'stepwise-client[page]'\n",
+        ),
     ],
 )
 def test_what_keeps_a_page_from_starting_is_one_sentence(server, page, before, said):

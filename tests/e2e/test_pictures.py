@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.peers import psnr
+from benchmarks.harness.diffusers_baseline import psnr
 from demo import PIPELINES, PROMPTS
 from miniatures.captions import BY_CAPTION
 from miniatures.score import score

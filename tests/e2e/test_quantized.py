@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.peers import psnr
-from client import Client
-from export.checkpoint import open_checkpoint, weights_digest
-from export.mixdq.plan import Entry, Plan
-from export.mixdq.wish import layers_of
+from benchmarks.harness.diffusers_baseline import psnr
 from miniatures import prompts
 from miniatures.prompts import CALIBRATION
 from miniatures.score import score
-from pipelines import PIPELINES
-from pipelines.manifest import Manifest
-from server.process import serving
+from stepwise.client import Client
+from stepwise.description.manifest import Manifest
+from stepwise.export.checkpoint.folder import weights_digest
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.quantize.plan import Entry, Plan
+from stepwise.export.quantize.validate import layers_of
+from stepwise.families import FAMILIES
+from stepwise.server.process import serving
 from tests.conftest import ROOT, export
 
 CHECKPOINT = Path("miniatures/sdxl_turbo")
@@ -30,7 +31,7 @@ ENDS = ("conv_in", "conv_out")
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
     """Linear layers at 4 bits, convolutions at 8."""
-    checkpoint = open_checkpoint(ROOT / CHECKPOINT, PIPELINES["sdxl_turbo"])
+    checkpoint = open_checkpoint(ROOT / CHECKPOINT, FAMILIES["sdxl_turbo"])
     entries = {
         layer.name: Entry(16, 16) if layer.name in ENDS else Entry(4 if layer.is_linear else 8, 8)
         for layer in layers_of(checkpoint)
@@ -88,7 +89,7 @@ def test_quantized_pictures_are_near_those_of_the_float_graph(pictures):
     assert np.isfinite(found).any(), "the same graph was served twice"
 
 
-def test_the_graph_lies_beside_its_plan_and_report(repository, plan):
+def test_the_graph_lies_next_to_its_plan_and_report(repository, plan):
     folder = repository / f"{NAME}_unet" / "1"
     assert (folder / "plan.json").read_bytes() == plan.read_bytes()
     ranges, kernels = (
@@ -116,7 +117,7 @@ def test_a_rerun_keeps_it_and_another_plan_makes_the_unet_alone_anew(
     arguments, repository, plan, caplog
 ):
     folder, options = arguments
-    caplog.set_level("INFO", "export")
+    caplog.set_level("INFO", "stepwise.export")
 
     def run():
         caplog.clear()

@@ -4,11 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from benchmarks.latency import PROMPTS
-from benchmarks.peers import psnr
-from client import InvalidRequest
-from pipelines.samplers import SAMPLERS
-from tests.parity.oracles import oracles
+from benchmarks.commands.latency import PROMPTS
+from benchmarks.harness.diffusers_baseline import psnr
+from stepwise.client import InvalidRequest
+from stepwise.sampling.samplers import SAMPLERS
+from tests.support.oracles import oracles
 
 FLOOR_DB = 40.0
 SOLO_FLOOR_DB = 50.0

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.peers import Diffusers, psnr
-from client import Client, InvalidRequest, presets, record
-from client.__main__ import main
-from tests.parity.oracles import BETAS
+from benchmarks.harness.diffusers_baseline import Diffusers, psnr
+from stepwise.client import Client, InvalidRequest, metadata, presets
+from stepwise.client.cli.main import main
+from tests.support.oracles import BETAS
 
 FLOOR_DB = 40.0
 SOLO_FLOOR_DB = 50.0
@@ -139,20 +139,20 @@ def test_what_cannot_be_drawn_is_named(client, settings, says):
 def test_a_preset_fills_in_what_the_command_leaves_out(server, tmp_path, capsys):
     url, paths = ["--url", server.grpc_url], [tmp_path / "first.png", tmp_path / "again.png"]
     asked = ["--preset", "helloworld-xl", "--steps", "12", "--bucket", "48x80"]
-    assert main(["sdxl", PROMPT, *url, *asked, "--output", str(paths[0])]) == 0
-    made = record.load(paths[0])
+    assert main(["generate", "sdxl", PROMPT, *url, *asked, "--output", str(paths[0])]) == 0
+    made = metadata.load(paths[0])
     advised = dict(presets.load("helloworld-xl").settings)
     assert {name: made[name] for name in advised} == {**advised, "steps": "12"}
     assert main(["repeat", str(paths[0]), *url, "--output", str(paths[1])]) == 0
     near(*(np.asarray(Image.open(path)) for path in paths), SOLO_FLOOR_DB)
-    assert main(["sdxl_turbo", PROMPT, *url, *asked]) == 1
+    assert main(["generate", "sdxl_turbo", PROMPT, *url, *asked]) == 1
     assert (
         "preset: got 'helloworld-xl', which is for sdxl; for sdxl_turbo there are sdxl-turbo"
         in capsys.readouterr().err
     )
 
 
-def test_families_are_served_beside_each_other(client, server):
+def test_families_are_served_concurrently(client, server):
     def draw(family, seed):
         steps = {"sdxl_turbo": 4}.get(family, 12)
         return client.pictures(family, PROMPT, seed=seed, steps=steps)[0]

@@ -4,11 +4,11 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from benchmarks.peers import psnr
-from client import Client
-from server.process import serving
+from benchmarks.harness.diffusers_baseline import psnr
+from stepwise.client import Client
+from stepwise.server.process import serving
 from tests.conftest import ROOT, export
-from tests.unit.export.originals import write_original
+from tests.support.originals import write_original
 
 FLOOR_DB = 40.0
 # The LoRA's pictures must not be those without it; at half its scale, shapes are half filled.

@@ -11,9 +11,9 @@ import psutil
 import pytest
 from tritonclient import grpc
 
-from pipelines import SD3
-from pipelines.conditioning import encode
-from tests.e2e import raw
+from stepwise.families.sd3 import SD3
+from stepwise.local.steps import encode_prompts
+from tests.support import raw
 
 PROMPT = "a large red star in the top left on a white background"
 LONG = {"prompt": PROMPT, "steps": 100}
@@ -109,16 +109,16 @@ def test_fifty_cancellations_leave_nothing_behind(server, client):
     assert {path.name for path in Path("/dev/shm").iterdir()} == regions
 
 
-def test_a_caller_of_the_denoiser_itself_cancels_by_hanging_up(server, request_log):
+def test_a_caller_of_the_denoiser_itself_cancels_by_disconnecting(server, request_log):
     plain = grpc.InferenceServerClient(server.grpc_url)
 
     def run(component, inputs):
         answer = plain.infer(f"sd3_{component.name}", raw.tensors(**inputs))
-        return [answer.as_numpy(output.name) for output in component.outputs]
+        return {output.name: answer.as_numpy(output.name) for output in component.outputs}
 
     prepared = plain.infer("sd3_prepare", raw.tensors(**LONG))
     ids = {tensor.name: prepared.as_numpy(tensor.name) for tensor in SD3.encoder_inputs}
-    embeddings = encode(SD3, ids, run)
+    embeddings = encode_prompts(SD3, ids, run)
     plain.close()
     name = str(uuid.uuid4())
     with raw.Stream(server) as stream:

@@ -1,4 +1,4 @@
-"""EasyAnimate's pipelines make the clips of diffusers, slice by slice, beside other requests."""
+"""EasyAnimate's pipelines make the videos of diffusers, slice by slice, beside other requests."""
 
 import math
 import random
@@ -10,9 +10,9 @@ import diffusers as library
 import numpy as np
 import pytest
 
-from benchmarks.peers import Diffusers, psnr
-from client import Cancelled, Client, InvalidRequest
-from miniatures.clips import BY_CAPTION, draw
+from benchmarks.harness.diffusers_baseline import Diffusers, psnr
+from miniatures.videos import BY_CAPTION, draw
+from stepwise.client import Cancelled, Client, InvalidRequest
 
 FLOOR_DB = 40.0
 SOLO_FLOOR_DB = 50.0
@@ -63,7 +63,7 @@ def drawn(caption):
 def reference(peer, prompt, seed, steps, settings, scheduler=None, **images):
     call = {NAMES.get(name, name): value for name, value in settings.items()}
     call = {"guidance_scale": 5.0, **SIZE, **call}
-    return peer.clip(prompt, seed, steps, scheduler, **images, **call)
+    return peer.video(prompt, seed, steps, scheduler, **images, **call)
 
 
 def near(served, expected, floor=FLOOR_DB):
@@ -78,31 +78,31 @@ def asked(settings):
 
 
 @pytest.mark.parametrize("settings", CASES)
-def test_clips_are_those_of_diffusers(client, diffusers, settings):
-    served = client.clip("easyanimate", PROMPT, steps=10, seed=7, **asked(settings))
+def test_videos_are_those_of_diffusers(client, diffusers, settings):
+    served = client.video("easyanimate", PROMPT, steps=10, seed=7, **asked(settings))
     near(served.frames, reference(diffusers["easyanimate"], PROMPT, 7, 10, settings))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_other_flow_samplers_make_the_clips_of_diffusers(client, diffusers, sampler):
-    served = client.clip("easyanimate", PROMPT, steps=10, seed=8, frames=17, sampler=sampler)
+def test_other_flow_samplers_make_the_videos_of_diffusers(client, diffusers, sampler):
+    served = client.video("easyanimate", PROMPT, steps=10, seed=8, frames=17, sampler=sampler)
     scheduler = SAMPLERS[sampler]
     near(served.frames, reference(diffusers["easyanimate"], PROMPT, 8, 10, {}, scheduler))
 
 
 @pytest.mark.parametrize("settings", [{}, {"frames": 1}, {"frames": 9, "guidance_rescale": 0.5}])
-def test_clips_go_on_from_an_image_as_in_diffusers(client, diffusers, settings):
+def test_videos_go_on_from_an_image_as_in_diffusers(client, diffusers, settings):
     start, _ = drawn(PROMPT)
     given = {**asked(settings), "start_image": start}
-    served = client.clip("easyanimate_i2v", PROMPT, steps=10, seed=9, **given)
+    served = client.video("easyanimate_i2v", PROMPT, steps=10, seed=9, **given)
     peer = diffusers["easyanimate_i2v"]
     near(served.frames, reference(peer, PROMPT, 9, 10, settings, start=start))
 
 
-def test_clips_end_in_an_image_as_in_diffusers(client, diffusers):
+def test_videos_end_in_an_image_as_in_diffusers(client, diffusers):
     start, end = drawn(OTHER)
     given = {"frames": 17, "start_image": start, "end_image": end}
-    served = client.clip("easyanimate_i2v", OTHER, steps=10, seed=10, **given)
+    served = client.video("easyanimate_i2v", OTHER, steps=10, seed=10, **given)
     peer = diffusers["easyanimate_i2v"]
     near(served.frames, reference(peer, OTHER, 10, 10, {}, start=start, end=end))
 
@@ -110,7 +110,7 @@ def test_clips_end_in_an_image_as_in_diffusers(client, diffusers):
 def test_fresh_noise_comes_after_that_of_the_image(client, diffusers):
     start, _ = drawn(PROMPT)
     given = {"frames": 9, "start_image": start, "sampler": "dpmpp_2m_sde"}
-    served = client.clip("easyanimate_i2v", PROMPT, steps=10, seed=11, **given)
+    served = client.video("easyanimate_i2v", PROMPT, steps=10, seed=11, **given)
     due = reference(
         diffusers["easyanimate_i2v"], PROMPT, 11, 10, {"frames": 9}, SAMPLERS["dpmpp_2m_sde"],
         start=start,
@@ -134,17 +134,17 @@ def test_slices_come_in_order_and_the_first_before_the_last_is_decoded(client):
     assert len(arrived) == 37
 
 
-def test_clips_of_different_step_counts_batch_and_are_what_they_are_alone(client):
+def test_videos_of_different_step_counts_batch_and_are_what_they_are_alone(client):
     settings = [
         {"steps": 6, "seed": 1, "sampler": "euler"},
         {"steps": 11, "seed": 2, "sampler": "heun"},
         {"steps": 8, "seed": 3, "sampler": "dpmpp_2m", "guidance_scale": 1.0},
     ]
-    alone = [client.clip("easyanimate", PROMPT, frames=17, **each) for each in settings]
+    alone = [client.video("easyanimate", PROMPT, frames=17, **each) for each in settings]
     with ThreadPoolExecutor(3) as threads:
         together = list(
             threads.map(
-                lambda each: client.clip("easyanimate", PROMPT, frames=17, **each), settings
+                lambda each: client.video("easyanimate", PROMPT, frames=17, **each), settings
             )
         )
     shared = [event.mean_batch for event in together]
@@ -160,8 +160,8 @@ def test_previews_show_the_first_frame(client):
     assert [frames.shape for frames in previews] == [(1, 48, 48, 3)] * 2
 
 
-def test_pictures_and_short_clips_are_not_starved_by_long_ones(client):
-    """While long clips run, a picture of SD3 and a clip of one frame are finished."""
+def test_pictures_and_short_videos_are_not_starved_by_long_ones(client):
+    """While long videos run, a picture of SD3 and a video of one frame are finished."""
     stop, done = threading.Event(), []
 
     def keep_busy(seed):
@@ -174,25 +174,25 @@ def test_pictures_and_short_clips_are_not_starved_by_long_ones(client):
         for seed in range(3):
             threads.submit(keep_busy, seed)
         time.sleep(1.0)
-        short = client.clip("easyanimate", PROMPT, steps=10, frames=1, seed=1)
+        short = client.video("easyanimate", PROMPT, steps=10, frames=1, seed=1)
         picture = client.pictures("sd3", "a small red star", steps=10, seed=1)
         finished_first = not any(done)
         stop.set()
     print(f"one frame {short.queued_ms + short.denoising_ms:.0f} ms, picture "
           f"{picture[0].queued_ms + picture[0].denoising_ms:.0f} ms")  # fmt: skip
     assert short.frames.shape == (1, 48, 48, 3)
-    assert finished_first, "a long clip was done before the short requests were"
+    assert finished_first, "a long video was done before the short requests were"
 
 
-def test_a_clip_that_is_given_up_leaves_room_for_others(client):
+def test_a_video_that_is_given_up_leaves_room_for_others(client):
     events = client.generate("easyanimate", PROMPT, steps=2, frames=145, seed=1)
     next(event for event in events if event.kind == "result")
     events.close()
-    again = client.clip("easyanimate", PROMPT, steps=2, frames=5, seed=1)
+    again = client.video("easyanimate", PROMPT, steps=2, frames=5, seed=1)
     assert len(again.frames) == 5
 
 
-def test_a_clip_that_is_cancelled_while_it_is_decoded_ends(client):
+def test_a_video_that_is_cancelled_while_it_is_decoded_ends(client):
     events, came = client.generate("easyanimate", PROMPT, steps=2, frames=145, seed=1), []
 
     def cancel_at_the_first_slice():
@@ -207,9 +207,9 @@ def test_a_clip_that_is_cancelled_while_it_is_decoded_ends(client):
     assert 0 < len(came) < 145
 
 
-def test_clips_that_are_decoded_at_once_all_come_whole(client):
+def test_videos_that_are_decoded_at_once_all_come_whole(client):
     def make(seed):
-        return client.clip("easyanimate", PROMPT, steps=2, frames=33, seed=seed).frames
+        return client.video("easyanimate", PROMPT, steps=2, frames=33, seed=seed).frames
 
     with ThreadPoolExecutor(5) as threads:
         together = list(threads.map(make, range(5)))
@@ -217,16 +217,16 @@ def test_clips_that_are_decoded_at_once_all_come_whole(client):
         near(together[seed], make(seed), SOLO_FLOOR_DB)
 
 
-def test_as_many_clips_as_there_is_room_for_and_then_as_many_again(client):
+def test_as_many_videos_as_there_is_room_for_and_then_as_many_again(client):
     for _ in range(2):
         with ThreadPoolExecutor(32) as threads:
-            clips = list(
+            videos = list(
                 threads.map(
-                    lambda seed: client.clip("easyanimate", PROMPT, steps=1, frames=5, seed=seed),
+                    lambda seed: client.video("easyanimate", PROMPT, steps=1, frames=5, seed=seed),
                     range(32),
                 )
             )
-        assert [len(clip.frames) for clip in clips] == [5] * 32
+        assert [len(video.frames) for video in videos] == [5] * 32
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_as_many_clips_as_there_is_room_for_and_then_as_many_again(client):
 )
 def test_bad_values_are_answered_with_what_works(client, pipeline, settings, sentence):
     with pytest.raises(InvalidRequest, match=sentence):
-        client.clip(pipeline, PROMPT, steps=1, **{"frames": 5, **settings})
+        client.video(pipeline, PROMPT, steps=1, **{"frames": 5, **settings})
 
 
 @pytest.mark.parametrize(
@@ -252,11 +252,11 @@ def test_bad_values_are_answered_with_what_works(client, pipeline, settings, sen
         ({"height": 64, "width": 64}, "start_image: got 48x48, beside a height and width of 64x64"),
         ({"end_image": (32, 48)}, "end_image: got 48x32, beside"),
         ({"start_image": (40, 48)}, "start_image's height: got 40; .*the nearest is"),
-        ({"end_image": (48, 48), "frames": 1}, "end_image: got one for a clip of 1 frame"),
+        ({"end_image": (48, 48), "frames": 1}, "end_image: got one for a video of 1 frame"),
     ],
 )
 def test_images_that_do_not_fit_are_answered_with_what_does(client, settings, sentence):
     given = {"frames": 5, "start_image": (48, 48), **settings}
     images = {n: np.zeros((*v, 3), np.uint8) for n, v in given.items() if n.endswith("image")}
     with pytest.raises(InvalidRequest, match=sentence):
-        client.clip("easyanimate_i2v", PROMPT, steps=1, **{**given, **images})
+        client.video("easyanimate_i2v", PROMPT, steps=1, **{**given, **images})

@@ -2,14 +2,14 @@
 
 import shutil
 import subprocess
-import sys
 
 import pytest
 
-from benchmarks.peers import Diffusers, psnr
-from client import Client
-from server.process import serving
+from benchmarks.harness.diffusers_baseline import Diffusers, psnr
+from stepwise.client import Client
+from stepwise.server.process import serving
 from tests.e2e.conftest import CHECKPOINT, ROOT
+from tests.support.paths import STEPWISE
 
 PROMPT = "a large red star in the top left on a white background"
 FLOOR_DB = 40.0
@@ -30,7 +30,7 @@ def checkpoint(tmp_path_factory):
 
 
 def test_it_makes_the_picture_of_diffusers_and_says_what_is_missing(checkpoint, tmp_path):
-    command = [sys.executable, "-m", "export", "sd3", "--checkpoint", str(checkpoint)]
+    command = [STEPWISE, "export", "sd3", "--checkpoint", str(checkpoint)]
     options = ["--repository", str(tmp_path), "--name", "sd3_small"]
     subprocess.run([*command, *options], cwd=ROOT, check=True)
     with serving(tmp_path) as server:

@@ -9,10 +9,10 @@ import torch
 from diffusers import AutoencoderKLMagvit, EasyAnimatePipeline, EasyAnimateTransformer3DModel
 from tokenizers import Tokenizer
 
-from export.video_autoencoder import VideoDecoder, VideoEncoder, caches
-from pipelines import clips as slices
-from pipelines.caches import input_name, output_name
-from pipelines.manifest import Manifest
+from stepwise.description.manifest import Manifest
+from stepwise.description.vae_caches import input_name, output_name
+from stepwise.export.modules.video_vae import VideoDecoder, VideoEncoder, caches
+from stepwise.video import sliced_vae as slices
 
 FLOOR = 1e-4
 # Double precision has 16 digits, of which a few are lost on the way through all layers.
@@ -70,8 +70,8 @@ def autoencoder_of(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def manifest(clips):
-    return Manifest.read(clips / "easyanimate_prepare")
+def manifest(videos):
+    return Manifest.read(videos / "easyanimate_prepare")
 
 
 def encoded(repository, manifest, prompt):
@@ -85,8 +85,8 @@ def encoded(repository, manifest, prompt):
 @pytest.mark.parametrize(
     "prompt", PROMPTS, ids=["plain", "empty", "spaces", "far", "marks", "long"]
 )
-def test_tokenizer_files_and_templates_give_diffusers_tokens(clips, manifest, pipeline, prompt):
-    ids, mask = encoded(clips, manifest, prompt)
+def test_tokenizer_files_and_templates_give_diffusers_tokens(videos, manifest, pipeline, prompt):
+    ids, mask = encoded(videos, manifest, prompt)
     message = {"role": "user", "content": [{"type": "text", "text": prompt}]}
     expected = pipeline.tokenizer(
         text=[
@@ -106,11 +106,11 @@ def test_tokenizer_files_and_templates_give_diffusers_tokens(clips, manifest, pi
 
 
 @torch.no_grad()
-def test_the_text_encoder_graph_gives_diffusers_embeddings(clips, manifest, pipeline):
+def test_the_text_encoder_graph_gives_diffusers_embeddings(videos, manifest, pipeline):
     """All prompts in one batch, whose rows have different lengths."""
-    pairs = [encoded(clips, manifest, prompt) for prompt in PROMPTS]
+    pairs = [encoded(videos, manifest, prompt) for prompt in PROMPTS]
     ids, mask = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
-    got = runner(clips, "easyanimate", "qwen")({"ids": ids, "attention_mask": mask})
+    got = runner(videos, "easyanimate", "qwen")({"ids": ids, "attention_mask": mask})
     expected, *_ = pipeline.encode_prompt(PROMPTS, do_classifier_free_guidance=False)
     near(got["hidden_states"], expected)
 
@@ -119,7 +119,7 @@ def test_the_text_encoder_graph_gives_diffusers_embeddings(clips, manifest, pipe
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("batch", "text", "frames", "height", "width"), SIZES)
 def test_the_transformer_graph_matches_diffusers(
-    clips, checkpoints, family, batch, text, frames, height, width
+    videos, checkpoints, family, batch, text, frames, height, width
 ):
     torch.manual_seed(height)
     model = EasyAnimateTransformer3DModel.from_pretrained(
@@ -136,12 +136,12 @@ def test_the_transformer_graph_matches_diffusers(
     feed = {"latents": latents, "timestep": timestep, "encoder_hidden_states": embeddings}
     feed |= {"rotary_cos": cos, "rotary_sin": sin}
     feed |= {} if told is None else {"inpaint_latents": told}
-    got = runner(clips, family, "transformer")({k: v.numpy() for k, v in feed.items()})
+    got = runner(videos, family, "transformer")({k: v.numpy() for k, v in feed.items()})
     near(got["prediction"], expected)
 
 
 def whole(run, latents, layout):
-    """A clip in two calls: the first frame of latents, then all others as one slice."""
+    """A video in two calls: the first frame of latents, then all others as one slice."""
     height, width = latents.shape[2:]
     seen = {
         input_name(i): cache.empty(height, width) for i, cache in enumerate(layout.decoder_caches)
@@ -157,8 +157,8 @@ def whole(run, latents, layout):
 
 @torch.no_grad()
 @pytest.mark.parametrize("frames", FRAMES)
-def test_slices_decode_to_the_whole_clip(clips, manifest, autoencoder, frames):
-    layout, run = manifest.clip, runner(clips, "easyanimate", "vae_decoder")
+def test_slices_decode_to_the_whole_video(videos, manifest, autoencoder, frames):
+    layout, run = manifest.video, runner(videos, "easyanimate", "vae_decoder")
     latents = np.random.default_rng(frames).standard_normal(
         (16, layout.latent_frames(frames), 4, 6), np.float32
     )
@@ -178,12 +178,12 @@ def test_slices_decode_to_the_whole_clip(clips, manifest, autoencoder, frames):
 
 @torch.no_grad()
 @pytest.mark.parametrize("frames", FRAMES[:-1])
-def test_slices_encode_to_the_whole_clip(clips, checkpoints, frames):
-    layout = Manifest.read(clips / "easyanimate_i2v_prepare").clip
+def test_slices_encode_to_the_whole_video(videos, checkpoints, frames):
+    layout = Manifest.read(videos / "easyanimate_i2v_prepare").video
     model = autoencoder_of(checkpoints["easyanimate_i2v"])
     levels = 2 * torch.rand(1, 3, frames, 48, 32) - 1
     parts = [levels[0, :, :1], *levels[0, :, 1:].split(4, dim=1)] if frames > 1 else [levels[0]]
-    run = runner(clips, "easyanimate_i2v", "vae_encoder")
+    run = runner(videos, "easyanimate_i2v", "vae_encoder")
     got = slices.encode(run, (part.numpy() for part in parts), layout)
     expected = model.encode(levels).latent_dist.mode()[0] * model.config.scaling_factor
     near(got, expected)
@@ -226,7 +226,7 @@ def exact(got, expected):
 
 
 @torch.no_grad()
-def test_a_slice_that_begins_a_clip_is_four_equal_frames(autoencoder):
+def test_a_slice_that_begins_a_video_is_four_equal_frames(autoencoder):
     model = AutoencoderKLMagvit.from_config(autoencoder.config).eval()
     decoder = VideoDecoder(model)
     levels, *_ = decoder(*decoder.example({"slice": 1, "height": 2, "width": 3, "first": 1}))
@@ -235,7 +235,7 @@ def test_a_slice_that_begins_a_clip_is_four_equal_frames(autoencoder):
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [VideoDecoder, VideoEncoder])
-def test_caches_are_what_convolutions_have_seen_in_the_order_of_their_turns(autoencoder, kind):
+def test_caches_are_what_convolutions_have_seen_in_the_order_of_their_calls(autoencoder, kind):
     part = kind(AutoencoderKLMagvit.from_config(autoencoder.config).eval())
     _, *last = part(*part.example({"slice": 1, "height": 2, "width": 3, "first": 0}))
     found = caches(autoencoder.config)["vae_decoder" if kind is VideoDecoder else "vae_encoder"]

@@ -11,9 +11,9 @@ import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler
 
-from pipelines.samplers import NOISE, SAMPLERS, Table, X, table
-from tests.parity.oracles import STEPS
-from tests.parity.trajectories import SEED, SIDE, denoiser, ours, picture, step
+from stepwise.sampling.samplers import NOISE, SAMPLERS, Table, X, table
+from tests.support.oracles import STEPS
+from tests.support.trajectories import SEED, SIDE, denoiser, ours, picture, step
 
 SD3 = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
 UNSHIFTED = SD3 | {"shift": 1.0}

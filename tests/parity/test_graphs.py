@@ -1,6 +1,5 @@
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,17 +11,18 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.models.embeddings import PatchEmbed
 from tokenizers import Tokenizer
 
-from export.checkpoint import open_checkpoint
-from export.components import CroppedPatches
-from export.errors import GraphError, ParityError
-from export.graph import check_graph, write_graph
-from export.loading import load
-from export.parity import check, compare, expect, measure
-from export.shapes import traced
-from pipelines import PIPELINES
+from stepwise.export.errors import GraphError, ParityError
+from stepwise.export.loading.loader import load
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.modules.sd3_transformer import CroppedPatches
+from stepwise.export.onnx.exporter import check_graph, write_graph
+from stepwise.export.onnx.parity import check, compare, expect, measure
+from stepwise.export.onnx.shapes import traced
+from stepwise.families import FAMILIES
+from tests.support.paths import ROOT
 
-MINIATURE = Path(__file__).parents[2] / "miniatures" / "sd3"
-SD3 = PIPELINES["sd3"]
+MINIATURE = ROOT / "miniatures" / "sd3"
+SD3 = FAMILIES["sd3"]
 FLOOR = 1e-4
 # Latents are traced at 6 x 8, texts at 15 and 24 tokens. Odd numbers of 2 x 2 patches have gone
 # wrong before; the position embeddings reach latents of 48 x 48.
@@ -182,17 +182,17 @@ def test_a_missing_t5_gives_zeros_of_any_length(checkpoint, tmp_path):
     assert all(row.difference == 0 for row in rows)
 
 
-def test_weights_too_large_for_a_graph_lie_beside_it(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.graph.LARGEST_INLINE_BYTES", 10_000)
-    clip, module = SD3.encoders[0], load(checkpoint, SD3.encoders[0])
+def test_weights_too_large_for_a_graph_lie_next_to_it(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("stepwise.export.onnx.exporter.LARGEST_INLINE_BYTES", 10_000)
+    encoder, module = SD3.encoders[0], load(checkpoint, SD3.encoders[0])
     (tmp_path / "partial").mkdir()
-    path = write_graph(module, clip, traced(checkpoint.sides, 8, 20), tmp_path / "partial")
+    path = write_graph(module, encoder, traced(checkpoint.sides, 8, 20), tmp_path / "partial")
     moved = path.parent.rename(tmp_path / "1") / path.name
     assert [file.name for file in sorted(moved.parent.iterdir())] == [
         "model.onnx",
         "model.onnx.data",
     ]
-    check(compare(clip, moved, expect(module, clip, SIZES)))
+    check(compare(encoder, moved, expect(module, encoder, SIZES)))
 
 
 def test_a_graph_with_other_tensors_than_the_spec_is_refused(repository):

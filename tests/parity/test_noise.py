@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.noise import Generator
+from stepwise.sampling.noise import Generator
 
 FLOOR = 1e-6
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipelines.samplers import SAMPLERS
-from tests.parity.oracles import EXACT, FLOWS, oracles
-from tests.parity.trajectories import ours, theirs
+from stepwise.sampling.samplers import SAMPLERS
+from tests.support.oracles import EXACT, FLOWS, oracles
+from tests.support.trajectories import ours, theirs
 
 FLOOR = 1e-4
 

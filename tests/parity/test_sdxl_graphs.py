@@ -11,10 +11,10 @@ from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionM
 from diffusers.image_processor import VaeImageProcessor
 from tokenizers import Tokenizer
 
-from export.checkpoint import open_checkpoint
-from export.errors import CheckpointError
-from export.loading import load
-from pipelines import SDXL
+from stepwise.export.errors import CheckpointError
+from stepwise.export.loading.loader import load
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.families.sdxl import SDXL
 
 FLOOR = 1e-4
 # Traced at 12 x 16. The UNet halves sides twice; 170 x 96 is 1360 x 768 pixels of the real one.

@@ -7,15 +7,15 @@ from threading import Event as Flag
 
 import numpy as np
 
-from pipelines.errors import ModelFailed, RequestError
-from pipelines.events import Event
-from pipelines.inflight.batcher import Batcher
-from pipelines.inflight.request import Request, Summary, table
-from pipelines.manifest import ClipLayout
-from pipelines.settings import Settings
+from stepwise.batching.batcher import Batcher
+from stepwise.batching.request import Request, Summary, table
+from stepwise.description.errors import ModelFailed, RequestError
+from stepwise.description.manifest import VideoLayout
+from stepwise.description.settings import Settings
+from stepwise.request.events import Event
 
 _NAMES = itertools.count()
-LAYOUT = ClipLayout(
+LAYOUT = VideoLayout(
     **{"frames": 4, "scale": 8, "patch": 2, "head_dim": 8, "decoder_caches": ()},
     **{"encoder_caches": (), "tile": 512, "tile_stride": 448, "scaling_factor": 1.0},
     reference_noise=0.0,
@@ -67,14 +67,14 @@ def request(
     deadline=math.inf,
     sampler="euler",
     schedule=SCHEDULE,
-    hung_up=lambda: False,
+    disconnected=lambda: False,
     frames=0,
     **serving,
 ):
-    """A request whose conditioning is ``value`` (and its opposite for the negative slot).
+    """A request whose conditioning is ``value`` (and its opposite for the negative row).
 
     ``name`` is its id; ``serving`` are priority, client and preview_every. With ``frames`` of
-    latents it is a clip.
+    latents it is a video.
     """
     settings = Settings(
         steps=steps,
@@ -85,7 +85,7 @@ def request(
         height=8 * side,
         width=8 * side,
         latent_shape=(4, frames, side, side) if frames else (4, side, side),
-        clip=LAYOUT if frames else None,
+        video=LAYOUT if frames else None,
         time_ids=(),
         clip_skip=0,
         zero_negative=False,
@@ -96,15 +96,15 @@ def request(
         **serving,
     )
     values = (-value, value) if guidance > 1 else (value,)
-    slots = tuple({"text": np.full((2,), v, np.float32)} for v in values)
+    rows = tuple({"text": np.full((2,), v, np.float32)} for v in values)
     answers = Answers()
     name = name or f"request-{next(_NAMES)}"
 
     def asked():
         assert not answers.done.is_set(), "asked after the last answer"
-        return hung_up()
+        return disconnected()
 
-    built = Request(name, settings, slots, table(settings), answers.send, answers.fail, asked)
+    built = Request(name, settings, rows, table(settings), answers.send, answers.fail, asked)
     return built, answers
 
 

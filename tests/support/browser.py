@@ -3,11 +3,12 @@
 import os
 import socket
 import subprocess
-import sys
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from playwright.sync_api import expect, sync_playwright
+
+from tests.support.paths import STEPWISE
 
 MILLISECONDS = 30_000
 expect.set_options(timeout=MILLISECONDS)
@@ -23,7 +24,7 @@ def serving_page(server, folder, *options):
     """The page's process and address; ``folder`` is where its temporary files go."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "client", "page", "--url", server.grpc_url]
+    command = [STEPWISE, "page", "--url", server.grpc_url]
     command += ["--port", port, *options]
     environment = {**os.environ, "TMPDIR": str(folder)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from export.mixdq.activations import Activation, Range
-from export.mixdq.first_token import FirstToken
-from export.mixdq.layers import Layer, find
 from miniatures.captions import TRAINING
+from stepwise.export.quantize.calibration.activation_ranges import Activation, Range
+from stepwise.export.quantize.calibration.bos_token import FirstToken
+from stepwise.export.quantize.layers import Layer, find
 
 PICTURES, STEPS = 8, (1, 4)
 

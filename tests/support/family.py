@@ -4,13 +4,13 @@ from pathlib import Path
 
 from torch import nn
 
-from export.checkpoint import Checkpoint
-from export.keys import export_key
-from export.loading import load
-from export.target import Target
-from pipelines import PIPELINES
+from stepwise.export.checkpoint.folder import Checkpoint
+from stepwise.export.loading.loader import load
+from stepwise.export.repository.keys import export_key
+from stepwise.export.repository.layout import Target
+from stepwise.families import FAMILIES
 
-SD3, SDXL = PIPELINES["sd3"], PIPELINES["sdxl"]
+SD3, SDXL = FAMILIES["sd3"], FAMILIES["sdxl"]
 PARTS = {component.subfolder: component for component in SDXL.components}
 
 
@@ -22,4 +22,4 @@ def load_model(checkpoint: Checkpoint, subfolder: str) -> nn.Module:
 
 def key(checkpoint: Checkpoint) -> str:
     """The key of an export of a checkpoint."""
-    return export_key(Target(checkpoint, Path("repository"), checkpoint.pipeline.family))
+    return export_key(Target(checkpoint, Path("repository"), checkpoint.family.name))

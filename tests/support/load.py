@@ -2,9 +2,9 @@
 
 import asyncio
 
-from benchmarks.generator import Mark, Outcome
-from benchmarks.workload import Ask
-from client import Event, RequestFailed
+from benchmarks.harness.load_generator import Mark, Outcome
+from benchmarks.harness.workload import Ask
+from stepwise.client import Event, RequestFailed
 
 SIZE = (64, 64)
 ASK = Ask("a small red star", SIZE, {"steps": 4})
@@ -25,13 +25,13 @@ class Server:
 
     def __init__(self, seconds=0.0):
         self.seconds, self.at_once, self.most_at_once = seconds, 0, 0
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def send(self, ask):
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
-            async with self._turn:
+            async with self._lock:
                 await asyncio.sleep(self.seconds)
             if not ask.settings["steps"]:
                 raise RequestFailed("no steps")

@@ -1,20 +1,20 @@
 """A small model repository that answers as exported pipelines do, for tests of the client.
 
-The pipeline ``mock`` makes pictures, ``film`` clips. ``mock_prepare`` holds the defaults and passes
-settings on, ``mock_denoise`` counts steps in a thread per request, tells events, and takes
+``mock`` makes pictures, ``film`` videos. ``mock_prepare`` holds the defaults and passes settings
+on, ``mock_denoise`` counts steps in a thread per request, tells events, and takes
 ``cancel``, ``mock_decode`` makes response tensors of the events. A repository built with ``full``
 refuses every request. The prompt ``status`` is answered with the ids of the requests under way as
-notes, one that begins with ``[`` with that error. A clip is ``scenes.scene``, in which the pictures
-that it is given are the first and the last frame. The prompt ``breaks`` fails after two slices,
-``stalls`` sends three and waits until it is cancelled, ``slow`` takes ten times as long.
+notes, one that begins with ``[`` with that error. A video is ``scenes.scene``, in which given
+pictures are the first and the last frame. The prompt ``breaks`` fails after two slices, ``stalls``
+sends three and waits until it is cancelled, ``slow`` takes ten times as long.
 """
 
 import inspect
 import json
 from pathlib import Path
 
-from pipelines.formats import REPOSITORY
-from tests.e2e.clients import scenes
+from stepwise.description.formats import REPOSITORY
+from tests.support import scenes
 
 INPUTS = {
     "prompt": "STRING",
@@ -109,8 +109,8 @@ class TritonPythonModel:
             error = prompt
         elif prompt == "status":
             error = None
-            clip = settings if "frames" in settings else None
-            sender.send(answer("result", 0, 1, 1, 0, sorted(self.running), clip))
+            video = settings if "frames" in settings else None
+            sender.send(answer("result", 0, 1, 1, 0, sorted(self.running), video))
         else:
             self.running.add(name)
             error = self.count(name, settings, sender)

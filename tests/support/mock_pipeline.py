@@ -11,7 +11,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from pipelines.formats import REPOSITORY
+from stepwise.description.formats import REPOSITORY
 
 TYPES = {
     "FP32": TensorProto.FLOAT,

@@ -203,9 +203,9 @@ def _config(scheduler: str, prediction: str, grid: str) -> Arguments:
 
 
 def _arguments(config: Arguments, grid: str) -> Arguments:
-    clip = {"clip_sample": False} if config["_class_name"] == DDIM else {}
+    unclipped = {"clip_sample": False} if config["_class_name"] == DDIM else {}
     grids = {"timestep_spacing": grid} if "timestep_spacing" in config else {}
-    return {key: value for key, value in config.items() if key != "_class_name"} | clip | grids
+    return {key: value for key, value in config.items() if key != "_class_name"} | unclipped | grids
 
 
 def _shift(scheduler: str, own: Arguments, multistep: Arguments) -> Arguments:

@@ -3,9 +3,9 @@
 import time
 from contextlib import contextmanager, suppress
 
-from client import Client
-from server.errors import TritonFailed
-from server.process import serving
+from stepwise.client import Client
+from stepwise.server.errors import TritonFailed
+from stepwise.server.process import serving
 
 FREED_SECONDS = 5.0
 
@@ -23,7 +23,7 @@ def dying(repository, grpc_port=0):
 def running(server):
     """The ids of the requests that the server works on."""
     client = Client(server.grpc_url)
-    return client.pictures("mock", "status")[0].notes + client.clip("film", "status").notes
+    return client.pictures("mock", "status")[0].notes + client.video("film", "status").notes
 
 
 def assert_freed(server):

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines.inflight.batch import advance, guide, stack_latents
-from pipelines.inflight.request import Picture
-from pipelines.samplers import X
-from tests.unit.pipelines.inflight.build import request
+from stepwise.batching.request import Picture
+from stepwise.batching.stacking import advance, guide, stack_latents
+from stepwise.sampling.samplers import X
+from tests.support.batching import request
 
 SEED = 3
 SIDE = 8

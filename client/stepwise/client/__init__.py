@@ -1,8 +1,8 @@
 """Python client of Stepwise servers. Stands alone: it learns each pipeline from the server."""
 
-from client.aio import AsyncClient, AsyncEvents
-from client.client import Client, Events
-from client.errors import (
+from stepwise.client.async_client import AsyncClient, AsyncEvents
+from stepwise.client.client import Client, Events
+from stepwise.client.errors import (
     Cancelled,
     ClientError,
     InvalidRequest,
@@ -10,8 +10,8 @@ from client.errors import (
     ServerUnavailable,
     TimedOut,
 )
-from client.events import Event
-from client.messages import About
+from stepwise.client.events import Event
+from stepwise.client.protocol import About
 
 __all__ = [
     "About",

@@ -7,12 +7,12 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from client import messages
-from client.attempts import Attempts, Server, Servers, abandoned
-from client.client import CANCEL_SECONDS
-from client.errors import ClientError, of_status, of_text
-from client.events import Event, whole
-from client.messages import About, Request, Setting
+from stepwise.client import protocol
+from stepwise.client.client import CANCEL_SECONDS
+from stepwise.client.errors import ClientError, of_status, of_text
+from stepwise.client.events import Event, whole
+from stepwise.client.failover import Attempts, Server, Servers, abandoned
+from stepwise.client.protocol import About, Request, Setting
 
 
 class AsyncClient:
@@ -27,11 +27,11 @@ class AsyncClient:
 
     async def inputs(self, pipeline: str) -> Mapping[str, str]:
         """As ``Client.inputs``."""
-        return messages.input_types(await self._config(pipeline))
+        return protocol.input_types(await self._config(pipeline))
 
     async def about(self, pipeline: str) -> About:
         """As ``Client.about``."""
-        return messages.about(await self._config(f"{pipeline}_prepare"))
+        return protocol.about(await self._config(f"{pipeline}_prepare"))
 
     def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "AsyncEvents":
         """As ``Client.generate``; a cancelled task stops its request too.
@@ -45,13 +45,13 @@ class AsyncClient:
         """As ``Client.pictures``."""
         return await self._results(Request(pipeline, {"prompt": prompt, **settings}, "image"))
 
-    async def clip(self, pipeline: str, prompt: str, **settings: Setting) -> Event:
-        """As ``Client.clip``."""
+    async def video(self, pipeline: str, prompt: str, **settings: Setting) -> Event:
+        """As ``Client.video``."""
         asked = Request(pipeline, {"prompt": prompt, **settings}, "video")
         return whole(await self._results(asked))
 
     def _start(self, request: Request) -> "AsyncEvents":
-        attempts = Attempts(self._servers.in_turn(), self.timeout)
+        attempts = Attempts(self._servers.round_robin(), self.timeout)
         return AsyncEvents(request, attempts, self._events(request, attempts))
 
     async def _results(self, request: Request) -> list[Event]:
@@ -64,7 +64,7 @@ class AsyncClient:
         attempts = attempts or Attempts(self._servers.all, self.timeout)
         for server in attempts:
             with attempts.on(server):
-                asked = messages.config(model)
+                asked = protocol.config(model)
                 answer = await server.stub.ModelConfig(asked, timeout=attempts.seconds_left)
                 return self._configs.setdefault(model, answer.config)
         raise attempts.refusal()

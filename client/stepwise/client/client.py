@@ -7,11 +7,11 @@ from typing import Any
 
 import grpc
 
-from client import messages
-from client.attempts import Attempts, Server, Servers, abandoned
-from client.errors import ClientError, of_status, of_text
-from client.events import Event, whole
-from client.messages import About, Request, Setting
+from stepwise.client import protocol
+from stepwise.client.errors import ClientError, of_status, of_text
+from stepwise.client.events import Event, whole
+from stepwise.client.failover import Attempts, Server, Servers, abandoned
+from stepwise.client.protocol import About, Request, Setting
 
 # For a cancel to be sent and confirmed; usually takes a few milliseconds.
 CANCEL_SECONDS = 1.0
@@ -41,16 +41,16 @@ class Client:
 
         Raises ServerUnavailable if nobody answers or the pipeline is not served.
         """
-        return messages.input_types(self._config(pipeline))
+        return protocol.input_types(self._config(pipeline))
 
     def about(self, pipeline: str) -> About:
         """The pipeline's defaults, ranges and samplers, asked once; raises as ``inputs`` does."""
-        return messages.about(self._config(f"{pipeline}_prepare"))
+        return protocol.about(self._config(f"{pipeline}_prepare"))
 
     def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "Events":
         """Iterate over progress, previews and results in the order in which the server sends them.
 
-        A pipeline of clips sends several results, the slices of one clip from its first frame on.
+        A pipeline of videos sends several results, the slices of one video from its first frame on.
         ``settings`` are the pipeline's inputs by name, for example ``steps=20, seed=7``; text is
         converted to the input's type, and a picture is uint8 (height, width, 3). The request starts
         with the first event asked for. Closing the iterator, or leaving it to the garbage
@@ -62,19 +62,19 @@ class Client:
     def pictures(self, pipeline: str, prompt: str, **settings: Setting) -> list[Event]:
         """The results alone, one event per picture; waits for all of them.
 
-        Raises as iterating over ``generate`` does, and InvalidRequest for a pipeline of clips.
+        Raises as iterating over ``generate`` does, and InvalidRequest for a pipeline of videos.
         """
         return self._results(Request(pipeline, {"prompt": prompt, **settings}, "image"))
 
-    def clip(self, pipeline: str, prompt: str, **settings: Setting) -> Event:
-        """One event with all frames of a clip; waits for them.
+    def video(self, pipeline: str, prompt: str, **settings: Setting) -> Event:
+        """One event with all frames of a video; waits for them.
 
         Raises as iterating over ``generate`` does, and InvalidRequest for a pipeline of pictures.
         """
         return whole(self._results(Request(pipeline, {"prompt": prompt, **settings}, "video")))
 
     def _start(self, request: Request) -> "Events":
-        attempts = Attempts(self._servers.in_turn(), self.timeout)
+        attempts = Attempts(self._servers.round_robin(), self.timeout)
         return Events(request, attempts, self._events(request, attempts))
 
     def _results(self, request: Request) -> list[Event]:
@@ -88,7 +88,7 @@ class Client:
         attempts = attempts or Attempts(self._servers.all, self.timeout)
         for server in attempts:
             with attempts.on(server):
-                asked = messages.config(model)
+                asked = protocol.config(model)
                 answer = server.stub.ModelConfig(asked, timeout=attempts.seconds_left)
                 return self._configs.setdefault(model, answer.config)
         raise attempts.refusal()

@@ -1,4 +1,4 @@
-"""Contact sheets: key frames of a clip in one picture."""
+"""Contact sheets: key frames of a video in one picture."""
 
 from collections.abc import Iterator, Mapping
 from math import ceil
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from client.clips import Frame
-from client.events import Event
+from stepwise.client.events import Event
+from stepwise.client.media.video import Frame
 
 MOST = 8
 _COLUMNS = 4
@@ -16,16 +16,16 @@ _GAP = 4  # pixels
 
 
 def keys(frames: int) -> tuple[int, ...]:
-    """Which of a clip's ``frames`` a sheet shows: the first, the last, evenly spaced ones between.
+    """Which of a video's ``frames`` a sheet shows: the first, the last, evenly spaced ones between.
 
-    They are ``MOST``, or all if the clip has fewer.
+    They are ``MOST``, or all if the video has fewer.
     """
     spaced = np.linspace(0, frames - 1, min(MOST, frames)).round()
     return tuple(int(key) for key in spaced)
 
 
 def keeping(slices: Iterator[Event], frames: int, kept: dict[int, Frame]) -> Iterator[Event]:
-    """The slices as they come; of a clip of so many ``frames``, puts the key ones into ``kept``."""
+    """Pass the slices of a video of so many ``frames`` on, and put the key ones into ``kept``."""
     wanted = set(keys(frames))
     for event in slices:
         assert event.frames is not None

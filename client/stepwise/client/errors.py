@@ -40,7 +40,7 @@ class _Kind(NamedTuple):
     hint: str = ""
 
 
-_NOT_THERE = _Kind(ServerUnavailable, "; is the server running (python -m server)?")
+_NOT_THERE = _Kind(ServerUnavailable, "; is the server running (stepwise serve)?")
 
 # By gRPC status. Nobody sees a stream end that they cancelled themselves, so a cancelled one was
 # ended by a server that stops.

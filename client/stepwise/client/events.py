@@ -15,11 +15,11 @@ class Event:
 
     ``kind`` is "progress", "preview" or "result". ``image`` is uint8 RGB (height, width, 3): the
     picture of a result, a small picture of how it will look of a preview, None of progress alone
-    and of clips. ``frames`` is uint8 RGB (frames, height, width, 3): of a result, one slice of a
-    clip, whose results come in order; of a preview, its first frame, small; None of progress alone
-    and of pictures. ``index`` is which picture of ``num_images``, or which frame of the clip is the
-    slice's first. Times are milliseconds; ``mean_batch`` is how many pictures or clips shared this
-    one's steps, on average.
+    and of videos. ``frames`` is uint8 RGB (frames, height, width, 3): of a result, one slice of a
+    video, whose results come in order; of a preview, its first frame, small; None of progress alone
+    and of pictures. ``index`` is the picture of ``num_images``, or the first frame of a video's
+    slice. Times are milliseconds; ``mean_batch`` is how many pictures or videos shared
+    this one's steps, on average.
     """
 
     kind: str
@@ -65,7 +65,7 @@ def parse(response: Any) -> Event:
 
 
 def whole(slices: Sequence[Event]) -> Event:
-    """One event with all frames of a clip, out of its results in order, of which there is one."""
+    """One event with all frames of a video, out of its results in order, of which there is one."""
     frames = [event.frames for event in slices if event.frames is not None]
     return replace(slices[-1], index=0, frames=np.concatenate(frames))
 

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from tritonclient.grpc import service_pb2_grpc
 
-from client.errors import (
+from stepwise.client.errors import (
     Cancelled,
     ClientError,
     RequestFailed,
@@ -21,7 +21,7 @@ from client.errors import (
     of_status,
     of_text,
 )
-from client.events import Event, parse
+from stepwise.client.events import Event, parse
 
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
@@ -56,11 +56,11 @@ class Servers:
     def __init__(self, urls: str | Sequence[str], open_channel: Callable[..., Any]) -> None:
         listed = urls.split(",") if isinstance(urls, str) else urls
         self.all = [Server(url.strip(), open_channel) for url in listed]
-        self._turn = itertools.count()
+        self._next = itertools.count()
 
-    def in_turn(self) -> list[Server]:
+    def round_robin(self) -> list[Server]:
         """All of them, the next one first."""
-        first = next(self._turn) % len(self.all)
+        first = next(self._next) % len(self.all)
         return self.all[first:] + self.all[:first]
 
 

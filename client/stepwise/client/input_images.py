@@ -1,4 +1,4 @@
-"""Pictures that a request is given, such as the one that a clip starts from: files, and back."""
+"""Pictures that a request is given, such as the one that a video starts from: files, and back."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from client.errors import InvalidRequest
+from stepwise.client.errors import InvalidRequest
 
-# What a clip's file says of a picture that it was made from.
+# What a video's file says of a picture that it was made from.
 FILE, DIGEST = "file", "sha256"
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import av
 from PIL import ExifTags, Image
 
-from client.errors import InvalidRequest
-from client.events import Event
+from stepwise.client.errors import InvalidRequest
+from stepwise.client.events import Event
 
 # PNG files have a text chunk of this name; in a comment it is the first word.
 KEY = "stepwise"
-# Not settings of a request: the pipeline that was called, and a clip's frames per second.
+# Not settings of a request: the pipeline that was called, and a video's frames per second.
 PIPELINE, FPS = "pipeline", "fps"
 # Settings that leave the result as it is.
 OF_THE_MOMENT = {"preview_every", "deadline_ms", "priority", "client"}
@@ -37,7 +37,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         stored = _of_video(path) if path.suffix.lower() == ".mp4" else _of_picture(path)
     except (OSError, SyntaxError, ValueError) as error:
-        raise InvalidRequest(f"{path}: cannot be read as a picture or clip: {error}") from error
+        raise InvalidRequest(f"{path}: cannot be read as a picture or video: {error}") from error
     if stored is None:
         raise InvalidRequest(
             f"{path}: holds no request; only PNG, MP4, GIF and WebP files that this client wrote "

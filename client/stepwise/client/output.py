@@ -9,11 +9,12 @@ from typing import Any
 
 from PIL import Image
 
-from client import clips, png, sheet
-from client.clips import Frame
-from client.errors import InvalidRequest
-from client.events import Event
-from client.messages import About
+from stepwise.client import contact_sheet
+from stepwise.client.errors import InvalidRequest
+from stepwise.client.events import Event
+from stepwise.client.media import png, video
+from stepwise.client.media.video import Frame
+from stepwise.client.protocol import About
 
 # Always steps per second, where tqdm would turn a slow rate around.
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
@@ -25,18 +26,20 @@ def output(options: Namespace, pipeline: str, about: About) -> Path:
 
     Raises InvalidRequest for a kind of file, or an option, that does not go with it.
     """
-    made, suffixes = ("clips", tuple(clips.KINDS)) if about.makes_clips else ("pictures", (".png",))
+    made, suffixes = (
+        ("videos", tuple(video.KINDS)) if about.makes_videos else ("pictures", (".png",))
+    )
     path: Path = options.output or Path(f"out{suffixes[0]}")
     if path.suffix.lower() not in suffixes:
         raise InvalidRequest(
             f"--output: got {path}; {pipeline} makes {made}, whose files end in "
             f"{' or '.join(suffixes)}"
         )
-    for option in () if about.makes_clips else ("fps", "contact_sheet"):
-        if getattr(options, option) is not None:
+    for option in () if about.makes_videos else ("fps", "contact_sheet"):
+        if getattr(options, option, None) is not None:
             name = option.replace("_", "-")
-            raise InvalidRequest(f"--{name}: is for clips, and {pipeline} makes pictures")
-    sheet_path = options.contact_sheet
+            raise InvalidRequest(f"--{name}: is for videos, and {pipeline} makes pictures")
+    sheet_path = getattr(options, "contact_sheet", None)
     if sheet_path is not None and sheet_path.suffix.lower() != ".png":
         raise InvalidRequest(f"--contact-sheet: got {sheet_path}; its name has to end in .png")
     return path
@@ -57,7 +60,7 @@ def write_pictures(
             _write_preview(event, own, previews)
 
 
-def write_clip(
+def write_video(
     events: Iterable[Event],
     bar: Any,
     path: Path,
@@ -65,15 +68,15 @@ def write_clip(
     options: Namespace,
     fps: int,
 ) -> None:
-    """Write the clip while its slices come, and then the contact sheet if there is to be one."""
+    """Write the video while its slices come, and then the contact sheet if there is to be one."""
     began, kept = time.monotonic(), dict[int, Frame]()
     slices = _slices(events, bar, path, options.previews)
     first = next(slices)
     waited, frames = time.monotonic() - began, int(request["frames"])
     arriving = _decoding(chain([first], slices), bar, frames)
-    clips.save(sheet.keeping(arriving, frames, kept), path, request, fps)
+    video.save(contact_sheet.keeping(arriving, frames, kept), path, request, fps)
     if options.contact_sheet is not None:
-        sheet.save(kept, options.contact_sheet)
+        contact_sheet.save(kept, options.contact_sheet)
     told = f"{frames} frames at {fps} fps, the first after {waited:.1f} s"
     bar.write(_summary(first, path, told))
 

@@ -11,14 +11,14 @@ import numpy.typing as npt
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
-from client.errors import InvalidRequest
+from stepwise.client.errors import InvalidRequest
 
 Setting = str | int | float | Sequence[int] | npt.NDArray[np.uint8]
 
 # What a caller may want of a pipeline, by the ensemble's output, and who is to be asked instead.
 _WANTED = {
-    "image": "makes clips, no pictures; ask it with clip() or generate()",
-    "video": "makes pictures, no clips; ask it with pictures() or generate()",
+    "image": "makes videos, no pictures; ask it with video() or generate()",
+    "video": "makes pictures, no videos; ask it with pictures() or generate()",
 }
 
 
@@ -41,8 +41,8 @@ class About:
     images: tuple[str, ...] = ()
 
     @property
-    def makes_clips(self) -> bool:
-        """Whether an answer is a clip of several frames, not pictures."""
+    def makes_videos(self) -> bool:
+        """Whether an answer is a video of several frames, not pictures."""
         return "frames" in self.defaults
 
 

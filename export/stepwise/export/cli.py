@@ -1,4 +1,4 @@
-"""``python -m export``: a checkpoint into a model repository."""
+"""``stepwise export``: a checkpoint into a model repository."""
 
 import argparse
 import gc
@@ -8,30 +8,36 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from export import budget, finished, report
-from export.configs import REPOSITORY, write_committed
-from export.errors import CheckpointError, ExportError
-from export.libraries import LIBRARIES, compute_capability, load
-from export.quantization import BUDGETS, PLAN, PROMPTS, Quantization
-from export.sources import open_source
-from export.target import PRECISIONS, Target
-from pipelines import PIPELINES
+from stepwise.export.errors import CheckpointError, ExportError
+from stepwise.export.loading.source import open_source
+from stepwise.export.onnx import parity_report
+from stepwise.export.options import BUDGETS, PLAN, PROMPTS, Quantization
+from stepwise.export.preflight import resources
+from stepwise.export.repository import records
+from stepwise.export.repository.layout import PRECISIONS, Target
+from stepwise.export.repository.triton_configs import REPOSITORY, write_committed
+from stepwise.export.tensorrt.libraries import LIBRARIES, compute_capability, load
+from stepwise.families import FAMILIES
 
-log = logging.getLogger("export")
+if TYPE_CHECKING:
+    from stepwise.export.tensorrt.build import Report
+
+log = logging.getLogger("stepwise.export")
 
 
-def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
+def parsed(words: Sequence[str]) -> argparse.Namespace:
     """The arguments of the command, or of these words; leaves the process if they are wrong."""
     parser = argparse.ArgumentParser(
-        prog="python -m export",
+        prog="stepwise export",
         description="Export a checkpoint to ONNX graphs, check them against torch, and write "
         "them with their Triton configs, tokenizers and manifest into a model repository. "
         "What is already there from the same checkpoint is kept.",
     )
-    parser.add_argument("pipeline", choices=sorted(PIPELINES), help="the family of the checkpoint")
+    parser.add_argument("pipeline", choices=sorted(FAMILIES), help="the family of the checkpoint")
     parser.add_argument(
         "--checkpoint",
         required=True,
@@ -114,7 +120,7 @@ def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--verbose",
         action="store_true",
-        help=f"print how far each graph is from torch, which {report.FILE} beside the manifest has",
+        help=f"print how far each graph is from torch, as in {parity_report.FILE}",
     )
     parser.add_argument(
         "--dry-run",
@@ -138,8 +144,8 @@ def _ways(arguments: argparse.Namespace) -> tuple[object, ...]:
 def _quantization(arguments: argparse.Namespace) -> Quantization | None:
     if not any(_ways(arguments)):
         return None
-    budget, protected = arguments.quantize or arguments.memory_budget or "", arguments.protect
-    return Quantization(arguments.prompts, budget, arguments.plan, tuple(protected))
+    limit, protected = arguments.quantize or arguments.memory_budget or "", arguments.protect
+    return Quantization(arguments.prompts, limit, arguments.plan, tuple(protected))
 
 
 def _bytes(text: str) -> str:
@@ -164,73 +170,80 @@ def _capability(text: str) -> str:
 
 def run(arguments: argparse.Namespace) -> None:
     """Export what the arguments name unless it is there already, and print what was made."""
-    pipeline = PIPELINES[arguments.pipeline]
-    name = arguments.name or pipeline.family
+    family = FAMILIES[arguments.pipeline]
+    name = arguments.name or family.name
     capability = None
     if arguments.target != "onnx":
         load(arguments.target)
         capability = compute_capability(arguments.target, arguments.compute_capability)
-    checkpoint = open_source(arguments.checkpoint, pipeline, arguments.config, arguments.lora)
+    checkpoint = open_source(arguments.checkpoint, family, arguments.config, arguments.lora)
     quantization = _quantization(arguments)
     if quantization:
-        from export.mixdq.wish import check_wish
+        from stepwise.export.quantize.validate import validate
 
-        check_wish(checkpoint, quantization)
+        validate(checkpoint, quantization)
     target = Target(checkpoint, arguments.repository, name, arguments.precision, quantization)
     if arguments.dry_run:
-        found = budget.costs(target, checkpoint.pipeline.components)
-        print(budget.table(found))
-        budget.check(target, found)
+        found = resources.costs(target, checkpoint.family.components)
+        print(resources.table(found))
+        resources.check(target, found)
         return
     log.info("reading %s", " with ".join(map(str, (checkpoint.origin, *checkpoint.loras))))
     _export_graphs(target)
-    rows = report.read(target.prepare)
-    print(report.table(rows) if arguments.verbose else report.summary(rows))
+    rows = parity_report.read(target.prepare)
+    print(parity_report.table(rows) if arguments.verbose else parity_report.summary(rows))
     if capability is not None:
-        from export.engines import build_engines, table
+        from stepwise.export.tensorrt.build import build_engines, table
 
-        print(table(build_engines(target, arguments.target, capability)))
+        report = _reporter(target)
+        print(table(build_engines(target, arguments.target, capability, report)))
+
+
+def _reporter(target: Target) -> "Report":
+    from stepwise.export.tensorrt.build import unreported
+
+    if target.quantization is None:
+        return unreported
+    from stepwise.export.quantize import artifacts
+
+    return artifacts.report
 
 
 def _export_graphs(target: Target) -> None:
     """Export what is not there from the same checkpoint."""
     start, checkpoint = time.monotonic(), target.checkpoint
-    if finished.is_finished(target):
-        write_committed(checkpoint.pipeline, target.name, target.repository)
+    if records.is_finished(target):
+        write_committed(checkpoint.family, target.name, target.repository)
         log.info("%s: reused; it was made from the same checkpoint", target.prepare)
         return
-    components = checkpoint.pipeline.components
-    due = [part for part in components if finished.read(target, part) is None]
+    components = checkpoint.family.components
+    due = [part for part in components if records.read(target, part) is None]
     if due:
-        budget.check(target, budget.costs(target, due))
+        resources.check(target, resources.costs(target, due))
     # Imports that take seconds, which an export that is already there need not wait for.
-    from export.rehearsal import ONCE, VARIED, rehearse
-    from export.repository import export
+    from stepwise.export.preflight.smoke_test import ONCE, VARIED, rehearse
+    from stepwise.export.run import export
 
     # Else each garbage collection goes through all imported libraries, which takes 0.3 s.
     gc.freeze()
     feeds = rehearse(checkpoint, VARIED if target.precision == "fp16" else ONCE)
     gc.freeze()
     # Nothing before this touches the repository.
-    write_committed(checkpoint.pipeline, target.name, target.repository)
+    write_committed(checkpoint.family, target.name, target.repository)
     for name in checkpoint.missing:
         log.info("%s: missing from the checkpoint; zeros take its place", name)
     export(target, feeds)
     log.info("%s: exported in %.0f s", target.repository, time.monotonic() - start)
 
 
-def main() -> int:
-    """Exit status: 0 done, 1 a graph is wrong, 2 the checkpoint is."""
+def main(words: list[str]) -> int:
+    """Export what the words say. Exit status: 0 done, 1 a graph is wrong, 2 the checkpoint is."""
     logging.basicConfig(format="%(message)s")
     log.setLevel(logging.INFO)
     try:
         with logging_redirect_tqdm():
-            run(parsed())
+            run(parsed(words))
     except ExportError as error:
         print(f"export: {error}", file=sys.stderr)
         return 2 if isinstance(error, CheckpointError) else 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

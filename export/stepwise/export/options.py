@@ -6,7 +6,7 @@ from pathlib import Path
 
 # What a layer that is left as it is has for bits.
 FLOAT_BITS = 16
-PROMPTS = Path(__file__).parent / "mixdq" / "prompts.txt"
+PROMPTS = Path(__file__).parent / "quantize" / "prompts.txt"
 # The plan that was followed, beside the graph.
 PLAN = "plan.json"
 

@@ -12,29 +12,24 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from export import configs, finished, parity, progress, report
-from export.graph import write_graph
-from export.graph_config import graph_config
-from export.half import halve
-from export.keys import export_key
-from export.loading import load
-from export.progress import Stage
-from export.report import Parity
-from export.running import Feed, Feeds
-from export.shapes import traced, untraced
-from export.target import (
-    GRAPH,
-    TRACE,
-    Target,
-    describe,
-    graph_digest,
-    replaced,
-    write_manifest,
-)
-from export.tokenizer import chat_templates, token_length, write_tokenizers
-from pipelines.formats import graph_format
-from pipelines.manifest import FILE, TOKENIZERS
-from pipelines.spec import Component
+from stepwise.description.formats import graph_format
+from stepwise.description.manifest import FILE, TOKENIZERS
+from stepwise.description.spec import Component
+from stepwise.export import progress
+from stepwise.export.checkpoint.tokenizer import chat_templates, token_length, write_tokenizers
+from stepwise.export.fp16.fp16_pass import halve
+from stepwise.export.loading.loader import load
+from stepwise.export.onnx import parity, parity_report
+from stepwise.export.onnx.exporter import write_graph
+from stepwise.export.onnx.graph_files import GRAPH, TRACE, graph_digest
+from stepwise.export.onnx.ort import Feed, Feeds
+from stepwise.export.onnx.parity_report import Parity
+from stepwise.export.onnx.shapes import traced, untraced
+from stepwise.export.progress import Stage
+from stepwise.export.repository import records, triton_configs
+from stepwise.export.repository.component_config import graph_config
+from stepwise.export.repository.keys import export_key
+from stepwise.export.repository.layout import Target, describe, replaced, write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -52,20 +47,18 @@ def export(target: Target, feeds: Feeds) -> list[Parity]:
     """
     target.prepare.mkdir(parents=True, exist_ok=True)
     (target.prepare / FILE).unlink(missing_ok=True)
-    pipeline = target.checkpoint.pipeline
-    tokens = {
-        encoder.name: token_length(target.checkpoint, encoder) for encoder in pipeline.encoders
-    }
+    family = target.checkpoint.family
+    tokens = {encoder.name: token_length(target.checkpoint, encoder) for encoder in family.encoders}
     rows: list[Parity] = []
-    for component in pipeline.components:
-        kept = finished.read(target, component)
+    for component in family.components:
+        kept = records.read(target, component)
         if kept is None:
             kept = _export_component(target, component, tokens, feeds)
         else:
             log.info("%s: finished before", component.name)
         rows += kept
     write_tokenizers(target.checkpoint, target.prepare / TOKENIZERS)
-    report.write(rows, target.prepare)
+    parity_report.write(rows, target.prepare)
     _write_manifest(target, tokens)
     return rows
 
@@ -76,15 +69,15 @@ def _export_component(
     """Take or make one component; its model folder is complete or has no version."""
     start = time.monotonic()
     with replaced(target.version(component)) as folder:
-        rows = finished.take(target, component, folder)
+        rows = records.take(target, component, folder)
         told = "taken from one that is the same" if rows else "done"
         if rows is None:
-            finished.take_trace(target, component, folder)
+            records.take_trace(target, component, folder)
             rows = _made(target, component, tokens, feeds, folder)
-            finished.write(target, component, rows, folder)
-        text = configs.render(graph_config(component, target.name, folder / GRAPH))
-        (target.model(component) / configs.FILE).write_text(text)
-    finished.keep(target.version(component))
+            records.write(target, component, rows, folder)
+        text = triton_configs.render(graph_config(component, target.name, folder / GRAPH))
+        (target.model(component) / triton_configs.FILE).write_text(text)
+    records.keep(target.version(component))
     log.info("%s: %s in %.1f s", component.name, told, time.monotonic() - start)
     return rows
 
@@ -106,17 +99,19 @@ def _made(
             _quantize(target, reference / GRAPH, feeds[component.name], folder)
         else:
             stage("turning to float16")
-            distance = halve(reference / GRAPH, component.name, feeds[component.name], folder)
+            distance = halve(
+                reference / GRAPH, target.keep(component), feeds[component.name], folder
+            )
             log.info("%s: float16, %.1e from float32 (relative)", component.name, distance)
         return single
 
 
 def _quantize(target: Target, graph: Path, feeds: Sequence[Feed], folder: Path) -> None:
     # What it needs takes seconds to import.
-    from export.mixdq import beside
+    from stepwise.export.quantize import artifacts
 
     assert target.quantization is not None
-    beside.write(target, target.quantization, graph, feeds[0], folder)
+    artifacts.write(target, target.quantization, graph, feeds[0], folder)
 
 
 @contextmanager
@@ -152,7 +147,7 @@ def checked_graph(
     sizes = traced(checkpoint.sides, scale, length)
     path = write_graph(module, component, sizes, folder, trace=trace, narrow=narrow)
     stage("running torch")
-    others = untraced(checkpoint.pipeline, checkpoint.sides, scale, length)
+    others = untraced(checkpoint.family, checkpoint.sides, scale, length)
     examples = parity.expect(module, component, others)
     del module
     gc.collect()
@@ -163,7 +158,7 @@ def checked_graph(
 
 
 def _write_manifest(target: Target, tokens: dict[str, int]) -> None:
-    components = target.checkpoint.pipeline.components
+    components = target.checkpoint.family.components
     manifest = replace(
         describe(target.checkpoint, target.name, tokens, chat_templates(target.checkpoint)),
         precision=target.precision,

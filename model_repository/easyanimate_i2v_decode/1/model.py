@@ -1,3 +1,3 @@
 """Decodes latents to pictures and passes progress on."""
 
-from pipelines.triton import Decode as TritonPythonModel  # noqa: F401
+from stepwise.triton.decode import Decode as TritonPythonModel  # noqa: F401

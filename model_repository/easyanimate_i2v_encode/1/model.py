@@ -1,3 +1,3 @@
-"""Encodes the images that a clip continues."""
+"""Encodes the images that a video continues."""
 
-from pipelines.triton import Encode as TritonPythonModel  # noqa: F401
+from stepwise.triton.encode import Encode as TritonPythonModel  # noqa: F401

@@ -1,3 +1,3 @@
 """Checks requests and turns their prompts into token ids."""
 
-from pipelines.triton import Prepare as TritonPythonModel  # noqa: F401
+from stepwise.triton.prepare import Prepare as TritonPythonModel  # noqa: F401

@@ -1,3 +1,3 @@
 """Denoises all requests together, one batch a step."""
 
-from pipelines.triton import Denoise as TritonPythonModel  # noqa: F401
+from stepwise.triton.denoise import Denoise as TritonPythonModel  # noqa: F401

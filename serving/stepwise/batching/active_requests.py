@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from pipelines.errors import Cancelled, Expired, InvalidRequest, RequestError
-from pipelines.inflight.request import Picture, Request, Summary
-from pipelines.settings import Settings
+from stepwise.batching.request import Picture, Request, Summary
+from stepwise.description.errors import Cancelled, Expired, InvalidRequest, RequestError
+from stepwise.description.settings import Settings
 
 # A cancellation may overtake its request, which first passes the text encoders.
 REMEMBER_SECONDS = 60.0
@@ -31,7 +31,7 @@ class _Entry:
         )
 
 
-class Roll:
+class ActiveRequests:
     """Requests by id. Each is entered once and leaves once; whoever takes it out answers it."""
 
     def __init__(self) -> None:

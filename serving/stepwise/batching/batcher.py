@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipelines.conditioning import Conditioning
-from pipelines.errors import ModelFailed, RequestError
-from pipelines.inflight.batch import advance, guide, stack_conditioning, stack_latents
-from pipelines.inflight.queue import Queue
-from pipelines.inflight.request import Float32, Picture, Request
-from pipelines.inflight.roll import Roll, id_in_use
-from pipelines.inflight.watcher import Nobody, Watcher
+from stepwise.batching.active_requests import ActiveRequests, id_in_use
+from stepwise.batching.observer import Nobody, Watcher
+from stepwise.batching.queue import Queue
+from stepwise.batching.request import Float32, Picture, Request
+from stepwise.batching.stacking import advance, guide, stack_conditioning, stack_latents
+from stepwise.description.errors import ModelFailed, RequestError
+from stepwise.description.family import Conditioning
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ PROGRESS_PER_SECOND = 5 * (os.cpu_count() or 1)
 DONE = "DONE"
 
 Clock = Callable[[], float]
-# latents (slots, channels, height, width), timesteps (slots,), conditioning -> prediction
+# latents (rows, channels, height, width), timesteps (rows,), conditioning -> prediction
 Predict = Callable[[Float32, Float32, Conditioning], Float32]
 
 
@@ -36,7 +36,7 @@ class Batcher:
     ``predict`` may raise RequestError, which answers the batch it was called for. At most
     ``capacity`` pictures run or wait. ``clock`` gives monotonic seconds. Every request that
     ``submit`` takes is answered once, by whoever calls ``step``: with its last event or an error.
-    If finished ones are ``held``, they count until ``release``, as clips do that are yet to decode.
+    If finished ones are ``held``, they count until ``release``: videos are yet to be decoded.
     """
 
     def __init__(
@@ -52,8 +52,8 @@ class Batcher:
         self._clock = clock
         self._watcher = watcher or Nobody()
         self._queue = Queue(capacity)
-        self._roll = Roll()
-        # Guards the queue and the roll; requests come and are cancelled during a step.
+        self._active = ActiveRequests()
+        # Guards the queue and the active requests; requests come and are cancelled during a step.
         self._lock = threading.Lock()
         self._held: set[str] | None = set() if held else None
         self._step_seconds = 0.0
@@ -76,7 +76,7 @@ class Batcher:
             if self._held and request.id in self._held:
                 raise id_in_use(request)
             self._queue.check(request, len(self._held or ()))
-            self._roll.enter(request, now)
+            self._active.enter(request, now)
             self._queue.submit(request, now)
 
     def cancel(self, request_id: str) -> bool:
@@ -87,7 +87,7 @@ class Batcher:
         with self._lock:
             if self._held and request_id in self._held:
                 return False
-            self._roll.cancel(request_id, self._clock())
+            self._active.cancel(request_id, self._clock())
             return True
 
     def release(self, request_id: str) -> None:
@@ -99,7 +99,7 @@ class Batcher:
     def present(self) -> list[Request]:
         """The requests that have not had their last answer, in order of arrival."""
         with self._lock:
-            return self._roll.present()
+            return self._active.present()
 
     def standing(self) -> tuple[Counter[str], Counter[str]]:
         """How many pictures of each resolution run, and how many wait."""
@@ -118,7 +118,7 @@ class Batcher:
             batch = self._queue.next_batch(now)
         started = [picture for picture in batch if self._start(picture, now)]
         # One that could not be started has ended its request, other pictures of it included.
-        pictures = [picture for picture in started if picture.request in self._roll]
+        pictures = [picture for picture in started if picture.request in self._active]
         if not pictures:
             return
         try:
@@ -130,7 +130,7 @@ class Batcher:
             return
         self._step_seconds = self._clock() - now
         self._watcher.stepped(pictures, self._step_seconds)
-        present = [picture for picture in pictures if picture.request in self._roll]
+        present = [picture for picture in pictures if picture.request in self._active]
         for picture in present:
             if picture.finished or picture.denoised is not None:
                 self._report(picture)
@@ -144,7 +144,7 @@ class Batcher:
     def _sweep(self) -> None:
         """End the requests that nobody waits for any more."""
         with self._lock:
-            stopped = self._roll.stopped(self._clock())
+            stopped = self._active.stopped(self._clock())
         for request, error in stopped:
             self._fail(request, error)
 
@@ -163,7 +163,7 @@ class Batcher:
         """Move pictures on by a row; one whose prediction is not finite fails alone."""
         guided = self._guided(pictures)
         with self._lock:
-            self._roll.stepped(pictures, now)
+            self._active.stepped(pictures, now)
         finite = np.isfinite(guided).all(axis=tuple(range(1, guided.ndim)))
         if finite.any():
             advance([p for p, good in zip(pictures, finite, strict=True) if good], guided[finite])
@@ -186,8 +186,8 @@ class Batcher:
         if picture.finished:
             with self._lock:
                 self._queue.remove([picture])
-                if self._roll.finished(picture.request):
-                    summary = self._roll.leave(picture.request, DONE, now)
+                if self._active.finished(picture.request):
+                    summary = self._active.leave(picture.request, DONE, now)
                     if self._held is not None:
                         self._held.add(picture.request.id)
         if summary is not None:
@@ -209,7 +209,7 @@ class Batcher:
     def _fail(self, request: Request, error: RequestError) -> None:
         """Answer a request with an error, unless it has had its last answer."""
         with self._lock:
-            summary = self._roll.leave(request, error.code, self._clock())
+            summary = self._active.leave(request, error.code, self._clock())
             self._queue.remove_request(request)
         if summary is not None:
             self._watcher.ended(request, summary)

@@ -2,19 +2,19 @@
 
 import threading
 
-from pipelines.inflight.batcher import Batcher
+from stepwise.batching.batcher import Batcher
 
 # To ask Triton takes a message to another process and back, and as long as a tenth of a small
 # model's step; one request after another is asked, in turn.
 ASK_SECONDS = 0.05
 
 
-class HangUps:
+class Disconnects:
     """Asks the requests of ``batcher`` in turn whether their callers have hung up."""
 
     def __init__(self, batcher: Batcher) -> None:
         self._batcher = batcher
-        self._turn = 0
+        self._next = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hang-ups", daemon=True)
 
@@ -31,9 +31,9 @@ class HangUps:
         """Ask the next request, and cancel it if its caller is gone."""
         present = self._batcher.present()
         if present:
-            self._turn = (self._turn + 1) % len(present)
-            request = present[self._turn]
-            if request.hung_up():
+            self._next = (self._next + 1) % len(present)
+            request = present[self._next]
+            if request.disconnected():
                 self._batcher.cancel(request.id)
 
     def _run(self) -> None:

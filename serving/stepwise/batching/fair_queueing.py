@@ -1,7 +1,7 @@
 """Fair shares of the denoiser for clients."""
 
 
-class Shares:
+class FairQueueing:
     """Weighted fair queueing with equal weights (Demers, Keshav and Shenker, 1989).
 
     Work is counted in denoiser rows. Virtual time passes by the rows served, divided among the

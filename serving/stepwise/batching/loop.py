@@ -4,9 +4,9 @@ import logging
 import threading
 from collections.abc import Callable
 
-from pipelines.errors import Unavailable
-from pipelines.inflight.batcher import Batcher
-from pipelines.inflight.request import Request
+from stepwise.batching.batcher import Batcher
+from stepwise.batching.request import Request
+from stepwise.description.errors import Unavailable
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.inflight.batcher import Batcher
-from pipelines.inflight.request import Picture, Request, Summary
+from stepwise.batching.batcher import Batcher
+from stepwise.batching.request import Picture, Request, Summary
 
 FLUSH_SECONDS = 1.0
 

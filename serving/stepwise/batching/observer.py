@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from pipelines.inflight.request import Picture, Request, Summary
+from stepwise.batching.request import Picture, Request, Summary
 
 
 class Watcher(Protocol):

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pipelines.errors import Unavailable
-from pipelines.inflight.request import Bucket, Picture, Request
-from pipelines.inflight.shares import Shares
+from stepwise.batching.fair_queueing import FairQueueing
+from stepwise.batching.request import Bucket, Picture, Request
+from stepwise.description.errors import Unavailable
 
 # Waiting this long counts as one priority more, so that nobody waits for ever.
 AGEING_SECONDS = 30.0
 # Denoiser calls that a bucket gets in a round, by the best priority that runs in it.
-TURNS = (4, 2, 1)
+CALLS_PER_ROUND = (4, 2, 1)
 
 
 @dataclass
@@ -29,21 +29,21 @@ class _Waiting:
 
 @dataclass
 class _Lane:
-    """The pictures of one bucket; ``turn`` is when its next denoiser call is due."""
+    """The pictures of one bucket; ``due`` is when its next denoiser call is, in rounds."""
 
-    turn: float
+    due: float
     running: list[Picture] = field(default_factory=list)
     waiting: list[_Waiting] = field(default_factory=list)
 
     def admit(self, now: float) -> None:
         """Let the first in line join while they fit; nobody smaller overtakes them."""
-        taken = sum(picture.slots for picture in self.running)
+        taken = sum(picture.num_rows for picture in self.running)
         while self.waiting:
             first = min(self.waiting, key=lambda entry: entry.rank(now))
-            settings, slots = first.picture.request.settings, first.picture.slots
-            if self.running and taken + slots > settings.batch_cap:
+            settings, rows = first.picture.request.settings, first.picture.num_rows
+            if self.running and taken + rows > settings.batch_cap:
                 return
-            taken += slots
+            taken += rows
             self.waiting.remove(first)
             self.running.append(first.picture)
 
@@ -52,7 +52,7 @@ class Queue:
     """Pictures by bucket, at most ``capacity`` of them.
 
     Buckets take turns, one denoiser call each; one in which a request of high priority runs gets
-    more turns, and one of clips as many fewer as their calls take longer. Within a bucket pictures
+    more turns, and one of videos as many fewer as their calls take longer. Within a bucket pictures
     run until they are finished, as many as fit its batch cap. Those that wait are ordered by
     priority, which grows with waiting, and then so that clients get equal shares. So every picture
     is reached after finitely many steps.
@@ -61,8 +61,8 @@ class Queue:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._lanes: dict[Bucket, _Lane] = {}
-        self._shares = Shares()
-        self._turn = 0.0
+        self._fairness = FairQueueing()
+        self._now_due = 0.0
 
     def __len__(self) -> int:
         return sum(len(lane.running) + len(lane.waiting) for lane in self._lanes.values())
@@ -87,23 +87,23 @@ class Queue:
     def submit(self, request: Request, now: float) -> None:
         """Line up the request's pictures."""
         # Behind every bucket that is there, so that new ones cannot keep an old one waiting.
-        turn = self._turn + request.length / TURNS[request.settings.priority]
-        lane = self._lanes.setdefault(request.bucket, _Lane(turn))
+        due = self._now_due + request.length / CALLS_PER_ROUND[request.settings.priority]
+        lane = self._lanes.setdefault(request.bucket, _Lane(due))
         for picture in request.pictures():
-            tag = self._shares.tag(request.settings.client, picture.work)
+            tag = self._fairness.tag(request.settings.client, picture.work)
             lane.waiting.append(_Waiting(picture, now, tag))
 
     def next_batch(self, now: float) -> list[Picture]:
         """The pictures of the next denoiser call, all of one bucket; empty if none wait."""
         if not self._lanes:
             return []
-        lane = min(self._lanes.values(), key=lambda lane: lane.turn)
+        lane = min(self._lanes.values(), key=lambda lane: lane.due)
         lane.admit(now)
-        self._turn = lane.turn
+        self._now_due = lane.due
         length = lane.running[0].request.length
-        lane.turn += length / TURNS[min(p.request.settings.priority for p in lane.running)]
+        lane.due += length / CALLS_PER_ROUND[min(p.request.settings.priority for p in lane.running)]
         clients = {p.request.settings.client for p in (*self.running(), *self.waiting())}
-        self._shares.served(length * sum(p.slots for p in lane.running), len(clients))
+        self._fairness.served(length * sum(p.num_rows for p in lane.running), len(clients))
         return list(lane.running)
 
     def remove(self, pictures: Iterable[Picture]) -> None:

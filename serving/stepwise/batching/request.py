@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pipelines import noise, samplers
-from pipelines.conditioning import Conditioning
-from pipelines.decode import shrink
-from pipelines.errors import RequestError
-from pipelines.events import Event, Kind
-from pipelines.samplers import NOISE, Table, X
-from pipelines.settings import Settings
+from stepwise.description.errors import RequestError
+from stepwise.description.family import Conditioning
+from stepwise.description.settings import Settings
+from stepwise.request.events import Event, Kind
+from stepwise.request.response import shrink
+from stepwise.sampling import noise, samplers
+from stepwise.sampling.samplers import NOISE, Table, X
 
 Float32 = npt.NDArray[np.float32]
 # Pictures with the same bucket can share a denoiser call: latent shape, then text shapes.
@@ -33,33 +33,33 @@ class Summary:
 class Request:
     """One request: its settings, its conditioning and where its answers go.
 
-    ``id`` names it for those who want to cancel it. ``slots`` holds the conditioning of each row
-    that a picture takes in a denoiser call: negative and positive with guidance, the positive
-    alone without, and ``shared`` what all rows of a call have in common. A picture may be a clip,
+    ``id`` names it for those who want to cancel it. ``row_conditioning`` holds the conditioning of
+    each row of a picture in a denoiser call: negative and positive with guidance, the positive
+    alone without, and ``shared`` what all rows of a call have in common. A picture may be a video,
     whose latents are (channels, frames, height, width). ``send`` takes each event, with latents if
     it is a preview or a result, and with the last one how the request ended; ``fail`` takes an
-    error and the same. ``hung_up`` says whether the caller is gone, from any thread, at any time.
+    error and the same. ``disconnected`` says whether the caller is gone, from any thread.
     """
 
     id: str
     settings: Settings
-    slots: tuple[Conditioning, ...]
+    row_conditioning: tuple[Conditioning, ...]
     table: Table
     send: Callable[[Event, Float32 | None, Summary | None], None]
     fail: Callable[[RequestError, Summary], None]
-    hung_up: Callable[[], bool] = lambda: False
+    disconnected: Callable[[], bool] = lambda: False
     shared: Conditioning = field(default_factory=dict)
 
     @property
     def bucket(self) -> Bucket:
         """What pictures must have in common to be stacked."""
-        return (self.settings.latent_shape, *(v.shape for v in self.slots[0].values()))
+        return (self.settings.latent_shape, *(v.shape for v in self.row_conditioning[0].values()))
 
     @property
     def length(self) -> int:
         """Frames of latents: how much longer a denoiser call takes than for a picture."""
         shape = self.settings.latent_shape
-        return shape[1] if self.settings.clip else 1
+        return shape[1] if self.settings.video else 1
 
     def pictures(self) -> Iterator["Picture"]:
         """The request's pictures, seeds counting up."""
@@ -98,14 +98,14 @@ class Picture:
         return self.request.settings.seed + self.index
 
     @property
-    def slots(self) -> int:
+    def num_rows(self) -> int:
         """How many rows of a denoiser call this picture takes."""
-        return len(self.request.slots)
+        return len(self.request.row_conditioning)
 
     @property
     def work(self) -> int:
-        """How many denoiser rows the whole picture takes, a clip's once for each frame."""
-        return self.slots * len(self.request.table) * self.request.length
+        """How many denoiser rows the whole picture takes, a video's once for each frame."""
+        return self.num_rows * len(self.request.table) * self.request.length
 
     @property
     def finished(self) -> bool:
@@ -125,8 +125,8 @@ class Picture:
         self.state = np.zeros((NOISE + 1, *shape), np.float32)
         self.generator = noise.Generator(self.seed)
         self.state[X] = self.generator.normal((1, *shape))[0]
-        if settings.clip is not None and settings.clip.reference_noise:
-            # Drawn next, for the images that the clip continues.
+        if settings.video is not None and settings.video.reference_noise:
+            # Drawn next, for the images that the video continues.
             self.generator.skip((1, 3, settings.frames, settings.height, settings.width))
         self.started = self.told = now
 
@@ -155,6 +155,6 @@ class Picture:
             denoising_ms=1000 * (now - started),
             mean_batch=self.batch_sum / max(self.row, 1),
             notes=settings.notes,
-            clip=None if kind == "progress" else settings.clip,
+            video=None if kind == "progress" else settings.video,
             request=self.request.id,
         )

@@ -4,21 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.conditioning import Conditioning
-from pipelines.inflight.request import Float32, Picture
-from pipelines.samplers import ESTIMATE, ESTIMATE_1, ESTIMATE_2, NOISE, X, Y
+from stepwise.batching.request import Float32, Picture
+from stepwise.description.family import Conditioning
+from stepwise.sampling.samplers import ESTIMATE, ESTIMATE_1, ESTIMATE_2, NOISE, X, Y
 
 
 def stack_conditioning(pictures: Sequence[Picture]) -> Conditioning:
-    """Every slot's conditioning, stacked along a new batch dim, and what all have in common."""
-    slots = [slot for picture in pictures for slot in picture.request.slots]
-    stacked = {name: np.stack([slot[name] for slot in slots]) for name in slots[0]}
+    """Every row's conditioning, stacked along a new batch dim, and what all have in common."""
+    rows = [row for picture in pictures for row in picture.request.row_conditioning]
+    stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return {**stacked, **pictures[0].request.shared}
 
 
 def stack_latents(pictures: Sequence[Picture]) -> tuple[Float32, Float32]:
-    """Scaled latents (slots, *latent shape) and timesteps (slots,)."""
-    counts = [picture.slots for picture in pictures]
+    """Scaled latents (rows, *latent shape) and timesteps (rows,)."""
+    counts = [picture.num_rows for picture in pictures]
     scaled = [p.state[X] * np.float32(p.request.table.in_scale[p.row]) for p in pictures]
     timesteps = [p.request.table.timestep[p.row] for p in pictures]
     return np.repeat(np.stack(scaled), counts, axis=0), np.repeat(
@@ -27,17 +27,17 @@ def stack_latents(pictures: Sequence[Picture]) -> tuple[Float32, Float32]:
 
 
 def guide(pictures: Sequence[Picture], prediction: Float32) -> Float32:
-    """Classifier-free guidance (arXiv 2207.12598): one prediction per picture from its slots."""
+    """Classifier-free guidance (arXiv 2207.12598): one prediction per picture from its rows."""
     guided, row = [], 0
     for picture in pictures:
-        first, last = prediction[row], prediction[row + picture.slots - 1]
+        first, last = prediction[row], prediction[row + picture.num_rows - 1]
         settings = picture.request.settings
-        if picture.slots == 2:
+        if picture.num_rows == 2:
             moved = first + np.float32(settings.guidance_scale) * (last - first)
             guided.append(_rescaled(moved, last, settings.guidance_rescale))
         else:
             guided.append(first)
-        row += picture.slots
+        row += picture.num_rows
     return np.stack(guided)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from pipelines.errors import InvalidRequest
+from stepwise.description.errors import InvalidRequest
 
 Array = npt.NDArray[Any]
 

@@ -4,10 +4,10 @@ A graph's own number is its component's ``format``. A repository or an engine of
 refused by the server and exported again by the exporter, which keeps everything else.
 """
 
-from pipelines.spec import Component
+from stepwise.description.spec import Component
 
 # The manifest, tokenizers and all other files of a pipeline that are no component's.
-REPOSITORY = 1
+REPOSITORY = 2
 # What makes a float32 graph compute in float16.
 HALF = 1
 # What quantizes a float32 graph, and what it measures for that.

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines import formats
-from pipelines.caches import Cache
+from stepwise.description import formats
+from stepwise.description.vae_caches import Cache
 
 FILE = "manifest.json"
 TOKENIZERS = "tokenizers"
@@ -16,7 +16,7 @@ TOKENIZERS = "tokenizers"
 class Sides:
     """Legal picture sides in pixels: multiples of ``multiple`` between the two ends.
 
-    ``native`` is what the checkpoint was trained at; of clips the height.
+    ``native`` is what the checkpoint was trained at; of videos the height.
     """
 
     native: int
@@ -26,8 +26,8 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class ClipLayout:
-    """What only the checkpoint knows of clips.
+class VideoLayout:
+    """What only the checkpoint knows of videos.
 
     A frame of latents holds ``frames`` frames, but for the first, which holds one, and has a pixel
     for every ``scale`` along a side. ``patch`` is the
@@ -36,7 +36,7 @@ class ClipLayout:
     graphs. A frame with a side of more than ``tile`` pixels goes through the autoencoder in tiles
     that begin ``tile_stride`` pixels apart. Latents are multiplied by ``scaling_factor``.
     ``reference_noise`` is the standard deviation of the
-    noise that is added to the images which a clip continues; 0 where there is none.
+    noise that is added to the images which a video continues; 0 where there is none.
     """
 
     frames: int
@@ -51,17 +51,17 @@ class ClipLayout:
     reference_noise: float
 
     def latent_frames(self, frames: int) -> int:
-        """How many frames of latents hold a clip of ``frames``."""
+        """How many frames of latents hold a video of ``frames``."""
         return (frames - 1) // self.frames + 1
 
     @staticmethod
-    def from_fields(fields: dict[str, Any]) -> "ClipLayout":
+    def from_fields(fields: dict[str, Any]) -> "VideoLayout":
         """The inverse of ``dataclasses.asdict``, from what JSON has made of it."""
         caches = {
             name: tuple(Cache(**cache) for cache in fields[name])
             for name in ("decoder_caches", "encoder_caches")
         }
-        return ClipLayout(**{**fields, **caches})
+        return VideoLayout(**{**fields, **caches})
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ class Manifest:
     optional encoders that the checkpoint lacks, ``graphs`` maps each component to the SHA-256 of
     its graph and weights. ``size`` is the height and width that a request gets if it names none;
     the native side squared unless the checkpoint says otherwise. ``templates`` maps text encoders
-    that read a chat to what stands before and after a prompt in it. ``clip`` is that of pipelines
-    which make clips. ``buckets`` are the only heights and widths in pixels that are served;
+    that read a chat to what stands before and after a prompt in it. ``video`` is that of pipelines
+    which make videos. ``buckets`` are the only heights and widths in pixels that are served;
     without any, every size within ``sides`` is. ``largest_clip_skip`` is how many layers of CLIP a
     request may leave out, ``zero_negative`` whether an absent negative prompt becomes embeddings of
     zeros, ``source`` the SHA-256 of all that the export was made from, and ``quantized`` that of
     what its denoiser was quantized to, "" if it was not. ``config`` is the folder of configs that
     a checkpoint of one file was given. ``format`` and, by component, ``formats`` are those of
-    ``pipelines.formats``.
+    ``stepwise.description.formats``.
     """
 
     family: str
@@ -99,7 +99,7 @@ class Manifest:
     graphs: dict[str, str]
     size: tuple[int, int]
     templates: dict[str, tuple[str, str]] = field(default_factory=dict)
-    clip: ClipLayout | None = None
+    video: VideoLayout | None = None
     buckets: tuple[tuple[int, int], ...] = ()
     largest_clip_skip: int = 0
     zero_negative: bool = False
@@ -123,7 +123,7 @@ class Manifest:
         fields["loras"] = tuple(fields.get("loras", ()))
         fields["size"] = tuple(fields["size"])
         fields["templates"] = {k: (a, b) for k, (a, b) in fields["templates"].items()}
-        if fields["clip"] is not None:
-            fields["clip"] = ClipLayout.from_fields(fields["clip"])
+        if fields["video"] is not None:
+            fields["video"] = VideoLayout.from_fields(fields["video"])
         fields["buckets"] = tuple((height, width) for height, width in fields["buckets"])
         return Manifest(**fields)

@@ -1,4 +1,4 @@
-"""What a causal video autoencoder has seen of a clip, carried from one slice to the next.
+"""What a causal video autoencoder has seen of a video, carried from one slice to the next.
 
 Each of its convolutions looks at the last frames before a slice. They are inputs of the graph,
 ``cache_0``, ``cache_1`` and so on in the order of the convolutions, and outputs, ``next_cache_0``
@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipelines.fields import Array
-from pipelines.spec import Component, Tensor
+from stepwise.description.fields import Array
+from stepwise.description.spec import Component, Tensor
 
 
 @dataclass(frozen=True)

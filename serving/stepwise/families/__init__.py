@@ -1,13 +1,34 @@
-"""What is served: one typed literal per family, and the pure functions of a request's life.
+"""The families that are served, each in a file that needs numpy alone.
 
-Importing this package costs numpy and the standard library, never torch.
+``FAMILIES`` imports a family when it is asked for.
 """
 
-from pipelines.easyanimate import EASYANIMATE, EASYANIMATE_I2V
-from pipelines.sd3 import SD3
-from pipelines.sdxl import SDXL, SDXL_TURBO
-from pipelines.spec import Pipeline
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 
-PIPELINES: dict[str, Pipeline] = {
-    pipeline.family: pipeline for pipeline in (SD3, SDXL, SDXL_TURBO, EASYANIMATE, EASYANIMATE_I2V)
+from stepwise.description.family import Family
+
+# By name: the module, and the literal in it.
+_PLACES = {
+    "sd3": ("sd3", "SD3"),
+    "sdxl": ("sdxl", "SDXL"),
+    "sdxl_turbo": ("sdxl", "SDXL_TURBO"),
+    "easyanimate": ("easyanimate", "EASYANIMATE"),
+    "easyanimate_i2v": ("easyanimate", "EASYANIMATE_I2V"),
 }
+
+
+class _Families(Mapping[str, Family]):
+    def __getitem__(self, name: str) -> Family:
+        module, literal = _PLACES[name]
+        family: Family = getattr(import_module(f"{__name__}.{module}"), literal)
+        return family
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+
+FAMILIES: Mapping[str, Family] = _Families()

@@ -1,32 +1,56 @@
 """EasyAnimate V5.1: one text encoder, a transformer over all frames, a causal video autoencoder.
 
-``easyanimate`` makes clips from texts; ``easyanimate_i2v``, for the checkpoints called InP, from
+``easyanimate`` makes videos from texts; ``easyanimate_i2v``, for the checkpoints called InP, from
 texts and a first image, and a last one too if there is one (arXiv 2405.18991).
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from pipelines.spec import (
+from stepwise.description.family import Conditioning, Defaults, Family, Limits, Video
+from stepwise.description.fields import Array
+from stepwise.description.settings import Settings
+from stepwise.description.spec import (
     IMAGES,
+    INPAINT_LATENTS,
     SERVING,
     Component,
-    Defaults,
-    Limits,
-    Pipeline,
     Range,
     Tensor,
     pictures,
 )
-from pipelines.stable_diffusion import TOKENS
+from stepwise.families import easyanimate_rope
+from stepwise.families.stable_diffusion import TOKENS
 
-# Whether a slice begins a clip: 1 or 0. The caches of each causal convolution come after it; how
-# many there are only the checkpoint knows (pipelines/caches.py).
+# Whether a slice begins a video: 1 or 0. The caches of each causal convolution come after it; how
+# many there are only the checkpoint knows (description/vae_caches.py).
 FIRST = Tensor("first", "INT32", (1,))
 
 _LATENTS = Tensor("latents", "FP32", ("batch", -1, "frames", "height", "width"))
+_VIDEO = Video(tile=512, tile_stride=448)
 
-EASYANIMATE = Pipeline(
-    family="easyanimate",
+
+def _conditioning(embeddings: Mapping[str, Array], role: str, settings: Settings) -> Conditioning:
+    """What EasyAnimate's transformer reads: the text, and the images that a video continues.
+
+    Returns ``encoder_hidden_states`` (tokens, width) and, of videos that continue images,
+    ``inpaint_latents`` (mask and latent channels, frames, height, width), which both prompts share.
+    """
+    text = {"encoder_hidden_states": embeddings[f"{role}qwen_hidden_states"][0]}
+    name = INPAINT_LATENTS.name
+    return text | ({name: embeddings[name]} if name in embeddings else {})
+
+
+def _shared(settings: Settings) -> Conditioning:
+    """Rotary tables, (patches, head width) each: one latent shape has one place for each patch."""
+    layout = settings.video
+    assert layout is not None
+    cos, sin = easyanimate_rope.tables(settings.latent_shape, layout.patch, layout.head_dim)
+    return {"rotary_cos": cos, "rotary_sin": sin}
+
+
+EASYANIMATE = Family(
+    name="easyanimate",
     diffusers_class="EasyAnimatePipeline",
     encoders=(
         Component(
@@ -36,6 +60,7 @@ EASYANIMATE = Pipeline(
             inputs=(TOKENS, Tensor("attention_mask", "INT64", ("batch", "tokens"))),
             outputs=(Tensor("hidden_states", "FP32", ("batch", "tokens", -1)),),
             max_batch=8,
+            chat=True,
         ),
     ),
     denoiser=Component(
@@ -91,15 +116,18 @@ EASYANIMATE = Pipeline(
         # The server decodes one frame of latents after another.
         "slice": Range(1, 1, 1),
     },
-    slots=4,
+    max_rows=4,
+    conditioning=_conditioning,
+    shared=_shared,
+    native=("sample_height", "sample_width"),
     capacity=32,
     schedule={"mu": 1.0},
-    tile=(512, 448),
+    video=_VIDEO,
 )
 
 EASYANIMATE_I2V = replace(
     EASYANIMATE,
-    family="easyanimate_i2v",
+    name="easyanimate_i2v",
     diffusers_class="EasyAnimateInpaintPipeline",
     denoiser=replace(
         EASYANIMATE.denoiser,
@@ -108,11 +136,15 @@ EASYANIMATE_I2V = replace(
             replace(_LATENTS, name="inpaint_latents"),
         ),
     ),
-    image_encoder=Component(
-        name="vae_encoder",
-        subfolder="vae",
-        inputs=(Tensor("levels", "FP32", (1, 3, 4, "8*height", "8*width")), FIRST),
-        outputs=(Tensor("latents", "FP32", (1, -1, 1, "height", "width")),),
+    video=replace(
+        _VIDEO,
+        image_encoder=Component(
+            name="vae_encoder",
+            subfolder="vae",
+            inputs=(Tensor("levels", "FP32", (1, 3, 4, "8*height", "8*width")), FIRST),
+            outputs=(Tensor("latents", "FP32", (1, -1, 1, "height", "width")),),
+        ),
+        images=IMAGES,
     ),
     request=(*EASYANIMATE.request, *IMAGES),
 )

@@ -1,11 +1,11 @@
-"""Where each patch of a clip is, as EasyAnimate's transformer is told it: rotary tables."""
+"""Where each patch of a video is, as EasyAnimate's transformer is told it: rotary tables."""
 
 import numpy as np
 
-from pipelines.fields import Array
+from stepwise.description.fields import Array
 
 _THETA = 10_000.0
-# The grid of latents that positions are stretched to, whatever size a clip has: 480 x 720 pixels.
+# The grid of latents that positions are stretched to, whatever size a video has: 480 x 720 pixels.
 _BASE = (60, 90)
 
 Float32 = np.float32
@@ -16,7 +16,7 @@ def tables(latent_shape: tuple[int, ...], patch: int, head_dim: int) -> tuple[Ar
 
     A quarter of a head turns with the frame, three eighths with the row and as many with the column
     of a patch (arXiv 2104.09864 in three dimensions). Rows and columns count in units of the base
-    grid, in whose middle a clip of another aspect ratio lies. As EasyAnimateRotaryPosEmbed in
+    grid, in whose middle a video of another aspect ratio lies. As EasyAnimateRotaryPosEmbed in
     diffusers, in float32 as there.
     """
     frames, height, width = latent_shape[1], latent_shape[2] // patch, latent_shape[3] // patch

@@ -1,23 +1,41 @@
 """Stable Diffusion 3: three text encoders, a multimodal transformer, 16 latent channels."""
 
-from pipelines.spec import (
-    SERVING,
-    Component,
-    Defaults,
-    Limits,
-    Pipeline,
-    Range,
-    Tensor,
-    pictures,
-)
-from pipelines.stable_diffusion import REQUEST, TOKENS, VAE_DECODER, clip
+from collections.abc import Mapping
 
-SD3 = Pipeline(
-    family="sd3",
+import numpy as np
+
+from stepwise.description.family import Conditioning, Defaults, Family, Limits
+from stepwise.description.fields import Array
+from stepwise.description.settings import Settings
+from stepwise.description.spec import SERVING, Component, Range, Tensor, pictures
+from stepwise.families.stable_diffusion import REQUEST, TOKENS, VAE_DECODER, clip_encoder
+
+
+def _conditioning(embeddings: Mapping[str, Array], role: str, settings: Settings) -> Conditioning:
+    """Put SD3's embeddings together as StableDiffusion3Pipeline.encode_prompt does.
+
+    CLIP-L and CLIP-G stand side by side, padded with zeros to T5's width, T5's tokens after
+    them; the pooled vectors are joined. ``role`` is "" or "negative_". Returns
+    ``encoder_hidden_states`` (tokens, width) and ``pooled_projections`` (pooled,).
+    """
+    clip_l, clip_g, t5 = (
+        embeddings[f"{role}{encoder}_hidden_states"][0] for encoder in ("clip_l", "clip_g", "t5")
+    )
+    clip = np.concatenate([clip_l, clip_g], axis=-1)
+    clip = np.pad(clip, ((0, 0), (0, t5.shape[-1] - clip.shape[-1])))
+    pooled = [embeddings[f"{role}{encoder}_pooled"][0] for encoder in ("clip_l", "clip_g")]
+    return {
+        "encoder_hidden_states": np.concatenate([clip, t5]),
+        "pooled_projections": np.concatenate(pooled),
+    }
+
+
+SD3 = Family(
+    name="sd3",
     diffusers_class="StableDiffusion3Pipeline",
     encoders=(
-        clip("clip_l", ""),
-        clip("clip_g", "_2"),
+        clip_encoder("clip_l", ""),
+        clip_encoder("clip_g", "_2"),
         Component(
             name="t5",
             subfolder="text_encoder_3",
@@ -51,5 +69,7 @@ SD3 = Pipeline(
         prompt_bytes=1 << 20,
     ),
     ranges={"batch": Range(1, 2, 16), "tokens": Range(1, 77, 512), "text": Range(1, 333, 589)},
-    slots=16,
+    max_rows=16,
+    conditioning=_conditioning,
+    largest_grid="pos_embed_max_size",
 )

@@ -4,19 +4,16 @@
 were distilled to one to four steps without guidance (arXiv 2311.17042).
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from pipelines.spec import (
-    SERVING,
-    Component,
-    Defaults,
-    Limits,
-    Pipeline,
-    Range,
-    Tensor,
-    pictures,
-)
-from pipelines.stable_diffusion import REQUEST, VAE_DECODER, clip
+import numpy as np
+
+from stepwise.description.family import Conditioning, Defaults, Family, Limits
+from stepwise.description.fields import Array
+from stepwise.description.settings import Settings
+from stepwise.description.spec import SERVING, Component, Range, Tensor, pictures
+from stepwise.families.stable_diffusion import REQUEST, VAE_DECODER, clip_encoder
 
 # Height and width of HelloWorld XL 7.0's training pictures, in its author's order.
 BUCKETS = (
@@ -37,10 +34,29 @@ BUCKETS = (
     (1632, 640),
 )
 
-SDXL = Pipeline(
-    family="sdxl",
+
+def _conditioning(embeddings: Mapping[str, Array], role: str, settings: Settings) -> Conditioning:
+    """Put SDXL's embeddings together as StableDiffusionXLPipeline does.
+
+    CLIP-L and CLIP-G stand side by side; only CLIP-G is pooled. An absent negative prompt is zeros
+    if the checkpoint says so. Returns ``encoder_hidden_states`` (tokens, width), ``text_embeds``
+    (pooled,) and ``time_ids`` (6,), which both prompts share.
+    """
+    clips = [embeddings[f"{role}{encoder}_hidden_states"][0] for encoder in ("clip_l", "clip_g")]
+    hidden, pooled = np.concatenate(clips, axis=-1), embeddings[f"{role}clip_g_pooled"][0]
+    if role and settings.zero_negative:
+        hidden, pooled = np.zeros_like(hidden), np.zeros_like(pooled)
+    return {
+        "encoder_hidden_states": hidden,
+        "text_embeds": pooled,
+        "time_ids": np.asarray(settings.time_ids, np.float32),
+    }
+
+
+SDXL = Family(
+    name="sdxl",
     diffusers_class="StableDiffusionXLPipeline",
-    encoders=(clip("clip_l", "", pooled=False), clip("clip_g", "_2")),
+    encoders=(clip_encoder("clip_l", "", pooled=False), clip_encoder("clip_g", "_2")),
     denoiser=Component(
         name="unet",
         subfolder="unet",
@@ -73,7 +89,8 @@ SDXL = Pipeline(
         prompt_bytes=1 << 20,
     ),
     ranges={"batch": Range(1, 2, 16), "tokens": Range(1, 77, 77), "text": Range(1, 77, 77)},
-    slots=16,
+    max_rows=16,
+    conditioning=_conditioning,
     side_multiple=8,
     buckets=BUCKETS,
     zero_negative=True,
@@ -81,7 +98,7 @@ SDXL = Pipeline(
 
 SDXL_TURBO = replace(
     SDXL,
-    family="sdxl_turbo",
+    name="sdxl_turbo",
     defaults=Defaults(
         steps=1, guidance_scale=0.0, sampler="euler_ancestral_trailing", negative_prompt=None
     ),

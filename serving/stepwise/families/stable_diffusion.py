@@ -1,13 +1,13 @@
 """What the families of Stable Diffusion have in common."""
 
-from pipelines.spec import Component, Tensor
+from stepwise.description.spec import Component, Tensor
 
 TOKENS = Tensor("ids", "INT64", ("batch", "tokens"))
 # Filled with the setting of the same name.
 CLIP_SKIP = Tensor("clip_skip", "INT64", ("batch", 1))
 
 
-def clip(name: str, suffix: str, pooled: bool = True) -> Component:
+def clip_encoder(name: str, suffix: str, pooled: bool = True) -> Component:
     """A CLIP text encoder; ``suffix`` is that of its folders, ``pooled`` whether it projects."""
     outputs = (
         Tensor("hidden_states", "FP32", ("batch", "tokens", -1)),

@@ -1,19 +1,26 @@
 """How many rows a denoiser call may have, by resolution: ``caps.json`` in ``<name>_prepare``.
 
 A file of the person who runs the server, as ``python -m benchmarks caps`` suggests it:
-``{"1024x1024": 4}`` is height x width in pixels and rows. A size that is absent may fill the
-denoiser's slots. One picture always fits, so a cap of 1 is one picture at a time.
+``{"832x1248": 4}`` is width x height in pixels and rows; of videos the frames come first, as in
+``49x720x480``. A size that is absent may fill the
+``max_rows``. One picture always fits, so a cap of 1 is one picture at a time.
 """
 
 import json
 from pathlib import Path
 
-from pipelines.spec import Pipeline
+import numpy as np
+
+from stepwise.description.errors import InvalidRequest
+from stepwise.description.family import Family
+from stepwise.description.manifest import Manifest
+from stepwise.description.settings import resolution
+from stepwise.request.sizes import picture_size, video_frames
 
 FILE = "caps.json"
 
 
-def read(folder: Path, pipeline: Pipeline) -> dict[str, int]:
+def read(folder: Path, family: Family, manifest: Manifest) -> dict[str, int]:
     """The caps in ``folder``, none if there is no file; ValueError if one is not allowed."""
     path = folder / FILE
     if not path.is_file():
@@ -23,11 +30,33 @@ def read(folder: Path, pipeline: Pipeline) -> dict[str, int]:
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: got no JSON object ({error}); write it as {_EXAMPLE}") from error
     for size, rows in caps.items():
-        if type(rows) is not int or not 1 <= rows <= pipeline.slots:
+        if not _is_served(size, family, manifest):
             raise ValueError(
-                f"{path}: got {rows!r} rows for {size}; allowed are 1 to {pipeline.slots}"
+                f"{path}: got the size {size!r}, which is not served; allowed are those of "
+                f"requests, width x height{' after the frames' * family.makes_videos}, such as "
+                f"{resolution(manifest.size, family.defaults.frames)}"
+            )
+        if type(rows) is not int or not 1 <= rows <= family.max_rows:
+            raise ValueError(
+                f"{path}: got {rows!r} rows for {size}; allowed are 1 to {family.max_rows}"
             )
     return caps
+
+
+def _is_served(size: str, family: Family, manifest: Manifest) -> bool:
+    """Whether a request can have the size, and it is written as ``resolution`` does."""
+    numbers = [int(part) if part.isdecimal() else 0 for part in size.split("x")]
+    if len(numbers) != (3 if family.makes_videos else 2):
+        return False
+    *frames, width, height = numbers
+    inputs = {"height": np.asarray([height]), "width": np.asarray([width])}
+    try:
+        picture_size(inputs, manifest)
+        if manifest.video is not None:
+            video_frames({"frames": np.asarray(frames)}, family, manifest.video)
+    except InvalidRequest:
+        return False
+    return size == resolution((height, width), frames[0] if frames else None)
 
 
 _EXAMPLE = '{"64x64": 16}'

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from pipelines.manifest import ClipLayout
+from stepwise.description.manifest import VideoLayout
 
 Kind = Literal["progress", "preview", "result"]
 
@@ -15,7 +15,7 @@ class Event:
 
     ``index`` is the picture's place among ``num_images``. Times are milliseconds: waiting in the
     queue, and denoising so far. ``mean_batch`` is how many pictures shared this one's steps.
-    ``clip`` is how to decode the latents that come with it, if they are a clip's. ``request`` is
+    ``video`` is how to decode the latents that come with it, if they are a video's. ``request`` is
     the id of the request, and ``record`` what the log will say of it, in its last event.
     """
 
@@ -28,7 +28,7 @@ class Event:
     denoising_ms: float
     mean_batch: float
     notes: tuple[str, ...]
-    clip: ClipLayout | None = None
+    video: VideoLayout | None = None
     request: str = ""
     record: dict[str, Any] | None = None
 
@@ -41,8 +41,8 @@ class Event:
         """The inverse of ``to_json``."""
         fields = json.loads(text)
         fields["notes"] = tuple(fields["notes"])
-        if fields["clip"] is not None:
-            fields["clip"] = ClipLayout.from_fields(fields["clip"])
+        if fields["video"] is not None:
+            fields["video"] = VideoLayout.from_fields(fields["video"])
         return Event(**fields)
 
 

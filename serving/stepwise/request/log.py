@@ -1,7 +1,7 @@
 """The request log: one JSON line for each request that was answered.
 
 ``STEPWISE_REQUEST_LOG`` names its file and ``STEPWISE_LOG_PROMPTS=0`` leaves prompts out of it;
-``python -m server --request-log`` sets both. The three Python models append to the same file.
+``stepwise serve --request-log`` sets both. The three Python models append to the same file.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.fields import Array
+from stepwise.description.fields import Array
 
 log = logging.getLogger(__name__)
 

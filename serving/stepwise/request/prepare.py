@@ -6,26 +6,26 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines import caps
-from pipelines.errors import InvalidRequest
-from pipelines.fields import Array, text
-from pipelines.manifest import TOKENIZERS, Manifest
-from pipelines.settings import Settings, resolve
-from pipelines.spec import Component, Pipeline, ensemble_name
-
-_MASK = "attention_mask"
+from stepwise.description.errors import InvalidRequest
+from stepwise.description.family import Family
+from stepwise.description.fields import Array, text
+from stepwise.description.manifest import TOKENIZERS, Manifest
+from stepwise.description.settings import Settings
+from stepwise.description.spec import Component, ensemble_name
+from stepwise.request import batch_caps
+from stepwise.request.resolve import resolve
 
 
 class Preparer:
     """Turns request tensors into encoder inputs and settings for one exported checkpoint."""
 
-    def __init__(self, pipeline: Pipeline, folder: Path) -> None:
+    def __init__(self, family: Family, folder: Path) -> None:
         """Read the manifest and tokenizers in ``folder``, the folder of ``<name>_prepare``."""
         from tokenizers import Tokenizer
 
-        self.pipeline = pipeline
+        self.family = family
         self.manifest = Manifest.read(folder)
-        self._caps = caps.read(folder, pipeline)
+        self._caps = batch_caps.read(folder, family, self.manifest)
         self._tokenizers = {
             name: Tokenizer.from_file(str(folder / TOKENIZERS / f"{name}.json"))
             for name in self.manifest.tokens
@@ -39,35 +39,36 @@ class Preparer:
 
         ``arrived`` is seconds on the monotonic clock. Raises InvalidRequest.
         """
-        settings = resolve(inputs, self.pipeline, self.manifest, self._caps, arrived)
-        longest = self.pipeline.limits.prompt_bytes
+        settings = resolve(inputs, self.family, self.manifest, self._caps, arrived)
+        longest = self.family.limits.prompt_bytes
         prompt = text(inputs, "prompt", "", longest)
-        shown = "clip" if self.pipeline.makes_clips else "picture"
+        shown = "video" if self.family.makes_videos else "picture"
         if not prompt.strip():
             got = repr(prompt) if "prompt" in inputs else "none"
             raise InvalidRequest(f"prompt: got {got}; say what the {shown} should show")
-        if self.pipeline.image_encoder and "start_image" not in inputs:
-            raise InvalidRequest(
-                "start_image: got none; give the clip's first frame, uint8 (height, width, 3)"
-            )
-        absent = self.pipeline.defaults.negative_prompt or ""
+        for image in self.family.video.images[:1] if self.family.video else ():
+            if image.name not in inputs:
+                raise InvalidRequest(
+                    f"{image.name}: got none; give the video's first frame, uint8 (height, width, "
+                    "3)"
+                )
+        absent = self.family.defaults.negative_prompt or ""
         negative = text(inputs, "negative_prompt", absent, longest)
         notes = [*settings.notes, *map(_missing_note, self.manifest.missing)]
         fed: dict[str, Array] = {}
         for role, words in (("", prompt), ("negative_", negative)):
             cut = [
                 encoder.name
-                for encoder in self.pipeline.encoders
+                for encoder in self.family.encoders
                 if self._tokenize(role, encoder, words, fed)
             ]
             if cut:
                 notes.append(self._cut_note(f"{role}prompt", cut))
-        for role, encoder in self.pipeline.encodings():
-            for tensor in encoder.inputs[1:]:
-                if tensor.name != _MASK:
-                    # diffusers leaves out layers for the prompt alone.
-                    value = 0 if role else getattr(settings, tensor.name)
-                    fed[ensemble_name(role, encoder, tensor)] = np.full((1, 1), value, np.int64)
+        for role, encoder in self.family.encodings():
+            for tensor in encoder.settings:
+                # diffusers leaves out layers for the prompt alone.
+                value = 0 if role else getattr(settings, tensor.name)
+                fed[ensemble_name(role, encoder, tensor)] = np.full((1, 1), value, np.int64)
         return fed, replace(settings, notes=tuple(notes))
 
     def _tokenize(self, role: str, encoder: Component, words: str, fed: dict[str, Array]) -> bool:
@@ -79,10 +80,9 @@ class Preparer:
         before, after = self.manifest.templates.get(encoder.name, ("", ""))
         encoding = self._tokenizers[encoder.name].encode(f"{before}{words}{after}")
         fed[name] = np.asarray([encoding.ids], np.int64)
-        for tensor in encoder.inputs[1:]:
-            if tensor.name == _MASK:
-                mask = np.asarray([encoding.attention_mask], np.int64)
-                fed[ensemble_name(role, encoder, tensor)] = mask
+        if encoder.mask is not None:
+            mask = np.asarray([encoding.attention_mask], np.int64)
+            fed[ensemble_name(role, encoder, encoder.mask)] = mask
         return bool(encoding.overflowing)
 
     def _cut_note(self, field: str, encoders: list[str]) -> str:

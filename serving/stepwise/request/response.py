@@ -3,9 +3,9 @@
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.events import Event
-from pipelines.fields import Array
-from pipelines.spec import Pipeline
+from stepwise.description.family import Family
+from stepwise.description.fields import Array
+from stepwise.request.events import Event
 
 Float32 = npt.NDArray[np.float32]
 _PREVIEW_FACTORS = (4, 2, 1)
@@ -28,7 +28,7 @@ def shrink(latents: Float32) -> Float32:
     """Latents (channels, height, width) of a preview: means of squares of 4, 2 or 1 a side.
 
     The largest that divides both sides and leaves 8 of them; with 4 the decoder has a sixteenth
-    of the work. The preview of a clip, (channels, frames, height, width), is of its first frame.
+    of the work. The preview of a video, (channels, frames, height, width), is of its first frame.
     """
     if latents.ndim == 4:
         return shrink(latents[:, 0])[:, None]
@@ -39,13 +39,13 @@ def shrink(latents: Float32) -> Float32:
     return means
 
 
-def response(pipeline: Pipeline, event: Event, shown: Array | None) -> dict[str, Array]:
+def response(family: Family, event: Event, shown: Array | None) -> dict[str, Array]:
     """One response by tensor name.
 
-    ``shown`` is a picture, uint8 (height, width, 3), or frames of a clip, uint8 (frames, height,
+    ``shown`` is a picture, uint8 (height, width, 3), or frames of a video, uint8 (frames, height,
     width, 3); None when the response is progress alone.
     """
-    kind = pipeline.response[0]
+    kind = family.response[0]
     nothing = np.zeros((*[0] * (len(kind.dims) - 1), 3), np.uint8)
     return {
         kind.name: nothing if shown is None else shown,

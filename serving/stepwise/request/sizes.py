@@ -4,13 +4,12 @@ import math
 import re
 from collections.abc import Mapping
 
-from pipelines.errors import InvalidRequest
-from pipelines.fields import Array, text
-from pipelines.manifest import ClipLayout, Manifest
-from pipelines.spec import IMAGES, Pipeline
-
-# Height and width in pixels.
-Size = tuple[int, int]
+from stepwise.description.errors import InvalidRequest
+from stepwise.description.family import Family
+from stepwise.description.fields import Array, text
+from stepwise.description.manifest import Manifest, VideoLayout
+from stepwise.description.settings import Size
+from stepwise.description.spec import IMAGES
 
 _LONGEST_BUCKET = 32
 _SIZE = re.compile(r"(\d{1,6})x(\d{1,6})")
@@ -24,7 +23,7 @@ def picture_size(inputs: Mapping[str, Array], manifest: Manifest) -> tuple[Size,
 
     A checkpoint with buckets is served in those alone: ``height`` and ``width`` must be one of
     them, and ``bucket`` names one, such as ``832x1248`` (width x height), or an aspect ratio, such
-    as ``2:3``, which gets the nearest. A clip that continues images has their size if it names
+    as ``2:3``, which gets the nearest. A video that continues images has their size if it names
     none, and no other. Raises InvalidRequest.
     """
     buckets = manifest.buckets
@@ -99,19 +98,19 @@ def _side(inputs: Mapping[str, Array], name: str, manifest: Manifest) -> int:
     return value
 
 
-def clip_frames(inputs: Mapping[str, Array], pipeline: Pipeline, clip: ClipLayout) -> int:
-    """How many frames a clip has: one, and as many as frames of latents hold after it."""
-    low, high = pipeline.limits.frames or (1, 1)
-    value = _given(inputs, "frames", pipeline.defaults.frames or 1)
+def video_frames(inputs: Mapping[str, Array], family: Family, video: VideoLayout) -> int:
+    """How many frames a video has: one, and as many as frames of latents hold after it."""
+    low, high = family.limits.frames or (1, 1)
+    value = _given(inputs, "frames", family.defaults.frames or 1)
     if value == 1 and "end_image" in inputs:
-        raise InvalidRequest("end_image: got one for a clip of 1 frame; ask for more frames")
-    if low <= value <= high and (value - 1) % clip.frames == 0:
+        raise InvalidRequest("end_image: got one for a video of 1 frame; ask for more frames")
+    if low <= value <= high and (value - 1) % video.frames == 0:
         return value
-    last = (high - 1) // clip.frames * clip.frames + 1
-    below = min((max(value, low) - 1) // clip.frames * clip.frames + 1, last - clip.frames)
+    last = (high - 1) // video.frames * video.frames + 1
+    below = min((max(value, low) - 1) // video.frames * video.frames + 1, last - video.frames)
     raise InvalidRequest(
         f"frames: got {value}; allowed are {low} to {high}, one more than a multiple of "
-        f"{clip.frames}; the nearest are {below} and {below + clip.frames}"
+        f"{video.frames}; the nearest are {below} and {below + video.frames}"
     )
 
 

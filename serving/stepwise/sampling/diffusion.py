@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipelines.schedules.records import (
+from stepwise.sampling.schedule import (
     Config,
     Float64,
     SamplerError,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.schedules.records import (
+from stepwise.sampling.schedule import (
     Config,
     Float64,
     SamplerError,

@@ -5,7 +5,8 @@ h is a step of log(alpha / sigma), so exp(-h) says how much smaller sigma / alph
 
 import numpy as np
 
-from pipelines.samplers.rows import (
+from stepwise.sampling.schedules import Float64, Schedule
+from stepwise.sampling.table import (
     ESTIMATE,
     ESTIMATE_1,
     ESTIMATES,
@@ -18,7 +19,6 @@ from pipelines.samplers.rows import (
     euler_rows,
     tabulate,
 )
-from pipelines.schedules import Float64, Schedule
 
 # diffusers lowers the order at the end of fewer steps than these.
 _FEW = 15

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.samplers.multistep import deis, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde, unipc
-from pipelines.samplers.onestep import euler, euler_ancestral, heun, lcm
-from pipelines.samplers.rows import ESTIMATE, ESTIMATE_1, ESTIMATE_2, NOISE, Table, X, Y
-from pipelines.schedules import Config, SamplerError, Schedule, Spacing, schedule
+from stepwise.sampling.multistep import deis, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde, unipc
+from stepwise.sampling.schedules import Config, SamplerError, Schedule, Spacing, schedule
+from stepwise.sampling.singlestep import euler, euler_ancestral, heun, lcm
+from stepwise.sampling.table import ESTIMATE, ESTIMATE_1, ESTIMATE_2, NOISE, Table, X, Y
 
 __all__ = [
     "ESTIMATE",

@@ -28,7 +28,7 @@ class SamplerError(ValueError):
 class Spacing:
     """Where a sampler's steps lie.
 
-    ``family`` is one of ``FAMILIES``: diffusers' schedulers differ in it even for one checkpoint.
+    ``family`` is one of ``KINDS``: diffusers' schedulers differ in it even for one checkpoint.
     ``ramp`` lays the noise levels out anew between the ends: "karras" (arXiv 2206.00364, equation
     5) or "exponential". ``grid`` overrides the checkpoint's ``timestep_spacing``. ``to_zero`` is
     whether the last step of a diffusion removes all noise, or ends at the least of training.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines.schedules.records import PREDICTIONS, Config, SamplerError
+from stepwise.sampling.schedule import PREDICTIONS, Config, SamplerError
 
 _FLOW_CLASSES = (
     "FlowMatchEulerDiscreteScheduler",

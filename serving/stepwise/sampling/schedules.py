@@ -8,9 +8,8 @@ that, because the request chooses the sampler. The spacing says where the steps 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipelines.schedules import diffusion, flow
-from pipelines.schedules.config import check, is_flow
-from pipelines.schedules.records import (
+from stepwise.sampling import diffusion, flow
+from stepwise.sampling.schedule import (
     PREDICTIONS,
     Config,
     Float64,
@@ -19,9 +18,10 @@ from pipelines.schedules.records import (
     Spacing,
     train_timesteps,
 )
+from stepwise.sampling.scheduler_config import check, is_flow
 
 __all__ = [
-    "FAMILIES",
+    "KINDS",
     "PREDICTIONS",
     "Config",
     "Float64",
@@ -34,19 +34,19 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Family:
+class Kind:
     """How the schedulers of one kind space their steps, by what the checkpoint is."""
 
     flow: Callable[[Config, Spacing, int], Schedule]
     diffusion: Callable[[Config, Spacing, int], Schedule]
 
 
-FAMILIES = {
-    "euler": Family(flow.matching, diffusion.euler),
-    "dpm": Family(flow.dpm, diffusion.multistep),
-    "unipc": Family(flow.unipc, diffusion.multistep),
-    "ddim": Family(flow.matching, diffusion.ddim),
-    "lcm": Family(flow.matching, diffusion.lcm),
+KINDS = {
+    "euler": Kind(flow.matching, diffusion.euler),
+    "dpm": Kind(flow.dpm, diffusion.multistep),
+    "unipc": Kind(flow.unipc, diffusion.multistep),
+    "ddim": Kind(flow.matching, diffusion.ddim),
+    "lcm": Kind(flow.matching, diffusion.lcm),
 }
 
 
@@ -58,5 +58,5 @@ def schedule(config: Config, spacing: Spacing, steps: int) -> Schedule:
             f"{steps} steps are more than the {train_timesteps(config)} noise levels that this "
             "checkpoint was trained on; ask for fewer"
         )
-    family = FAMILIES[spacing.family]
-    return (family.flow if is_flow(config) else family.diffusion)(config, spacing, steps)
+    kind = KINDS[spacing.family]
+    return (kind.flow if is_flow(config) else kind.diffusion)(config, spacing, steps)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from pipelines.samplers.rows import (
+from stepwise.sampling.schedules import Schedule
+from stepwise.sampling.table import (
     ESTIMATE,
     ESTIMATE_1,
     NOISE,
@@ -13,7 +14,6 @@ from pipelines.samplers.rows import (
     euler_rows,
     tabulate,
 )
-from pipelines.schedules import Schedule
 
 # The skip connection of consistency models: the data's deviation, and the timestep's factor.
 _SIGMA_DATA, _TIMESTEP_SCALING = 0.5, 10.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.schedules import PREDICTIONS, Float64, Schedule
+from stepwise.sampling.schedules import PREDICTIONS, Float64, Schedule
 
 Indices = npt.NDArray[np.int64]
 

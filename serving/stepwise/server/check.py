@@ -1,4 +1,4 @@
-"""``python -m server check``: is what was exported whole, and does it make pictures?"""
+"""``stepwise check``: is what was exported whole, and does it make pictures?"""
 
 import hashlib
 import logging
@@ -9,12 +9,12 @@ from google.protobuf import text_format
 from tokenizers import Tokenizer
 from tritonclient.grpc import model_config_pb2
 
-from server.engines import engine_problems
-from server.errors import TritonFailed
-from server.formats import export_problems
-from server.picture import picture_problem
-from server.process import serving
-from server.repository import Exported, exported
+from stepwise.server.engines import engine_problems
+from stepwise.server.errors import TritonFailed
+from stepwise.server.formats import export_problems
+from stepwise.server.process import serving
+from stepwise.server.repository import Exported, exported
+from stepwise.server.smoke_request import picture_problem
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""``python -m server``: serve a model repository until told to stop. ``check``: see that it works.
+"""``stepwise serve``: serve a model repository until told to stop. ``check``: see that it works.
 
 Stops on Ctrl-C and SIGTERM once running requests are answered; a second one stops at once.
 """
@@ -6,29 +6,35 @@ Stops on Ctrl-C and SIGTERM once running requests are answered; a second one sto
 import argparse
 import logging
 import signal
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from server.check import check
-from server.errors import NothingToServe, OldExport, ServerError, TritonFailed
-from server.flags import LOOPBACK, Ports
-from server.process import Server, serving
+from stepwise.server.check import check as check_repository
+from stepwise.server.errors import NothingToServe, OldExport, ServerError, TritonFailed
+from stepwise.server.flags import LOOPBACK, Ports
+from stepwise.server.process import Server, serving
 
 logger = logging.getLogger("server")
 
 _DEFAULTS = Ports()
 
 
-def main() -> int:
-    """Run the command line; returns the exit status."""
-    arguments = _parser().parse_args()
+def serve(words: list[str]) -> int:
+    """Serve until Ctrl-C or SIGTERM; the exit status."""
+    return _run(_serve, _serve_parser().parse_args(words))
+
+
+def check(words: list[str]) -> int:
+    """Check what was exported; the exit status, 1 if there is a problem."""
+    return _run(_check, _check_parser().parse_args(words))
+
+
+def _run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # SIGTERM takes the same way out as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        if arguments.command == "check":
-            return 0 if check(arguments.repository, arguments.pipelines) else 1
-        _serve(arguments)
+        return command(arguments)
     except KeyboardInterrupt:
         logger.info("stopped")
     except ServerError as error:
@@ -39,7 +45,11 @@ def main() -> int:
     return 0
 
 
-def _serve(arguments: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace) -> int:
+    return 0 if check_repository(arguments.repository, arguments.pipelines) else 1
+
+
+def _serve(arguments: argparse.Namespace) -> int:
     if arguments.host not in (LOOPBACK, "localhost"):
         logger.warning(
             "Listening on %s: whoever reaches these ports can ask for pictures (but not load or "
@@ -58,6 +68,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     ) as server:
         _announce(server)
         server.wait()
+    return 0
 
 
 def _announce(server: Server) -> None:
@@ -67,19 +78,17 @@ def _announce(server: Server) -> None:
     print(f"  metrics  {server.metrics_url}", flush=True)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m server",
-        description="Serve the exported pipelines of a model repository with Triton, until Ctrl-C. "
-        "Running requests are answered first; a second Ctrl-C stops at once.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+def _check_parser() -> argparse.ArgumentParser:
+    return _parser(
+        "check", "Verify configs, graphs, tokenizers and engines, then make a picture per pipeline."
     )
-    parser.add_argument(
-        "command",
-        nargs="?",
-        choices=("serve", "check"),
-        default="serve",
-        help="check: verify configs, graphs and tokenizers, then make a picture per pipeline",
+
+
+def _parser(command: str, purpose: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"stepwise {command}",
+        description=purpose,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "--repository", type=Path, default=Path("model_repository"), help="folder of Triton models"
@@ -89,7 +98,16 @@ def _parser() -> argparse.ArgumentParser:
         type=_names,
         default=(),
         metavar="NAME[,NAME]",
-        help="serve or check these alone, instead of all in the repository",
+        help=f"{command} these alone, instead of all in the repository",
+    )
+    return parser
+
+
+def _serve_parser() -> argparse.ArgumentParser:
+    parser = _parser(
+        "serve",
+        "Serve the exported pipelines of a model repository with Triton, until Ctrl-C. Running "
+        "requests are answered first; a second Ctrl-C stops at once.",
     )
     parser.add_argument("--grpc-port", type=int, default=_DEFAULTS.grpc, help="0: any free port")
     parser.add_argument("--http-port", type=int, default=_DEFAULTS.http, help="0: any free port")
@@ -108,7 +126,3 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -21,7 +21,7 @@ import urllib.request
 from collections.abc import Collection
 from typing import Any
 
-from server.flags import KEY_HEADER
+from stepwise.server.flags import KEY_HEADER
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ _OUR_BACKENDS = Path(__file__).parent / "backends"
 
 _CACHES = shutil.ignore_patterns("__pycache__")
 
-PROJECT = Path(__file__).parent.parent
 BINARY = _WHEEL / "bin" / "tritonserver"
 
 
@@ -22,7 +21,7 @@ def lay_out(folder: Path) -> Path:
     """Make a backend directory in an empty ``folder`` and return it.
 
     ``python`` gets the stub of the running Python (the wheel keeps the stubs elsewhere), and each
-    backend under ``server/backends`` its own folder.
+    backend under ``backends`` here its own folder.
     """
     python = folder / "python"
     python.mkdir(parents=True)
@@ -51,8 +50,8 @@ def python_models(inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment that the Python models of any tritonserver need.
 
     A stub embeds a Python that ignores PYTHONPATH and takes its packages from the first
-    ``python3`` in PATH, so the running one comes first; it finds ours in its working directory,
-    ``PROJECT``. Its BLAS gets one thread: no Python model multiplies matrices.
+    ``python3`` in PATH, so the running one, in which ours are installed, comes first. Its BLAS
+    gets one thread: no Python model multiplies matrices.
     """
     return {
         **inherited,

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from server.formats import ENGINES, engine_problem
-from server.repository import Exported
+from stepwise.server.formats import ENGINES, engine_problem
+from stepwise.server.repository import Exported
 
-_BUILD_AGAIN = "build it again with python -m export and the same --target"
+_BUILD_AGAIN = "build it again with stepwise export and the same --target"
 
 Record = dict[str, Any]
 

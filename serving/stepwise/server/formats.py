@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pipelines import PIPELINES, formats
-from server.errors import OldExport
-from server.repository import MANIFEST, Exported
+from stepwise.description import formats
+from stepwise.families import FAMILIES
+from stepwise.server.errors import OldExport
+from stepwise.server.repository import MANIFEST, Exported
 
 ENGINES = "engines.json"
 
@@ -32,7 +33,7 @@ def export_problems(pipeline: Exported) -> Iterator[str]:
 
 def _due(manifest: dict[str, Any]) -> dict[str, int | str]:
     """The format of the repository and of each component of a family."""
-    family = PIPELINES.get(manifest.get("family", ""))
+    family = FAMILIES.get(manifest.get("family", ""))
     precision, quantized = manifest.get("precision", ""), bool(manifest.get("quantized"))
     due: dict[str, int | str] = {"repository": formats.REPOSITORY}
     for part in family.components if family else ():

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from server import embedded
+from stepwise.server import embedded
 
 CONTAINER = Path("/opt/tritonserver")
 

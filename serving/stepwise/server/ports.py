@@ -5,8 +5,8 @@ import socket
 from contextlib import ExitStack
 from dataclasses import asdict
 
-from server.errors import PortTaken
-from server.flags import Ports
+from stepwise.server.errors import PortTaken
+from stepwise.server.flags import Ports
 
 # Below the range from which Linux takes the ports of outgoing connections: one of those could
 # occupy a chosen port in the seconds until Triton listens on it.

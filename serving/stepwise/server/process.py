@@ -15,13 +15,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from server import embedded, installation, log, ports, repository
-from server.drain import drain
-from server.errors import TritonFailed
-from server.flags import LOOPBACK, Ports, Settings, arguments, environment
-from server.formats import refuse_old
-from server.installation import Installation
-from server.watch import watching
+from stepwise.server import installation, log, ports, repository
+from stepwise.server.drain import drain
+from stepwise.server.errors import TritonFailed
+from stepwise.server.flags import LOOPBACK, Ports, Settings, arguments, environment
+from stepwise.server.formats import refuse_old
+from stepwise.server.installation import Installation
+from stepwise.server.model_watchdog import watching
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,8 @@ def _start(triton: Installation, settings: Settings, output: Path) -> Server:
             stdout=sink,
             stderr=subprocess.STDOUT,
             env={**triton.environment, **environment(settings)},
-            cwd=embedded.PROJECT,
+            # Where no file can take the place of a package.
+            cwd=output.parent,
             start_new_session=True,
         )
     return Server(process, settings, output)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from server.errors import NothingToServe, ServerError
+from stepwise.server.errors import NothingToServe, ServerError
 
 MANIFEST = "manifest.json"
 _PREPARE = "_prepare"
@@ -23,13 +23,13 @@ class Exported:
     manifest: dict[str, Any]
 
     @property
-    def makes_clips(self) -> bool:
-        """Whether it answers with clips."""
-        return self.manifest.get("clip") is not None
+    def makes_videos(self) -> bool:
+        """Whether it answers with videos."""
+        return self.manifest.get("video") is not None
 
     @property
     def takes_images(self) -> bool:
-        """Whether its clips go on from an image."""
+        """Whether its videos go on from an image."""
         return "vae_encoder" in self.manifest["graphs"]
 
     @property
@@ -42,7 +42,7 @@ class Exported:
     def command(self) -> str:
         """What exports it again."""
         manifest = self.manifest
-        words = ["python", "-m", "export", str(manifest.get("family"))]
+        words = ["stepwise", "export", str(manifest.get("family"))]
         words += ["--checkpoint", str(manifest.get("checkpoint"))]
         words += ["--config", manifest["config"]] if manifest.get("config") else []
         for lora in manifest.get("loras", ()):
@@ -71,7 +71,7 @@ def exported(repository: Path, names: Collection[str] = ()) -> tuple[Exported, .
     if not found:
         raise NothingToServe(
             f"No pipeline has been exported to {repository}: make one with "
-            f"'python -m export <pipeline> --checkpoint <folder> --repository {repository}'."
+            f"'stepwise export <pipeline> --checkpoint <folder> --repository {repository}'."
         )
     return tuple(sorted(found, key=lambda pipeline: pipeline.name))
 

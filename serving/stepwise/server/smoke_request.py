@@ -1,4 +1,4 @@
-"""One tiny picture or clip over gRPC, to see that a pipeline works from end to end."""
+"""One tiny picture or video over gRPC, to see that a pipeline works from end to end."""
 
 import queue
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient, InferInput
 
-from server.repository import Exported
+from stepwise.server.repository import Exported
 
 _SECONDS = 300
 # Two slices, of which the second goes on from what the first has left.
@@ -35,7 +35,7 @@ def picture_problem(grpc_url: str, pipeline: Exported) -> Iterator[str]:
 def _request(pipeline: Exported) -> Iterator[InferInput]:
     yield _input("prompt", np.array([b"a red star"], np.object_), "BYTES")
     yield _input("steps", np.array([1], np.int32), "INT32")
-    if pipeline.makes_clips:
+    if pipeline.makes_videos:
         yield _input("frames", np.array([_FRAMES], np.int32), "INT32")
     if pipeline.takes_images:
         height, width = pipeline.manifest["size"]

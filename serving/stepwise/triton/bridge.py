@@ -7,9 +7,9 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from pipelines.errors import ModelFailed, RequestError, Unavailable
-from pipelines.fields import Array
-from pipelines.spec import Tensor
+from stepwise.description.errors import ModelFailed, RequestError, Unavailable
+from stepwise.description.fields import Array
+from stepwise.description.spec import Tensor
 
 log = logging.getLogger(__name__)
 

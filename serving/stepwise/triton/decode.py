@@ -1,4 +1,4 @@
-"""``<name>_decode``: latents in, pictures out, or clips slice by slice; progress passes through."""
+"""``<name>_decode``: latents in, pictures or slices of videos out; progress passes through."""
 
 import time
 from collections import deque
@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import PIPELINES, clips, request_log
-from pipelines.caches import with_caches
-from pipelines.decode import Float32, response
-from pipelines.errors import Cancelled
-from pipelines.events import Event, cancelled
-from pipelines.fields import Array
-from pipelines.manifest import ClipLayout
-from pipelines.spec import CANCEL, DECODED, EVENT
-from pipelines.triton.wire import (
+from stepwise.description.errors import Cancelled
+from stepwise.description.fields import Array
+from stepwise.description.manifest import VideoLayout
+from stepwise.description.spec import CANCEL, DECODED, EVENT
+from stepwise.description.vae_caches import with_caches
+from stepwise.families import FAMILIES
+from stepwise.request import log
+from stepwise.request.events import Event, cancelled
+from stepwise.request.response import Float32, response
+from stepwise.triton.bridge import (
     FINAL,
     as_request_error,
     call,
@@ -27,9 +28,10 @@ from pipelines.triton.wire import (
     tell,
     unpack,
 )
-from pipelines.turns import Turns
+from stepwise.triton.round_robin import RoundRobin
+from stepwise.video import sliced_vae
 
-# Clips of several slices that are decoded at once. Each has gigabytes of caches if it is large.
+# Videos of several slices that are decoded at once. Each has gigabytes of caches if it is large.
 _AT_ONCE = 2
 # A cancellation may come just after the last slice; its id is then of no use.
 _REMEMBER_AT_MOST = 1000
@@ -38,18 +40,18 @@ _REMEMBER_AT_MOST = 1000
 class Decode:
     """A request's events keep their order; requests take turns, a picture or a slice each.
 
-    Only the first few clips have begun; the others wait for one of them to end, which single
+    Only the first few videos have begun; the others wait for one of them to end, which single
     pictures, previews and progress do not.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
         """Answer in one thread."""
         self._name = parameter(args, "name")
-        self._pipeline = PIPELINES[parameter(args, "pipeline")]
-        self._decoder = f"{self._name}_{self._pipeline.decoder.name}"
+        self._family = FAMILIES[parameter(args, "pipeline")]
+        self._decoder = f"{self._name}_{self._family.decoder.name}"
         self._cancelled: dict[str, None] = {}
-        self._clips: deque[Event] = deque()
-        self._turns = Turns("decode")
+        self._videos: deque[Event] = deque()
+        self._turns = RoundRobin("decode")
 
     def execute(self, requests: list[Any]) -> None:
         """Line up events and their latents."""
@@ -61,7 +63,7 @@ class Decode:
                 sender.send(flags=FINAL)
                 continue
             event = Event.from_json(told)
-            latents = inputs[self._pipeline.latents.name].copy()
+            latents = inputs[self._family.latents.name].copy()
             self._turns.submit(request.request_id(), self._answer(event, latents, sender))
 
     def finalize(self) -> None:
@@ -77,7 +79,7 @@ class Decode:
         """Send what becomes of an event, one response a step."""
         began, failed = time.monotonic(), {}
         try:
-            if event.clip is not None and latents.shape[1] > 1:
+            if event.video is not None and latents.shape[1] > 1:
                 yield from self._begin(event)
             for answer, last in self._responses(event, latents):
                 self._check(event)
@@ -90,16 +92,16 @@ class Decode:
             send(sender, failure(error), last=True)
             failed = {"outcome": as_request_error(error).code, "error": str(error)}
         finally:
-            if event in self._clips:
-                self._clips.remove(event)
+            if event in self._videos:
+                self._videos.remove(event)
         if event.record is not None:
             decoding = {"decoding_ms": 1000 * (time.monotonic() - began)}
-            request_log.write({**event.record, **decoding, **failed})
+            log.write({**event.record, **decoding, **failed})
 
     def _begin(self, event: Event) -> Iterator[None]:
-        """Pass until few enough clips are ahead."""
-        self._clips.append(event)
-        while event not in list(self._clips)[:_AT_ONCE]:
+        """Pass until few enough videos are ahead."""
+        self._videos.append(event)
+        while event not in list(self._videos)[:_AT_ONCE]:
             self._check(event)
             yield
 
@@ -109,15 +111,15 @@ class Decode:
             raise Cancelled("the request was cancelled")
 
     def _release(self, event: Event) -> None:
-        """Have ``denoise`` let go of a clip at its end, before its caller can ask for another."""
-        if event.record is not None and self._pipeline.makes_clips:
+        """Have ``denoise`` let go of a video at its end, before its caller can ask for another."""
+        if event.record is not None and self._family.makes_videos:
             self._tell(DECODED.name, event)
 
     def _give_up(self, event: Event) -> None:
         """Have ``denoise`` end the request, of which Triton passes on nothing after an error."""
         if event.record is None:
             self._tell(CANCEL.name, event)
-        if self._pipeline.makes_clips:
+        if self._family.makes_videos:
             self._tell(DECODED.name, event)
 
     def _tell(self, name: str, event: Event) -> None:
@@ -127,24 +129,24 @@ class Decode:
     def _responses(self, event: Event, latents: Float32) -> Iterator[tuple[dict[str, Array], bool]]:
         """Each response, and whether it is the event's last."""
         if not latents.size:
-            yield response(self._pipeline, event, None), True
-        elif event.clip is None:
-            yield response(self._pipeline, event, self._picture(latents)), True
+            yield response(self._family, event, None), True
+        elif event.video is None:
+            yield response(self._family, event, self._picture(latents)), True
         else:
-            total = 1 + event.clip.frames * (latents.shape[1] - 1)
-            for index, frames in clips.decode(self._run(event.clip), latents, event.clip):
+            total = 1 + event.video.frames * (latents.shape[1] - 1)
+            for index, frames in sliced_vae.decode(self._run(event.video), latents, event.video):
                 told = replace(event, index=index)
-                yield response(self._pipeline, told, frames), index + len(frames) == total
+                yield response(self._family, told, frames), index + len(frames) == total
 
     def _picture(self, latents: Float32) -> Array:
-        decoder = self._pipeline.decoder
+        decoder = self._family.decoder
         inputs = {decoder.inputs[0].name: latents[None]}
         pictures = call(self._decoder, inputs, decoder.outputs)[decoder.outputs[0].name]
         picture: Array = pictures[0]
         return picture
 
-    def _run(self, layout: ClipLayout) -> clips.Run:
-        decoder = self._pipeline.decoder
+    def _run(self, layout: VideoLayout) -> sliced_vae.Run:
+        decoder = self._family.decoder
         caches = with_caches(decoder, layout.decoder_caches).outputs[len(decoder.outputs) :]
 
         def run(inputs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import PIPELINES, request_log
-from pipelines.conditioning import Conditioning, shared, slots
-from pipelines.errors import InvalidRequest, RequestError
-from pipelines.events import Event, cancelling
-from pipelines.fields import Array, text
-from pipelines.inflight.batcher import Batcher
-from pipelines.inflight.hangups import HangUps
-from pipelines.inflight.loop import Loop
-from pipelines.inflight.request import Float32, Request, Summary, table
-from pipelines.metrics import Metrics
-from pipelines.settings import Settings
-from pipelines.spec import CANCEL, DECODED, EVENT, SETTINGS
-from pipelines.triton.wire import (
+from stepwise.batching.batcher import Batcher
+from stepwise.batching.disconnects import Disconnects
+from stepwise.batching.loop import Loop
+from stepwise.batching.metrics import Metrics
+from stepwise.batching.request import Float32, Request, Summary, table
+from stepwise.description.errors import InvalidRequest, RequestError
+from stepwise.description.family import Conditioning
+from stepwise.description.fields import Array, text
+from stepwise.description.settings import Settings
+from stepwise.description.spec import CANCEL, DECODED, EVENT, SETTINGS
+from stepwise.families import FAMILIES
+from stepwise.request import log
+from stepwise.request.events import Event, cancelling
+from stepwise.triton.bridge import (
     FINAL,
     call,
     failure,
@@ -43,19 +44,19 @@ class Denoise:
     def initialize(self, args: dict[str, str]) -> None:
         """Start the loop over ``<name>_<denoiser>``."""
         self._name = parameter(args, "name")
-        self._pipeline = PIPELINES[parameter(args, "pipeline")]
-        self._denoiser = f"{self._name}_{self._pipeline.denoiser.name}"
+        self._family = FAMILIES[parameter(args, "pipeline")]
+        self._denoiser = f"{self._name}_{self._family.denoiser.name}"
         self._metrics = Metrics(self._name, metric_families())
         self._batcher = Batcher(
-            self._predict, self._pipeline.capacity, self._metrics, held=self._pipeline.makes_clips
+            self._predict, self._family.capacity, self._metrics, held=self._family.makes_videos
         )
         self._metrics.follow(self._batcher)
         # To hand Triton the answers of eight pictures takes as long as a tenth of a small model's
         # step, in which the next step can begin.
         self._sending = ThreadPoolExecutor(1, "send")
         self._loop = Loop(self._batcher, died=self._die)
-        self._hang_ups = HangUps(self._batcher)
-        self._hang_ups.start()
+        self._disconnects = Disconnects(self._batcher)
+        self._disconnects.start()
 
     def execute(self, requests: list[Any]) -> None:
         """Queue requests, whose answers come from the loop's thread, and pass on cancellations."""
@@ -83,13 +84,13 @@ class Denoise:
     def _cancel(self, request_id: str) -> None:
         if not self._batcher.cancel(request_id):
             told = np.asarray([cancelling(request_id).encode()], np.object_)
-            nothing = np.zeros([0] * len(self._pipeline.latents.dims), np.float32)
-            tell(f"{self._name}_decode", {EVENT.name: told, self._pipeline.latents.name: nothing})
+            nothing = np.zeros([0] * len(self._family.latents.dims), np.float32)
+            tell(f"{self._name}_decode", {EVENT.name: told, self._family.latents.name: nothing})
 
     def finalize(self) -> None:
         """Finish what is under way."""
         self._loop.close()
-        self._hang_ups.close()
+        self._disconnects.close()
         self._sending.shutdown()
         self._metrics.close()
 
@@ -104,11 +105,11 @@ class Denoise:
             self._loop.submit(built)
         except RequestError as error:
             described = {**self._described(built), "outcome": error.code, "error": str(error)}
-            request_log.write(described)
+            log.write(described)
             raise
 
     def _request(self, request_id: str, inputs: Mapping[str, Array], sender: Any) -> Request:
-        due = (SETTINGS, *self._pipeline.denoiser_feeds)
+        due = (SETTINGS, *self._family.denoiser_feeds)
         missing = [tensor.name for tensor in due if tensor.name not in inputs]
         if missing:
             raise InvalidRequest(
@@ -123,28 +124,28 @@ class Denoise:
                 event = replace(event, record={**self._described(request), **asdict(summary)})
             told = np.asarray([event.to_json().encode()], np.object_)
             shown = nothing if latents is None else latents
-            answer = pack({self._pipeline.latents.name: shown, EVENT.name: told})
+            answer = pack({self._family.latents.name: shown, EVENT.name: told})
             self._sending.submit(line.send, answer, summary is not None)
 
         def fail(error: RequestError, summary: Summary) -> None:
             record = {**self._described(request), **asdict(summary), "error": str(error)}
-            request_log.write(record)
+            log.write(record)
             self._sending.submit(line.send, failure(error), True)
 
         request = Request(
             # An empty id cannot be cancelled; it still must not be another request's.
             id=request_id or uuid.uuid4().hex,
             settings=settings,
-            slots=slots(self._pipeline, inputs, settings),
+            row_conditioning=self._family.row_conditioning(inputs, settings),
             table=table(settings),
             send=send,
             fail=fail,
-            shared=shared(settings),
-            hung_up=line.hung_up,
+            shared=self._family.shared(settings),
+            disconnected=line.disconnected,
         )
         return request
 
-    def _described(self, request: Request) -> request_log.Record:
+    def _described(self, request: Request) -> log.Record:
         """What the log says of a request beside how it ended."""
         settings = request.settings
         return {
@@ -158,10 +159,10 @@ class Denoise:
         }
 
     def _predict(self, latents: Float32, timesteps: Float32, conditioning: Conditioning) -> Float32:
-        names = [tensor.name for tensor in self._pipeline.denoiser.inputs]
+        names = [tensor.name for tensor in self._family.denoiser.inputs]
         values = {**conditioning, names[0]: latents, names[1]: timesteps}
         inputs = {name: values[name] for name in names}
-        outputs = self._pipeline.denoiser.outputs
+        outputs = self._family.denoiser.outputs
         prediction: Float32 = call(self._denoiser, inputs, outputs)[outputs[0].name]
         return prediction
 
@@ -179,6 +180,6 @@ class _Line:
             self._open = not last
             send(self._sender, answer, last)
 
-    def hung_up(self) -> bool:
+    def disconnected(self) -> bool:
         with self._lock:
             return self._open and bool(self._sender.is_cancelled())

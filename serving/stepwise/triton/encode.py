@@ -1,30 +1,31 @@
-"""``<name>_encode``: the images that a clip continues in, latents for the denoiser out."""
+"""``<name>_encode``: the images that a video continues in, latents for the denoiser out."""
 
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines import PIPELINES, request_log
-from pipelines.caches import with_caches
-from pipelines.errors import InvalidRequest
-from pipelines.inflight.roll import expired
-from pipelines.inpaint import inpaint_latents
-from pipelines.settings import Settings
-from pipelines.spec import IMAGES, INPAINT_LATENTS, SETTINGS
-from pipelines.triton.wire import as_request_error, call, failure, pack, parameter, unpack
+from stepwise.batching.active_requests import expired
+from stepwise.description.errors import InvalidRequest
+from stepwise.description.settings import Settings
+from stepwise.description.spec import IMAGES, INPAINT_LATENTS, SETTINGS
+from stepwise.description.vae_caches import with_caches
+from stepwise.families import FAMILIES
+from stepwise.request import log
+from stepwise.triton.bridge import as_request_error, call, failure, pack, parameter, unpack
+from stepwise.video.image_conditioning import inpaint_latents
 
 _START, _END = (tensor.name for tensor in IMAGES)
 
 
 class Encode:
-    """Encodes one clip after another, slice by slice over ``<name>_vae_encoder``."""
+    """Encodes one video after another, slice by slice over ``<name>_vae_encoder``."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Remember which encoder there is."""
         self._name = parameter(args, "name")
-        self._pipeline = PIPELINES[parameter(args, "pipeline")]
-        assert self._pipeline.image_encoder is not None
-        self._encoder = self._pipeline.image_encoder
+        self._family = FAMILIES[parameter(args, "pipeline")]
+        assert self._family.image_encoder is not None
+        self._encoder = self._family.image_encoder
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request by itself."""
@@ -36,12 +37,12 @@ class Encode:
         except Exception as error:
             refused = as_request_error(error)
             described = {"id": request.request_id(), "pipeline": self._name}
-            request_log.write({**described, "outcome": refused.code, "error": str(refused)})
+            log.write({**described, "outcome": refused.code, "error": str(refused)})
             return failure(refused)
 
     def _encode(self, inputs: Mapping[str, Any]) -> Any:
         settings = Settings.from_json(inputs[SETTINGS.name][0])
-        layout = settings.clip
+        layout = settings.video
         if layout is None or _START not in inputs:
             raise InvalidRequest(f"got no {_START}; send requests to the ensemble {self._name}")
         if (now := time.monotonic()) >= settings.deadline:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 log = logging.getLogger(__name__)
 
 
-class Turns:
+class RoundRobin:
     """Runs jobs in a thread of its own; each is an iterator, whose every ``next`` is a piece.
 
     The jobs of one owner run one after another, those of several owners take turns, piece by

@@ -1,6 +1,6 @@
-"""What EasyAnimate's InP transformer is told of the images that a clip continues.
+"""What EasyAnimate's InP transformer is told of the images that a video continues.
 
-As EasyAnimateInpaintPipeline in diffusers does with ``get_image_to_video_latent``: a clip that is
+As EasyAnimateInpaintPipeline in diffusers does with ``get_image_to_video_latent``: a video that is
 blank but for its first frame, and its last one if there is an end image, encoded to latents, under
 a mask that says where it is known.
 """
@@ -9,28 +9,28 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from pipelines import clips
-from pipelines.clips import Float32, Run
-from pipelines.fields import Array
-from pipelines.manifest import ClipLayout
-from pipelines.noise import Generator
-from pipelines.settings import Settings
+from stepwise.description.fields import Array
+from stepwise.description.manifest import VideoLayout
+from stepwise.description.settings import Settings
+from stepwise.sampling.noise import Generator
+from stepwise.video import sliced_vae
+from stepwise.video.sliced_vae import Float32, Run
 
 _BLANK = -1.0
 
 
 def inpaint_latents(
-    run: Run, start: Array, end: Array | None, settings: Settings, layout: ClipLayout
+    run: Run, start: Array, end: Array | None, settings: Settings, layout: VideoLayout
 ) -> Float32:
-    """Mask and latents, float32 (1 + channels, frames, height, width), for one clip.
+    """Mask and latents, float32 (1 + channels, frames, height, width), for one video.
 
-    ``run`` is the encoder; the images are uint8 (height, width, 3) in the clip's size. The mask is
+    ``run`` is the encoder; the images are uint8 (height, width, 3) in the video's size. The mask is
     where the first frame is and has the latents' scale, which diffusers multiplies it by as well;
     an end image does not show in it, because diffusers samples the mask between frames.
     """
     images = {0: start} if end is None else {0: start, settings.frames - 1: end}
     known = _noisy({index: _levels(image) for index, image in images.items()}, settings, layout)
-    latents = clips.encode(run, _slices(known, settings, layout), layout)
+    latents = sliced_vae.encode(run, _slices(known, settings, layout), layout)
     mask = np.zeros_like(latents[:1])
     mask[:, 0] = layout.scaling_factor
     return np.concatenate([mask, latents])
@@ -43,7 +43,7 @@ def _levels(image: Array) -> Float32:
 
 
 def _noisy(
-    known: Mapping[int, Float32], settings: Settings, layout: ClipLayout
+    known: Mapping[int, Float32], settings: Settings, layout: VideoLayout
 ) -> dict[int, Float32]:
     """Frames with the noise that the model was trained with, but where they are black.
 
@@ -67,9 +67,9 @@ def _noisy(
 
 
 def _slices(
-    known: Mapping[int, Float32], settings: Settings, layout: ClipLayout
+    known: Mapping[int, Float32], settings: Settings, layout: VideoLayout
 ) -> Iterator[Float32]:
-    """The clip slice by slice, (3, frames, height, width): one frame, then as many as a latent."""
+    """The video slice by slice, (3, frames, height, width): one frame, then as many as a latent."""
     shape = (3, settings.height, settings.width)
     blank = np.full(shape, _BLANK, np.float32)
     for first in (0, *range(1, settings.frames, layout.frames)):

@@ -1,6 +1,6 @@
-"""Clips and latents: one slice after another through a causal video autoencoder, tile by tile.
+"""Videos and latents: one slice after another through a causal video autoencoder, tile by tile.
 
-A slice is one frame of latents. The first one is a frame of the clip, every other one four. Frames
+A slice is one frame of latents. The first one is a frame of the video, every other one four. Frames
 with a side longer than a tile go through the autoencoder in overlapping tiles, each with caches of
 its own, whose seams are blended as AutoencoderKLMagvit does in diffusers.
 """
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.caches import Cache, input_name, output_name
-from pipelines.fields import Array
-from pipelines.manifest import ClipLayout
+from stepwise.description.fields import Array
+from stepwise.description.manifest import VideoLayout
+from stepwise.description.vae_caches import Cache, input_name, output_name
 
 Float32 = npt.NDArray[np.float32]
 # A component's inputs by name to its outputs. Caches may be whatever it gave of the slice before.
@@ -42,7 +42,7 @@ class _Tile:
         return outputs
 
 
-def decode(run: Run, latents: Float32, layout: ClipLayout) -> Iterator[tuple[int, Array]]:
+def decode(run: Run, latents: Float32, layout: VideoLayout) -> Iterator[tuple[int, Array]]:
     """The frames that latents (channels, frames, height, width) hold, slice by slice.
 
     Yields the index of a slice's first frame and the frames, uint8 (frames, height, width, 3).
@@ -62,7 +62,7 @@ def decode(run: Run, latents: Float32, layout: ClipLayout) -> Iterator[tuple[int
         index += len(frames)
 
 
-def _decode_tile(run: Run, tile: _Tile, latents: Float32, layout: ClipLayout) -> Float32:
+def _decode_tile(run: Run, tile: _Tile, latents: Float32, layout: VideoLayout) -> Float32:
     part = latents[None, :, :, tile.rows, tile.columns]
     levels: Float32 = tile.run(run, {_LATENTS: part}, layout.decoder_caches)[_LEVELS][0]
     return levels
@@ -78,8 +78,8 @@ def as_frames(levels: Float32) -> Array:
     return frames
 
 
-def encode(run: Run, slices: Iterator[Float32], layout: ClipLayout) -> Float32:
-    """Latents (channels, frames, height, width) of a clip that comes slice by slice.
+def encode(run: Run, slices: Iterator[Float32], layout: VideoLayout) -> Float32:
+    """Latents (channels, frames, height, width) of a video that comes slice by slice.
 
     ``slices`` are levels (3, frames, height, width) in [-1, 1]: of one frame, then of four.
     ``run`` is the encoder.
@@ -95,7 +95,7 @@ def encode(run: Run, slices: Iterator[Float32], layout: ClipLayout) -> Float32:
     return np.concatenate(latents, axis=1)
 
 
-def _encode_tile(run: Run, tile: _Tile, levels: Float32, layout: ClipLayout) -> Float32:
+def _encode_tile(run: Run, tile: _Tile, levels: Float32, layout: VideoLayout) -> Float32:
     rows, columns = (
         slice(layout.scale * part.start, layout.scale * part.stop)
         for part in (tile.rows, tile.columns)
@@ -105,7 +105,7 @@ def _encode_tile(run: Run, tile: _Tile, levels: Float32, layout: ClipLayout) -> 
     return latents
 
 
-def _grid(sides: tuple[int, ...], layout: ClipLayout) -> list[list[_Tile]]:
+def _grid(sides: tuple[int, ...], layout: VideoLayout) -> list[list[_Tile]]:
     """The tiles of frames of latents with these sides: one if it is not too large."""
     size, stride = layout.tile // layout.scale, layout.tile_stride // layout.scale
     if max(sides) <= size:

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from client import Client
-from server.process import serving
-from tests.e2e.clients import mock_events
-from tests.e2e.clients.servers import dying
+from stepwise.client import Client
+from stepwise.server.process import serving
+from tests.support import mock_events
+from tests.support.servers import dying
 
 
 @pytest.fixture(scope="package")

@@ -1,25 +1,22 @@
-"""``python -m client`` against a server: what it writes, and how it is interrupted."""
+"""``stepwise`` against a server: what it writes, and how it is interrupted."""
 
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from client import record
-from client.__main__ import main
-from tests.e2e.clients.servers import assert_freed, running
-
-PROJECT = Path(__file__).parents[3]
+from stepwise.client import metadata
+from stepwise.client.cli.main import main
+from tests.support.paths import ROOT, STEPWISE
+from tests.support.servers import assert_freed, running
 
 
 def test_the_command_writes_previews(server, tmp_path, capsys):
     options = ["--steps=6", "--preview-every=2", "--num-images=2", "--seed=3"]
     files = ["--output", str(tmp_path / "star.png"), "--previews", str(tmp_path / "previews")]
-    assert main(["mock", "a star", "--url", server.grpc_url, *options, *files]) == 0
+    assert main(["generate", "mock", "a star", "--url", server.grpc_url, *options, *files]) == 0
     told = capsys.readouterr()
     assert "star.png  seed 3  6 steps" in told.out
     assert " steps/s]" in told.err
@@ -28,15 +25,15 @@ def test_the_command_writes_previews(server, tmp_path, capsys):
     preview = np.asarray(Image.open(tmp_path / "previews" / "star-step-004.png"))
     assert preview.shape == (2, 2, 3)
     assert preview.min() == 4
-    assert "preview_every" not in record.load(tmp_path / "star-1.png")
+    assert "preview_every" not in metadata.load(tmp_path / "star-1.png")
 
 
 def test_an_interrupted_command_stops_its_request(server, tmp_path):
     output = str(tmp_path / "none.png")
     options = ["--url", server.grpc_url, "--steps", "10000", "--output", output]
     command = subprocess.Popen(
-        [sys.executable, "-m", "client", "mock", "a star", *options],
-        cwd=PROJECT,
+        [STEPWISE, "generate", "mock", "a star", *options],
+        cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from client import AsyncClient, Client, ServerUnavailable
-from server.drain import drain
-from tests.e2e.clients.servers import assert_freed, dying, running
+from stepwise.client import AsyncClient, Client, ServerUnavailable
+from stepwise.server.drain import drain
+from tests.support.servers import assert_freed, dying, running
 
 
 def test_requests_go_past_servers_that_are_away_or_full(server, full):
@@ -51,7 +51,7 @@ def test_when_no_server_takes_it_each_ones_reason_is_told(full):
     first, away, no_place = str(raised.value).split("\n")
     assert first == "no server took it:"
     assert away.startswith("  127.0.0.1:9: ")
-    assert away.endswith("is the server running (python -m server)?")
+    assert away.endswith("is the server running (stepwise serve)?")
     assert no_place == f"  {full.grpc_url}: the queue is full: 256 requests wait; try again later"
 
 

@@ -7,8 +7,8 @@ from contextlib import aclosing
 
 import pytest
 
-from client import AsyncClient, Cancelled, Client, ServerUnavailable, TimedOut
-from tests.e2e.clients.servers import assert_freed
+from stepwise.client import AsyncClient, Cancelled, Client, ServerUnavailable, TimedOut
+from tests.support.servers import assert_freed
 
 
 def started(client):

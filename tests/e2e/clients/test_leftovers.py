@@ -9,8 +9,8 @@ from contextlib import aclosing, contextmanager
 
 import psutil
 
-from client import AsyncClient, Client
-from tests.e2e.clients.servers import FREED_SECONDS, assert_freed
+from stepwise.client import AsyncClient, Client
+from tests.support.servers import FREED_SECONDS, assert_freed
 
 MEMORY_CEILING = 8 << 20
 THREADS_CEILING = 4

@@ -1,4 +1,4 @@
-"""Clips on the page: previews, the clip that plays and its file, and pictures to start from."""
+"""Videos on the page: previews, the video that plays and its file, and pictures to start from."""
 
 import signal
 
@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import expect
 
-from client import record
-from client.__main__ import main
-from tests.e2e.browser import (
+from stepwise.client import metadata
+from stepwise.client.cli.main import main
+from tests.e2e.test_serving import until
+from tests.support.browser import (
     MILLISECONDS,
     cell,
     chromium,
@@ -20,10 +21,9 @@ from tests.e2e.browser import (
     serving_page,
     thumbnails,
 )
-from tests.e2e.clients.scenes import scene
-from tests.e2e.clients.servers import assert_freed
-from tests.e2e.test_serving import until
-from tests.unit.client.test_clips import FLOORS, decoded, psnr
+from tests.support.scenes import scene
+from tests.support.servers import assert_freed
+from tests.unit.client.test_video import FLOORS, decoded, psnr
 
 PROMPT = "a red star that moves to the right"
 
@@ -51,40 +51,40 @@ def open_page(browser, page):
         yield opened
 
 
-def clip(tab):
+def video(tab):
     """The video in the page, big enough to play."""
     thumbnails(tab).first.click()
     return tab.locator("video").last
 
 
-def test_a_clip_plays_in_the_page_and_its_file_is_an_mp4(server, open_page, tmp_path):
+def test_a_video_plays_in_the_page_and_its_file_is_an_mp4(server, open_page, tmp_path):
     tab = open_page()
     expect(tab.get_by_label("number input for Frames")).to_have_value("49")
     expect(tab.get_by_label("number input for Pictures")).to_have_count(0)
     generate(tab, Prompt=PROMPT, Frames=13, Seed="7")
     ends(tab, "done")
-    video = clip(tab)
-    expect(video).to_be_visible()
-    video.evaluate("video => { video.muted = true; return video.play() }")
+    playing = video(tab)
+    expect(playing).to_be_visible()
+    playing.evaluate("video => { video.muted = true; return video.play() }")
     tab.wait_for_function("[...document.querySelectorAll('video')].some(v => v.currentTime > 0.2)")
-    size = video.evaluate("video => [video.videoWidth, video.videoHeight, video.duration]")
+    size = playing.evaluate("video => [video.videoWidth, video.videoHeight, video.duration]")
     print(f"the browser says width, height, seconds: {size}")
     assert size == pytest.approx([64, 48, 13 / 8], abs=0.01)
     with tab.expect_download() as download:
         tab.get_by_role("button", name="Download").click()
     assert download.value.suggested_filename.endswith(".mp4")
-    path = tmp_path / "clip.mp4"
+    path = tmp_path / "video.mp4"
     download.value.save_as(path)
     closeness = psnr(decoded(path), scene(13, 48, 64, 7))
     print(f"{closeness:.1f} dB, floor {FLOORS['.mp4']}")
     assert closeness >= FLOORS[".mp4"]
-    assert (record.load(path)["prompt"], record.load(path)["fps"]) == (PROMPT, 8)
+    assert (metadata.load(path)["prompt"], metadata.load(path)["fps"]) == (PROMPT, 8)
     again = tmp_path / "again.mp4"
     assert main(["repeat", str(path), "--url", server.grpc_url, "--output", str(again)]) == 0
     assert np.array_equal(decoded(again), decoded(path))
 
 
-def test_previews_and_frames_are_shown_until_the_clip_is_whole(open_page):
+def test_previews_and_frames_are_shown_until_the_video_is_whole(open_page):
     tab = open_page()
     generate(tab, Prompt="slow", Frames=61, Steps=15)
     expect(tab.get_by_alt_text("preview")).to_be_visible()
@@ -96,7 +96,7 @@ def test_previews_and_frames_are_shown_until_the_clip_is_whole(open_page):
     expect(thumbnails(tab)).to_have_count(1)
 
 
-def test_a_clip_that_is_cancelled_midway_leaves_no_file(server, open_page, folder):
+def test_a_video_that_is_cancelled_midway_leaves_no_file(server, open_page, folder):
     tab = open_page()
     before = set(folder.rglob("*.mp4"))
     generate(tab, Prompt="stalls", Frames=145)
@@ -109,7 +109,9 @@ def test_a_clip_that_is_cancelled_midway_leaves_no_file(server, open_page, folde
     expect(thumbnails(tab)).to_have_count(0)
 
 
-def test_a_page_that_is_stopped_while_a_clip_is_written_leaves_no_file(server, open_page, tmp_path):
+def test_a_page_that_is_stopped_while_a_video_is_written_leaves_no_file(
+    server, open_page, tmp_path
+):
     with serving_page(server, tmp_path, "--pipeline", "film") as (process, url):
         tab = open_page(url)
         generate(tab, Prompt="stalls", Frames=145)
@@ -146,7 +148,7 @@ def upload(tab, label, path):
     expect(block.locator("img")).to_be_visible()
 
 
-def test_a_clip_starts_and_ends_with_uploaded_pictures(open_page, folder, tmp_path):
+def test_a_video_starts_and_ends_with_uploaded_pictures(open_page, folder, tmp_path):
     start, end = scene(2, 40, 56, 3)
     for name, picture in (("first", start), ("last", end)):
         Image.fromarray(picture).save(tmp_path / f"{name}.png")

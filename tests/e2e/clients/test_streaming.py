@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from client import (
+from stepwise.client import (
     AsyncClient,
     Cancelled,
     ClientError,

@@ -1,9 +1,8 @@
-"""Clips through both clients and the command line, streamed slice by slice by a real server."""
+"""Videos through both clients and the command line, streamed slice by slice by a real server."""
 
 import asyncio
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,22 +11,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import AsyncClient, ClientError, InvalidRequest, RequestFailed, clips, record, sheet
-from client.__main__ import main
-from tests.e2e.clients.scenes import scene
-from tests.e2e.clients.servers import assert_freed, running
-from tests.unit.client.test_clips import decoded, psnr
+from stepwise.client import (
+    AsyncClient,
+    ClientError,
+    InvalidRequest,
+    RequestFailed,
+    contact_sheet,
+    metadata,
+)
+from stepwise.client.cli.main import main
+from stepwise.client.media import video
+from tests.support.paths import ROOT, STEPWISE
+from tests.support.scenes import scene
+from tests.support.servers import assert_freed, running
+from tests.unit.client.test_video import decoded, psnr
 
-PROJECT = Path(__file__).parents[3]
 HEIGHT, WIDTH = 48, 64
 FLOOR = 35.0  # dB; 4:2:0 colour alone leaves about 40 of such a scene
 
 
-def test_a_clip_comes_slice_by_slice_in_both_clients(server, client):
+def test_a_video_comes_slice_by_slice_in_both_clients(server, client):
     async def run():
         other = AsyncClient(server.grpc_url)
         events = [event async for event in other.generate("film", "a star", **settings)]
-        return events, await other.clip("film", "a star", **settings)
+        return events, await other.video("film", "a star", **settings)
 
     settings = {"steps": 4, "seed": 7, "frames": 13, "preview_every": 2, "guidance_rescale": 0.5}
     events = list(client.generate("film", "a star", **settings))
@@ -42,7 +49,7 @@ def test_a_clip_comes_slice_by_slice_in_both_clients(server, client):
     assert {event.asked_seed for event in events} == {7}
     assert all(event.image is None for event in events)
     wanted = scene(13, HEIGHT, WIDTH, 7)
-    whole = client.clip("film", "a star", **settings)
+    whole = client.video("film", "a star", **settings)
     assert (whole.index, whole.kind, whole.seed) == (0, "result", 7)
     assert np.array_equal(whole.frames, wanted)
     async_events, async_whole = asyncio.run(run())
@@ -54,34 +61,34 @@ def shape(event):
     return None if event.frames is None else event.frames.shape
 
 
-def test_clips_and_pictures_are_asked_for_by_their_names(server, client):
+def test_videos_and_pictures_are_asked_for_by_their_names(server, client):
     other = AsyncClient(server.grpc_url)
     for call in (
         lambda: client.pictures("film", "a star"),
         lambda: asyncio.run(other.pictures("film", "a star")),
     ):
-        with pytest.raises(InvalidRequest, match=r"film makes clips, no pictures; .* clip\(\)"):
+        with pytest.raises(InvalidRequest, match=r"film makes videos, no pictures; .* video\(\)"):
             call()
-    with pytest.raises(InvalidRequest, match=r"mock makes pictures, no clips; .* pictures\(\)"):
-        client.clip("mock", "a star")
-    assert (client.about("film").makes_clips, client.about("mock").makes_clips) == (True, False)
+    with pytest.raises(InvalidRequest, match=r"mock makes pictures, no videos; .* pictures\(\)"):
+        client.video("mock", "a star")
+    assert (client.about("film").makes_videos, client.about("mock").makes_videos) == (True, False)
     assert client.about("film").images == ("start_image", "end_image")
 
 
 def test_pictures_that_are_sent_arrive_as_they_are(client):
     start, end = np.random.default_rng(0).integers(0, 256, (2, 30, 41, 3), np.uint8)
-    frames = client.clip("film", "a star", frames=5, start_image=start, end_image=end).frames
+    frames = client.video("film", "a star", frames=5, start_image=start, end_image=end).frames
     assert frames.shape == (5, 30, 41, 3)
     assert np.array_equal(frames[0], start)
     assert np.array_equal(frames[-1], end)
 
 
 def film(server, *options, prompt="a star"):
-    return main(["film", prompt, "--url", server.grpc_url, *map(str, options)])
+    return main(["video", "film", prompt, "--url", server.grpc_url, *map(str, options)])
 
 
-@pytest.mark.parametrize("suffix", clips.KINDS)
-def test_the_command_writes_a_clip_that_can_be_repeated(server, tmp_path, capsys, suffix):
+@pytest.mark.parametrize("suffix", video.KINDS)
+def test_the_command_writes_a_video_that_can_be_repeated(server, tmp_path, capsys, suffix):
     first, again = tmp_path / f"first{suffix}", tmp_path / f"again{suffix}"
     asked = ("--frames", 13, "--fps", 12, "--seed", 7)
     assert film(server, *asked, "--output", first, prompt="é, a star") == 0
@@ -89,7 +96,7 @@ def test_the_command_writes_a_clip_that_can_be_repeated(server, tmp_path, capsys
     assert f"first{suffix}  seed 7  4 steps  13 frames at 12 fps, the first after 0." in told.out
     assert " steps/s]" in told.err
     assert " frames/s]" in told.err
-    request = record.load(first)
+    request = metadata.load(first)
     assert (request["prompt"], request["fps"], int(request["frames"])) == ("é, a star", 12, 13)
     assert (request["height"], request["width"]) == (HEIGHT, WIDTH)
     closeness = psnr(decoded(first), scene(13, HEIGHT, WIDTH, 7))
@@ -101,7 +108,7 @@ def test_the_command_writes_a_clip_that_can_be_repeated(server, tmp_path, capsys
     assert sorted(tmp_path.iterdir()) == sorted([first, again])
 
 
-def test_a_clip_is_out_mp4_if_nothing_else_is_said(server, tmp_path, monkeypatch):
+def test_a_video_is_out_mp4_if_nothing_else_is_said(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert film(server, "--frames", 5) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
@@ -112,20 +119,20 @@ def test_a_clip_is_out_mp4_if_nothing_else_is_said(server, tmp_path, monkeypatch
 
 def test_previews_and_a_contact_sheet(server, tmp_path):
     options = ("--frames", 49, "--seed", 3, "--preview-every", 2)
-    paths = ("--output", tmp_path / "clip.webp", "--contact-sheet", tmp_path / "sheets" / "a.png")
+    paths = ("--output", tmp_path / "video.webp", "--contact-sheet", tmp_path / "sheets" / "a.png")
     assert film(server, *options, *paths, "--previews", tmp_path / "previews") == 0
     written = sorted(path.name for path in (tmp_path / "previews").iterdir())
-    assert written == ["clip-step-002.png", "clip-step-004.png"]
-    assert Image.open(tmp_path / "previews" / "clip-step-002.png").size == (16, 12)
+    assert written == ["video-step-002.png", "video-step-004.png"]
+    assert Image.open(tmp_path / "previews" / "video-step-002.png").size == (16, 12)
     made = np.asarray(Image.open(tmp_path / "sheets" / "a.png"))
     frames = scene(49, HEIGHT, WIDTH, 3)
     assert made.shape == (2 * HEIGHT + 4, 4 * WIDTH + 12, 3)
     assert np.array_equal(made[:HEIGHT, :WIDTH], frames[0])
     assert np.array_equal(made[-HEIGHT:, -WIDTH:], frames[48])
-    assert sheet.keys(49) == (0, 7, 14, 21, 27, 34, 41, 48)
+    assert contact_sheet.keys(49) == (0, 7, 14, 21, 27, 34, 41, 48)
 
 
-def test_a_clip_from_a_picture_is_repeated_as_long_as_the_picture_is_there(
+def test_a_video_from_a_picture_is_repeated_as_long_as_the_picture_is_there(
     server, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -153,15 +160,35 @@ def test_a_clip_from_a_picture_is_repeated_as_long_as_the_picture_is_there(
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (["film", "--output", "a.png"], "got a.png; film makes clips, whose files end in .mp4 or"),
-        (["mock", "--output", "a.mp4"], "got a.mp4; mock makes pictures, whose files end in .png"),
-        (["mock", "--fps", "9"], "--fps: is for clips, and mock makes pictures"),
-        (["mock", "--contact-sheet", "a.png"], "--contact-sheet: is for clips, and mock makes"),
-        (["film", "--contact-sheet", "a.gif"], "got a.gif; its name has to end in .png"),
-        (["film", "--start-image", "none.png"], "start_image: none.png cannot be read as a pict"),
-        (["film", "--start-image", "text.png"], "start_image: text.png cannot be read as a pict"),
-        (["film", "--frames", "many"], "frames: got 'many'; a number of type INT32 is needed"),
-        (["mock", "--start-image", "text.png"], "start_image: mock has no such setting"),
+        (
+            ["video", "film", "--output", "a.png"],
+            "got a.png; film makes videos, whose files end in .mp4 or",
+        ),
+        (
+            ["generate", "mock", "--output", "a.mp4"],
+            "got a.mp4; mock makes pictures, whose files end in .png",
+        ),
+        (["generate", "mock", "--fps", "9"], "--fps: is for videos, and mock makes pictures"),
+        (["generate", "mock", "--contact-sheet", "a"], "contact_sheet: mock has no such setting"),
+        (["generate", "film"], "film makes videos: use stepwise video"),
+        (["video", "mock"], "mock makes pictures: use stepwise generate"),
+        (["video", "film", "--contact-sheet", "a.gif"], "got a.gif; its name has to end in .png"),
+        (
+            ["video", "film", "--start-image", "none.png"],
+            "start_image: none.png cannot be read as a pict",
+        ),
+        (
+            ["video", "film", "--start-image", "text.png"],
+            "start_image: text.png cannot be read as a pict",
+        ),
+        (
+            ["video", "film", "--frames", "many"],
+            "frames: got 'many'; a number of type INT32 is needed",
+        ),
+        (
+            ["generate", "mock", "--start-image", "text.png"],
+            "start_image: mock has no such setting",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(
@@ -169,40 +196,40 @@ def test_what_does_not_go_together_is_one_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     Path("text.png").write_text("no picture")
-    pipeline, *options = command
-    assert main([pipeline, "a star", "--url", server.grpc_url, *options]) == 1
+    name, pipeline, *options = command
+    assert main([name, pipeline, "a star", "--url", server.grpc_url, *options]) == 1
     assert says in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["text.png"]
 
 
-@pytest.mark.parametrize("suffix", clips.KINDS)
-def test_a_clip_that_breaks_leaves_no_file(server, tmp_path, capsys, suffix):
-    output = tmp_path / f"clip{suffix}"
+@pytest.mark.parametrize("suffix", video.KINDS)
+def test_a_video_that_breaks_leaves_no_file(server, tmp_path, capsys, suffix):
+    output = tmp_path / f"video{suffix}"
     assert film(server, "--output", output, prompt="breaks") == 1
     assert "the decoder broke" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_clip_that_breaks_is_no_clip_in_either_client(server, client):
+def test_a_video_that_breaks_is_no_video_in_either_client(server, client):
     for call in (
-        lambda: client.clip("film", "breaks"),
-        lambda: asyncio.run(AsyncClient(server.grpc_url).clip("film", "breaks")),
+        lambda: client.video("film", "breaks"),
+        lambda: asyncio.run(AsyncClient(server.grpc_url).video("film", "breaks")),
     ):
         with pytest.raises(RequestFailed, match="the decoder broke"):
             call()
 
 
-def test_a_clip_that_is_interrupted_while_it_is_decoded_leaves_no_file(server, tmp_path):
-    options = ["--url", server.grpc_url, "--frames", "145", "--output", str(tmp_path / "clip.mp4")]
+def test_a_video_that_is_interrupted_while_it_is_decoded_leaves_no_file(server, tmp_path):
+    options = ["--url", server.grpc_url, "--frames", "145", "--output", str(tmp_path / "video.mp4")]
     command = subprocess.Popen(
-        [sys.executable, "-m", "client", "film", "stalls", *options],
-        cwd=PROJECT,
+        [STEPWISE, "video", "film", "stalls", *options],
+        cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )
     while not (names := [path.name for path in tmp_path.iterdir()]):
         time.sleep(0.01)
-    assert names == [".clip.mp4.part"]
+    assert names == [".video.mp4.part"]
     command.send_signal(signal.SIGINT)
     _, errors = command.communicate(timeout=20)
     assert command.returncode == 130
@@ -211,7 +238,7 @@ def test_a_clip_that_is_interrupted_while_it_is_decoded_leaves_no_file(server, t
     assert_freed(server)
 
 
-def test_a_clip_is_cancelled_between_its_slices(server, client):
+def test_a_video_is_cancelled_between_its_slices(server, client):
     events = client.generate("film", "stalls", frames=145)
     assert next(event for event in events if event.kind == "result").index == 0
     assert running(server) == (events.request_id,)

@@ -1,6 +1,6 @@
 """Who is starved beside another pipeline."""
 
-from benchmarks.together import LEAST_SHARE, starved
+from benchmarks.commands.colocated import LEAST_SHARE, starved
 
 
 def test_a_pipeline_that_keeps_too_little_is_a_failure():

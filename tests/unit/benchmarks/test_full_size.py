@@ -1,16 +1,16 @@
 """The way of a component of true size, with transformers of few but wide layers."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 from diffusers import SD3Transformer2DModel
 
-from benchmarks.full import quantized
-from benchmarks.full.component import FACTOR, Job, measure, passed
+from benchmarks.full_size import quantized
+from benchmarks.full_size.component import FACTOR, Job, measure, passed
 from miniatures import full
+from tests.support.paths import ROOT
 
-MINIATURE = Path(__file__).parents[3] / "miniatures" / "sd3"
+MINIATURE = ROOT / "miniatures" / "sd3"
 LAYERS = (1, 4)
 
 

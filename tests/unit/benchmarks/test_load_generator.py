@@ -5,9 +5,9 @@ import itertools
 
 import numpy as np
 
-from benchmarks.generator import closed_loop, lasting, open_loop, poisson
-from benchmarks.workload import Ask
-from tests.unit.benchmarks.build import ASK, SIZE, Server
+from benchmarks.harness.load_generator import closed_loop, lasting, open_loop, poisson
+from benchmarks.harness.workload import Ask
+from tests.support.load import ASK, SIZE, Server
 
 
 def test_poisson_arrivals_have_their_rate_and_exponential_gaps():

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.quantized import engines, grid
-from benchmarks.quantized.figures import IDENTICAL
-from benchmarks.quantized.planted import FACTOR, plant
-from benchmarks.quantized.rows import FP32, STOCK, WHOLE
-from benchmarks.quantized.table import failures, slower
-from export.checkpoint import open_checkpoint
-from export.mixdq.metrics import psnr
-from export.mixdq.study import open_study
-from export.rehearsal import Drawing
+from benchmarks.quantization import engines, image_grid
+from benchmarks.quantization.figures import IDENTICAL
+from benchmarks.quantization.outlier_token import FACTOR, plant
+from benchmarks.quantization.table import failures, slower
+from benchmarks.quantization.variants import FP32, STOCK, WHOLE
 from miniatures import prompts
-from pipelines import PIPELINES
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.preflight.smoke_test import Drawing
+from stepwise.export.quantize.calibration.sampling import open_study
+from stepwise.export.quantize.search.metrics import psnr
+from stepwise.families import FAMILIES
 from tests.conftest import ROOT
 
 # Levels that are not rounded, in decibels.
@@ -33,7 +33,7 @@ ROWS = {
 
 
 def test_an_outlier_changes_the_first_token_and_no_picture():
-    checkpoint = open_checkpoint(ROOT / "miniatures" / "sdxl_turbo", PIPELINES["sdxl_turbo"])
+    checkpoint = open_checkpoint(ROOT / "miniatures" / "sdxl_turbo", FAMILIES["sdxl_turbo"])
     captions = tuple(prompt.scene.caption for prompt in prompts.load()[:3])
     study = open_study(checkpoint, Drawing(captions, 4, 0.0))
     before, texts = study.pictures(), study.texts
@@ -82,7 +82,7 @@ def test_engines_with_float_kernels_are_told():
 def test_the_grid_has_a_row_for_each_way(tmp_path):
     levels = np.zeros((30, 3, 64, 64), np.uint8)
     levels[-1] = 255
-    grid.write({"one": levels, "two": levels}, prompts.load()[:30], tmp_path / "grid.png")
+    image_grid.write({"one": levels, "two": levels}, prompts.load()[:30], tmp_path / "grid.png")
     sheet = np.asarray(Image.open(tmp_path / "grid.png"))
     assert sheet.shape[0] == 2 * 66
     assert (sheet[10, -10] == 255).all()

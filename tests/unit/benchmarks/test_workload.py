@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks.caps import suggest
-from benchmarks.workload import WORKLOADS, draw, resolutions
-from pipelines.manifest import Sides
+from benchmarks.commands.batch_caps import suggest
+from benchmarks.harness.workload import WORKLOADS, draw, resolutions
+from stepwise.description.manifest import Sides
 
 SIDES = Sides(native=64, minimum=32, maximum=96, multiple=16)
 

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from client.__main__ import _settings, _with_previews, main
-from client.errors import InvalidRequest
+from stepwise.client.cli.generate import _settings, _with_previews
+from stepwise.client.cli.main import main
+from stepwise.client.errors import InvalidRequest
 
 
 def test_options_become_settings_by_name():
@@ -21,8 +22,8 @@ def test_a_command_line_that_is_no_pairs_is_refused(words, says):
 
 
 def test_nobody_at_the_address_is_one_sentence_and_status_1(capsys):
-    assert main(["sd3", "a star", "--url", "127.0.0.1:9"]) == 1
-    assert "is the server running (python -m server)?" in capsys.readouterr().err
+    assert main(["generate", "sd3", "a star", "--url", "127.0.0.1:9"]) == 1
+    assert "is the server running (stepwise serve)?" in capsys.readouterr().err
 
 
 def test_previews_are_asked_for_if_there_is_a_folder_for_them():
@@ -37,5 +38,5 @@ def test_previews_are_asked_for_if_there_is_a_folder_for_them():
 @pytest.mark.parametrize("fps", ["0", "51", "8.5", "many"])
 def test_frames_per_second_that_no_file_can_have_are_refused(capsys, fps):
     with pytest.raises(SystemExit):
-        main(["film", "a star", "--fps", fps])
+        main(["video", "film", "a star", "--fps", fps])
     assert f"got '{fps}'; allowed are 1 to 50" in capsys.readouterr().err

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import grpc
 import pytest
 
-from client.errors import (
+from stepwise.client.errors import (
     Cancelled,
     InvalidRequest,
     RequestFailed,

@@ -3,7 +3,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import serialize_byte_tensor
 
-from client.events import parse, whole
+from stepwise.client.events import parse, whole
 
 TYPES = {"uint8": "UINT8", "int32": "INT32", "int64": "INT64", "float32": "FP32", "object": "BYTES"}
 
@@ -30,7 +30,7 @@ def response(kind, index, **outputs):
     return made
 
 
-def test_a_picture_is_an_image_and_a_slice_of_a_clip_is_frames():
+def test_a_picture_is_an_image_and_a_slice_of_a_video_is_frames():
     image = np.full((2, 3, 3), 9, np.uint8)
     event = parse(response("result", 2, image=image))
     assert np.array_equal(event.image, image)

@@ -1,8 +1,8 @@
 import grpc
 import pytest
 
-from client.attempts import Attempts, Servers, abandoned
-from client.errors import Cancelled, InvalidRequest, RequestFailed, ServerUnavailable
+from stepwise.client.errors import Cancelled, InvalidRequest, RequestFailed, ServerUnavailable
+from stepwise.client.failover import Attempts, Servers, abandoned
 
 
 def no_channel(url, options):
@@ -13,9 +13,9 @@ def names(servers):
     return [server.url for server in servers]
 
 
-def test_requests_take_turns_and_open_nothing_by_themselves():
+def test_requests_alternate_and_open_nothing_by_themselves():
     servers = Servers("a:1, b:1,c:1", no_channel)
-    assert [names(servers.in_turn()) for _ in range(4)] == [
+    assert [names(servers.round_robin()) for _ in range(4)] == [
         ["a:1", "b:1", "c:1"],
         ["b:1", "c:1", "a:1"],
         ["c:1", "a:1", "b:1"],

@@ -1,24 +1,33 @@
 import pytest
 
-from client import About
-from client.page import form
+from stepwise.client import About
+from stepwise.client.page import form
 
 BOTH = {"num_images": [1, 16], "steps": [1, 100], "guidance_scale": [0.0, 30.0]}
 DEFAULTS = {"num_images": 1, "steps": 28, "guidance_scale": 7.0, "sampler": "heun"}
 SETTINGS = ("prompt", "negative_prompt", "seed", "height", "width", *DEFAULTS)
 SD3 = About({**DEFAULTS, "negative_prompt": ""}, BOTH, ("heun", "euler"), SETTINGS, "sd3")
 SDXL = About(DEFAULTS, BOTH, ("heun", "euler"), (*SETTINGS, "bucket"), "sdxl")
-OF_CLIPS = {
+OF_VIDEOS = {
     "frames": [1, 145],
     "steps": [1, 100],
     "guidance_scale": [0.0, 30.0],
     "guidance_rescale": [0.0, 1.0],
 }
-CLIPS = About(
+VIDEOS = About(
     {"frames": 49, "steps": 50, "guidance_scale": 6.0, "sampler": "euler"},
-    OF_CLIPS,
+    OF_VIDEOS,
     ("euler",),
-    ("prompt", "negative_prompt", "seed", "height", "width", "start_image", "end_image", *OF_CLIPS),
+    (
+        "prompt",
+        "negative_prompt",
+        "seed",
+        "height",
+        "width",
+        "start_image",
+        "end_image",
+        *OF_VIDEOS,
+    ),
     "easyanimate_i2v",
     ("start_image", "end_image"),
 )
@@ -61,18 +70,18 @@ def test_the_form_overrules_a_preset_also_where_it_is_blank():
     assert request == {"steps": 12, "guidance_scale": 5.0, "sampler": "dpmpp_2m_karras"}
 
 
-def test_a_pipeline_of_clips_has_frames_and_pictures_to_start_from():
+def test_a_pipeline_of_videos_has_frames_and_pictures_to_start_from():
     fields = {"frames", "guidance_rescale", "start_image", "end_image"}
-    for about, visible in ((SD3, {"num_images"}), (CLIPS, fields)):
+    for about, visible in ((SD3, {"num_images"}), (VIDEOS, fields)):
         shown = form.shown(about)
         assert {name for name in (*fields, "num_images") if shown[name]["visible"]} == visible
     wanted = {"frames": (1, 145, 49), "guidance_rescale": (0.0, 1.0, 0.0)}
     for name, values in wanted.items():
-        field = form.shown(CLIPS)[name]
+        field = form.shown(VIDEOS)[name]
         assert (field["minimum"], field["maximum"], field["value"]) == values
 
 
 def test_what_a_hidden_field_holds_is_left_out():
     values = {**NONE, "num_images": 4, "frames": 49, "start_image": "a.png", "end_image": None}
-    assert form.request(values, CLIPS) == {"frames": 49, "start_image": "a.png"}
+    assert form.request(values, VIDEOS) == {"frames": 49, "start_image": "a.png"}
     assert form.request(values, SD3) == {"num_images": 4}

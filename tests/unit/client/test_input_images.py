@@ -5,8 +5,8 @@ import pytest
 from diffusers.pipelines.easyanimate.pipeline_easyanimate_inpaint import preprocess_image
 from PIL import Image
 
-from client import images
-from client.errors import InvalidRequest
+from stepwise.client import input_images
+from stepwise.client.errors import InvalidRequest
 
 NAMES = ("start_image", "end_image")
 
@@ -23,12 +23,14 @@ def path(tmp_path, picture):
 
 
 def test_a_file_is_sent_as_an_array_and_noted_as_path_and_digest(path, picture):
-    sent, noted = images.taken({"start_image": str(path), "steps": "9", "height": "32"}, NAMES)
+    sent, noted = input_images.taken(
+        {"start_image": str(path), "steps": "9", "height": "32"}, NAMES
+    )
     assert np.array_equal(sent["start_image"], picture)
     assert (sent["steps"], sorted(sent)) == ("9", ["height", "start_image", "steps"])
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert noted["start_image"] == {"file": str(path), "sha256": digest}
-    again, _ = images.taken(noted, NAMES)
+    again, _ = input_images.taken(noted, NAMES)
     assert np.array_equal(again["start_image"], picture)
 
 
@@ -36,7 +38,7 @@ def test_a_file_is_sent_as_an_array_and_noted_as_path_and_digest(path, picture):
 def test_it_is_resized_as_diffusers_does_if_both_sides_are_given(tmp_path, picture, mode):
     path = tmp_path / "start.png"
     Image.fromarray(picture).convert(mode).save(path)
-    sent, _ = images.taken({"start_image": str(path), "height": 32, "width": "48"}, NAMES)
+    sent, _ = input_images.taken({"start_image": str(path), "height": 32, "width": "48"}, NAMES)
     wanted = preprocess_image(Image.open(path).convert("RGB"), (32, 48))
     wanted = (wanted.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     assert wanted.shape == (32, 48, 3)
@@ -47,7 +49,7 @@ def test_a_photograph_is_the_right_way_up(tmp_path, picture):
     exif = Image.Exif()
     exif[274] = 6  # turned by a quarter
     Image.fromarray(picture).save(tmp_path / "start.png", exif=exif)
-    sent, _ = images.taken({"start_image": str(tmp_path / "start.png")}, NAMES)
+    sent, _ = input_images.taken({"start_image": str(tmp_path / "start.png")}, NAMES)
     assert np.array_equal(sent["start_image"], np.rot90(picture, -1))
 
 
@@ -55,7 +57,7 @@ def test_a_photograph_is_the_right_way_up(tmp_path, picture):
     "settings", [{"height": "0", "width": "9"}, {"height": "many", "width": "9"}, {"width": 9}]
 )
 def test_sides_that_are_none_are_left_to_the_server(path, picture, settings):
-    sent, _ = images.taken({"start_image": str(path), **settings}, NAMES)
+    sent, _ = input_images.taken({"start_image": str(path), **settings}, NAMES)
     assert np.array_equal(sent["start_image"], picture)
 
 
@@ -63,14 +65,14 @@ def test_what_is_no_picture_is_refused(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     for name in ("text.png", "none.png", "."):
         with pytest.raises(InvalidRequest, match=r"end_image: .* cannot be read as a picture"):
-            images.taken({"end_image": str(tmp_path / name)}, NAMES)
+            input_images.taken({"end_image": str(tmp_path / name)}, NAMES)
 
 
 def test_a_noted_file_that_is_gone_or_another_is_told(path):
-    _, noted = images.taken({"start_image": str(path)}, NAMES)
+    _, noted = input_images.taken({"start_image": str(path)}, NAMES)
     path.write_bytes(b"another")
     with pytest.raises(InvalidRequest, match=r"start.png is not the picture .* --start-image FILE"):
-        images.taken(noted, NAMES)
+        input_images.taken(noted, NAMES)
     path.unlink()
     with pytest.raises(InvalidRequest, match=r"start.png, of which .* is gone; .* --start-image"):
-        images.taken(noted, NAMES)
+        input_images.taken(noted, NAMES)

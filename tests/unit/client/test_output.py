@@ -4,13 +4,13 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from client.errors import InvalidRequest
-from client.events import Event
-from client.files import advance, numbered, output
-from client.messages import About
+from stepwise.client.errors import InvalidRequest
+from stepwise.client.events import Event
+from stepwise.client.output import advance, numbered, output
+from stepwise.client.protocol import About
 
 PICTURES = About({"steps": 28, "num_images": 1}, {}, (), (), "sd3")
-CLIPS = About({"steps": 50, "frames": 49}, {}, (), (), "easyanimate")
+VIDEOS = About({"steps": 50, "frames": 49}, {}, (), (), "easyanimate")
 
 
 def options(path=None, **given):
@@ -20,20 +20,20 @@ def options(path=None, **given):
 
 def test_each_kind_of_pipeline_has_files_of_its_own():
     assert output(options(), "sd3", PICTURES) == Path("out.png")
-    assert output(options(), "easyanimate", CLIPS) == Path("out.mp4")
+    assert output(options(), "easyanimate", VIDEOS) == Path("out.mp4")
     assert output(options("a.PNG"), "sd3", PICTURES) == Path("a.PNG")
     for name in ("a.mp4", "a.gif", "a.webp", "a.MP4"):
-        assert output(options(name, fps=8), "easyanimate", CLIPS) == Path(name)
+        assert output(options(name, fps=8), "easyanimate", VIDEOS) == Path(name)
 
 
 @pytest.mark.parametrize(
     ("about", "given", "says"),
     [
         (PICTURES, options("a.webp"), "--output: got a.webp; x makes pictures, whose files end in"),
-        (CLIPS, options("a"), "got a; x makes clips, whose files end in .mp4 or .gif or .webp"),
-        (PICTURES, options(fps=8), "--fps: is for clips, and x makes pictures"),
-        (PICTURES, options(contact_sheet=Path("a.png")), "--contact-sheet: is for clips"),
-        (CLIPS, options(contact_sheet=Path("a.jpg")), "--contact-sheet: got a.jpg; its name has"),
+        (VIDEOS, options("a"), "got a; x makes videos, whose files end in .mp4 or .gif or .webp"),
+        (PICTURES, options(fps=8), "--fps: is for videos, and x makes pictures"),
+        (PICTURES, options(contact_sheet=Path("a.png")), "--contact-sheet: is for videos"),
+        (VIDEOS, options(contact_sheet=Path("a.jpg")), "--contact-sheet: got a.jpg; its name has"),
     ],
 )
 def test_what_does_not_go_together_is_refused(about, given, says):

@@ -1,12 +1,12 @@
-from client.__main__ import main
-from client.page import html
+from stepwise.client.cli.main import main
+from stepwise.client.page import html
 
 
 def test_nobody_at_the_address_is_one_sentence_and_status_1(capsys):
     assert main(["page", "--url", "127.0.0.1:9"]) == 1
     said = capsys.readouterr().err
     assert said.startswith("error: 127.0.0.1:9: ")
-    assert "is the server running (python -m server)?" in said
+    assert "is the server running (stepwise serve)?" in said
 
 
 def test_an_error_is_shown_as_it_was_written():

@@ -4,10 +4,10 @@ import asyncio
 import random
 from types import SimpleNamespace
 
-from client import AsyncClient
-from client.messages import About
-from client.page import form
-from client.page.handlers import Page
+from stepwise.client import AsyncClient
+from stepwise.client.page import form
+from stepwise.client.page.handlers import Page
+from stepwise.client.protocol import About
 
 REQUESTS = 12
 ABOUT = About({"num_images": 1, "steps": 4}, {"num_images": [1, 4], "steps": [1, 40]}, (), (), "")

@@ -1,21 +1,22 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from tritonclient.utils import triton_to_np_dtype
 
-from client import InvalidRequest, presets
-from client.__main__ import main
-from export.original import FAMILIES
-from pipelines import PIPELINES
-from pipelines.manifest import Manifest, Sides
-from pipelines.sdxl import BUCKETS
-from pipelines.settings import resolve
-from pipelines.sizes import picture_size, words
+from stepwise.client import InvalidRequest, presets
+from stepwise.client.cli.main import main
+from stepwise.description.manifest import Manifest, Sides
+from stepwise.families import FAMILIES
+from stepwise.families.sdxl import BUCKETS
+from stepwise.request.resolve import resolve
+from stepwise.request.sizes import picture_size, words
+from tests.support.paths import ROOT
+
+CONFIGS = ROOT / "export" / "stepwise" / "export" / "families" / "data"
 
 NATIVE = {"sdxl": 1024, "sdxl_turbo": 512, "sd3": 1024}
-MINIATURES = Path(__file__).parents[3] / "miniatures"
+MINIATURES = ROOT / "miniatures"
 # What belongs to one picture, to its size or to how it is served is nobody's advice on settings.
 NOT_ADVISED = {
     *("prompt", "seed", "num_images", "height", "width", "bucket", "original_size", "crop"),
@@ -25,13 +26,13 @@ NOT_ADVISED = {
 
 def manifest(pipeline):
     """That of a checkpoint of full size."""
-    native = NATIVE[pipeline.family]
-    folder = (FAMILIES if pipeline.buckets else MINIATURES) / pipeline.family
+    native = NATIVE[pipeline.name]
+    folder = (CONFIGS if pipeline.buckets else MINIATURES) / pipeline.name
     schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
     low, high = (int(factor * native) for factor in pipeline.limits.side_factors)
     scaled = tuple((h * native // 1024, w * native // 1024) for h, w in pipeline.buckets)
     return Manifest(
-        *(pipeline.family, pipeline.family, "checkpoint", "fp32", 4, 8),
+        *(pipeline.name, pipeline.name, "checkpoint", "fp32", 4, 8),
         Sides(native, low, high, 8),
         *(schedule, {}, (), {}, (native, native)),
         buckets=scaled,
@@ -53,7 +54,7 @@ def tensors(pipeline, settings):
 @pytest.mark.parametrize("name", presets.names())
 def test_a_presets_settings_are_allowed_and_taken(name):
     preset = presets.load(name)
-    pipeline = PIPELINES[preset.pipeline]
+    pipeline = FAMILIES[preset.pipeline]
     assert not NOT_ADVISED & set(preset.settings)
     taken = resolve(tensors(pipeline, preset.settings), pipeline, manifest(pipeline), {}, 0.0)
     for setting in {"steps", "guidance_scale", "sampler"} & set(preset.settings):
@@ -63,7 +64,7 @@ def test_a_presets_settings_are_allowed_and_taken(name):
 @pytest.mark.parametrize("name", presets.names())
 def test_a_presets_sizes_are_served(name):
     preset = presets.load(name)
-    pipeline = PIPELINES[preset.pipeline]
+    pipeline = FAMILIES[preset.pipeline]
     for size in preset.sizes:
         width, height = map(int, size.split("x"))
         sides = {"height": height, "width": width}

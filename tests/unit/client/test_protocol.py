@@ -5,8 +5,8 @@ import pytest
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import deserialize_bytes_tensor
 
-from client.errors import InvalidRequest
-from client.messages import About, Request, about, input_types
+from stepwise.client.errors import InvalidRequest
+from stepwise.client.protocol import About, Request, about, input_types
 
 
 @pytest.fixture
@@ -82,19 +82,19 @@ def test_each_request_has_an_id_and_is_cancelled_by_it():
 
 
 @pytest.fixture
-def clips(config):
-    """A pipeline of clips that start from a picture."""
+def videos(config):
+    """A pipeline of videos that start from a picture."""
     kind = model_config_pb2.DataType.Value("TYPE_UINT8")
     config.input.add(name="start_image", data_type=kind, dims=[-1, -1, 3])
     config.output.add(name="video", data_type=kind, dims=[-1, -1, -1, 3])
     return config
 
 
-def test_a_picture_is_sent_as_it_is(clips):
-    assert about(clips).images == ("start_image",)
+def test_a_picture_is_sent_as_it_is(videos):
+    assert about(videos).images == ("start_image",)
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     for value in (picture, np.asfortranarray(picture), picture[:, ::-1]):
-        message = Request("easyanimate_i2v", {"start_image": value}).message(clips)
+        message = Request("easyanimate_i2v", {"start_image": value}).message(videos)
         assert (message.inputs[0].datatype, list(message.inputs[0].shape)) == ("UINT8", [5, 7, 3])
         sent = np.frombuffer(message.raw_input_contents[0], np.uint8).reshape(5, 7, 3)
         assert np.array_equal(sent, value)
@@ -111,10 +111,10 @@ def test_a_picture_is_sent_as_it_is(clips):
         (7, "7"),
     ],
 )
-def test_what_is_no_picture_is_refused(clips, value, got):
+def test_what_is_no_picture_is_refused(videos, value, got):
     says = rf"start_image: got {got}; a picture is needed, as an array of uint8 \(height, width, 3"
     with pytest.raises(InvalidRequest, match=says):
-        Request("easyanimate_i2v", {"start_image": value}).message(clips)
+        Request("easyanimate_i2v", {"start_image": value}).message(videos)
 
 
 def test_a_picture_is_no_number(config):
@@ -122,7 +122,7 @@ def test_a_picture_is_no_number(config):
         Request("sd3", {"steps": np.zeros((5, 7, 3), np.uint8)}).message(config)
 
 
-def test_a_pipeline_that_makes_something_else_is_not_asked(clips):
-    assert Request("easyanimate_i2v", {}, "video").message(clips).model_name == "easyanimate_i2v"
-    with pytest.raises(InvalidRequest, match=r"easyanimate_i2v makes clips, no pictures; .*clip"):
-        Request("easyanimate_i2v", {}, "image").message(clips)
+def test_a_pipeline_that_makes_something_else_is_not_asked(videos):
+    assert Request("easyanimate_i2v", {}, "video").message(videos).model_name == "easyanimate_i2v"
+    with pytest.raises(InvalidRequest, match=r"easyanimate_i2v makes videos, no pictures; .*video"):
+        Request("easyanimate_i2v", {}, "image").message(videos)

@@ -1,20 +1,21 @@
-"""Files of clips: what is in them, what they say of themselves, and when they are written."""
+"""Files of videos: what is in them, what they say of themselves, and when they are written."""
 
 import os
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from client import clips, record
-from client.errors import InvalidRequest, RequestFailed
-from client.events import Event
-from tests.e2e.clients.scenes import scene
+from stepwise.client import metadata
+from stepwise.client.errors import InvalidRequest, RequestFailed
+from stepwise.client.events import Event
+from stepwise.client.media import video
+from tests.support.paths import ROOT
+from tests.support.scenes import scene
 
 REQUEST = {
     "pipeline": "easyanimate",
@@ -26,19 +27,19 @@ REQUEST = {
 # In dB. Beside 4:2:0 colour, which alone leaves about 40 of such a scene, H.264 loses little; a GIF
 # has 256 colours, a WebP loses nothing.
 FLOORS = {".mp4": 35.0, ".gif": 25.0, ".webp": np.inf}
-# Of the whole clip, where times are whole hundredths or thousandths of a second.
+# Of the whole video, where times are whole hundredths or thousandths of a second.
 SECONDS = 0.01
 
 
 def slices(frames):
-    """A clip as a server sends it: one frame, and then four at a time."""
+    """A video as a server sends it: one frame, and then four at a time."""
     for first in (0, *range(1, len(frames), 4)):
         part = frames[first : first + (4 if first else 1)]
         yield Event("result", first, 4, 4, 7, 1.0, 2.0, 1.0, (), None, part)
 
 
-def save(frames, path, fps=clips.FPS):
-    clips.save(slices(frames), path, {**REQUEST, "frames": len(frames)}, fps)
+def save(frames, path, fps=video.FPS):
+    video.save(slices(frames), path, {**REQUEST, "frames": len(frames)}, fps)
 
 
 def decoded(path):
@@ -74,16 +75,16 @@ def psnr(frames, wanted):
 WRITES = """
 import sys
 from pathlib import Path
-from tests.e2e.clients.scenes import scene
-from tests.unit.client.test_clips import save
+from tests.support.scenes import scene
+from tests.unit.client.test_video import save
 save(scene(13, 48, 64, 7), Path(sys.argv[1]))
 """
 
 
-@pytest.mark.parametrize("suffix", clips.KINDS)
+@pytest.mark.parametrize("suffix", video.KINDS)
 @pytest.mark.parametrize("fps", [8, 12, 50])
 def test_a_file_has_the_frames_and_says_how_they_were_made(tmp_path, suffix, fps):
-    path, frames = tmp_path / f"clip{suffix}", scene(49, 64, 96, 0)
+    path, frames = tmp_path / f"video{suffix}", scene(49, 64, 96, 0)
     save(frames, path, fps)
     found = decoded(path)
     closeness, played = psnr(found, frames), seconds(path)
@@ -94,14 +95,14 @@ def test_a_file_has_the_frames_and_says_how_they_were_made(tmp_path, suffix, fps
     assert abs(played - 49 / fps) <= SECONDS
     asked = {name: REQUEST[name] for name in ("pipeline", "prompt", "steps")}
     own = {"frames": 49, "seed": 7, "height": 64, "width": 96, "fps": fps}
-    assert record.load(path) == {**asked, **own}
+    assert metadata.load(path) == {**asked, **own}
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("suffix", clips.KINDS)
+@pytest.mark.parametrize("suffix", video.KINDS)
 @pytest.mark.parametrize("sides", [(63, 95), (64, 95), (63, 96), (1, 1)])
 def test_odd_sides(tmp_path, suffix, sides):
-    path, frames = tmp_path / f"clip{suffix}", scene(5, *sides, 0)
+    path, frames = tmp_path / f"video{suffix}", scene(5, *sides, 0)
     save(frames, path)
     height, width = sides
     found, even = decoded(path), (height + height % 2, width + width % 2)
@@ -109,22 +110,22 @@ def test_odd_sides(tmp_path, suffix, sides):
     closeness = psnr(found[:, :height, :width], frames)
     print(f"{suffix} {sides}: {closeness:.1f} dB, floor {FLOORS[suffix]}")
     assert closeness >= FLOORS[suffix]
-    assert (record.load(path)["height"], record.load(path)["width"]) == sides
+    assert (metadata.load(path)["height"], metadata.load(path)["width"]) == sides
 
 
-@pytest.mark.parametrize("suffix", clips.KINDS)
-def test_a_clip_of_one_frame(tmp_path, suffix):
-    path, frames = tmp_path / f"clip{suffix}", scene(1, 32, 32, 0)
+@pytest.mark.parametrize("suffix", video.KINDS)
+def test_a_video_of_one_frame(tmp_path, suffix):
+    path, frames = tmp_path / f"video{suffix}", scene(1, 32, 32, 0)
     save(frames, path)
     assert decoded(path).shape == frames.shape
-    assert record.load(path)["seed"] == 7
+    assert metadata.load(path)["seed"] == 7
 
 
 def test_colours_are_what_they_were(tmp_path):
     colours = np.eye(4, 3, dtype=np.uint8) * 255
     frames = np.broadcast_to(colours[:, None, None], (4, 32, 32, 3))
-    save(np.concatenate([frames[:1], frames]), tmp_path / "clip.mp4")
-    found = decoded(tmp_path / "clip.mp4")[1:, 16, 16].astype(int)
+    save(np.concatenate([frames[:1], frames]), tmp_path / "video.mp4")
+    found = decoded(tmp_path / "video.mp4")[1:, 16, 16].astype(int)
     off = np.abs(found - colours).max()
     print(f"red, green, blue, black are off by {off} of 255, ceiling 4")
     assert off <= 4
@@ -132,15 +133,15 @@ def test_colours_are_what_they_were(tmp_path):
 
 def test_an_mp4_file_grows_while_frames_arrive(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (49, 128, 128, 3), np.uint8)
-    partial, sizes = tmp_path / ".clip.mp4.part", []
+    partial, sizes = tmp_path / ".video.mp4.part", []
 
     def watched():
         for event in slices(noise):
             sizes.append(partial.stat().st_size if partial.exists() else 0)
             yield event
 
-    clips.save(watched(), tmp_path / "clip.mp4", {**REQUEST, "frames": 49})
-    size = (tmp_path / "clip.mp4").stat().st_size
+    video.save(watched(), tmp_path / "video.mp4", {**REQUEST, "frames": 49})
+    size = (tmp_path / "video.mp4").stat().st_size
     print(f"{sizes[1:]} bytes when slices were asked for, {size} in the end")
     assert sizes[0] == 0
     assert all(later > earlier for earlier, later in pairwise(sizes[2:]))
@@ -151,7 +152,7 @@ def test_an_mp4_file_grows_while_frames_arrive(tmp_path):
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 def test_frames_are_taken_as_they_arrive(tmp_path, suffix, monkeypatch):
     taken, made = [], Image.fromarray
-    monkeypatch.setattr(clips.Image, "fromarray", lambda f: taken.append(len(told)) or made(f))
+    monkeypatch.setattr(video.Image, "fromarray", lambda f: taken.append(len(told)) or made(f))
     told = []
 
     def counted():
@@ -159,52 +160,52 @@ def test_frames_are_taken_as_they_arrive(tmp_path, suffix, monkeypatch):
             told.append(event)
             yield event
 
-    clips.save(counted(), tmp_path / f"clip{suffix}", {**REQUEST, "frames": 13})
+    video.save(counted(), tmp_path / f"video{suffix}", {**REQUEST, "frames": 13})
     assert taken == [1] + [2] * 4 + [3] * 4 + [4] * 4
 
 
-@pytest.mark.parametrize("suffix", clips.KINDS)
+@pytest.mark.parametrize("suffix", video.KINDS)
 @pytest.mark.parametrize("error", [RequestFailed("broke"), KeyboardInterrupt()])
-def test_a_clip_that_stops_midway_leaves_nothing(tmp_path, suffix, error):
+def test_a_video_that_stops_midway_leaves_nothing(tmp_path, suffix, error):
     def broken():
         for number, event in enumerate(slices(scene(49, 64, 96, 0))):
             if number == 5:
                 raise error
             yield event
 
-    path = tmp_path / f"clip{suffix}"
-    path.write_text("an older clip")
+    path = tmp_path / f"video{suffix}"
+    path.write_text("an older video")
     with pytest.raises(type(error)):
-        clips.save(broken(), path, {**REQUEST, "frames": 49})
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(path.name, "an older clip")]
+        video.save(broken(), path, {**REQUEST, "frames": 49})
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(path.name, "an older video")]
 
 
-@pytest.mark.parametrize("suffix", clips.KINDS)
-def test_a_clip_that_ends_too_early_is_none(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", video.KINDS)
+def test_a_video_that_ends_too_early_is_none(tmp_path, suffix):
     with pytest.raises(RequestFailed, match="the server sent 5 of 9 frames; see its log"):
-        clips.save(
-            slices(scene(5, 32, 32, 0)), tmp_path / f"clip{suffix}", {**REQUEST, "frames": "9"}
+        video.save(
+            slices(scene(5, 32, 32, 0)), tmp_path / f"video{suffix}", {**REQUEST, "frames": "9"}
         )
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("suffix", clips.KINDS)
+@pytest.mark.parametrize("suffix", video.KINDS)
 def test_another_ones_file_holds_no_request(tmp_path, suffix, monkeypatch):
-    path = tmp_path / f"clip{suffix}"
-    monkeypatch.setattr(record, "comment", lambda stored: "made by hand: é")
+    path = tmp_path / f"video{suffix}"
+    monkeypatch.setattr(metadata, "comment", lambda stored: "made by hand: é")
     save(scene(5, 32, 32, 0), path)
     with pytest.raises(InvalidRequest, match="holds no request; only PNG, MP4, GIF and WebP files"):
-        record.load(path)
-    path.write_bytes(b"no clip")
-    with pytest.raises(InvalidRequest, match="cannot be read as a picture or clip"):
-        record.load(path)
+        metadata.load(path)
+    path.write_bytes(b"no video")
+    with pytest.raises(InvalidRequest, match="cannot be read as a picture or video"):
+        metadata.load(path)
 
 
-def test_a_small_clip_is_the_same_file_whatever_was_in_memory(tmp_path):
+def test_a_small_video_is_the_same_file_whatever_was_in_memory(tmp_path):
     # glibc fills what it hands out with the complement of this byte.
     for filled in ("0", "85", "255"):
         environment = {**os.environ, "MALLOC_PERTURB_": filled}
         command = [sys.executable, "-c", WRITES, tmp_path / f"{filled}.mp4"]
-        subprocess.run(command, env=environment, cwd=Path(__file__).parents[3], check=True)
+        subprocess.run(command, env=environment, cwd=ROOT, check=True)
     first, *others = (path.read_bytes() for path in sorted(tmp_path.iterdir()))
     assert others == [first, first]

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
-MINIATURE = Path(__file__).parents[3] / "miniatures" / "sd3"
+from tests.support.paths import ROOT
+
+MINIATURE = ROOT / "miniatures" / "sd3"
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """A miniature is a checkpoint like any other: real classes, real layout, half precision."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import (
@@ -31,9 +29,10 @@ from transformers import (
 )
 
 from miniatures.captions import SCENES
-from miniatures.clips import CLIPS
+from miniatures.videos import VIDEOS
+from tests.support.paths import ROOT
 
-MINIATURES = Path(__file__).parents[3] / "miniatures"
+MINIATURES = ROOT / "miniatures"
 SD3 = {
     "transformer": SD3Transformer2DModel,
     "scheduler": FlowMatchEulerDiscreteScheduler,
@@ -121,7 +120,7 @@ def test_every_word_of_a_caption_is_one_known_token(name, tokenizers):
     for tokenizer, encoder in tokenizers:
         special = len(tokenizer("").input_ids)
         known = encoder.get_input_embeddings().num_embeddings
-        for scene in CLIPS if COMPONENTS[name][1] is EASYANIMATE else SCENES:
+        for scene in VIDEOS if COMPONENTS[name][1] is EASYANIMATE else SCENES:
             ids = tokenizer(scene.caption).input_ids
             assert len(ids) == len(scene.caption.split()) + special <= tokenizer.model_max_length
             assert 0 <= min(ids) <= max(ids) < known

@@ -2,7 +2,6 @@
 
 import math
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,9 @@ from miniatures.captions import BACKGROUNDS, SCENES, Scene
 from miniatures.scenes import BACKGROUND_RGB, COLOUR_RGB, draw
 from miniatures.score import Reading, read, score
 from tests.conftest import further
+from tests.support.paths import ROOT
 
-VAE = Path(__file__).parents[3] / "miniatures" / "sd3" / "vae"
+VAE = ROOT / "miniatures" / "sd3" / "vae"
 SHARP = Scene("large", "red", "circle", "in the center", "white")
 
 
@@ -97,9 +97,9 @@ def polygon(corners, colour=COLOUR_RGB["red"], background=(255, 255, 255)):
     return np.asarray(canvas.resize((64, 64), Image.Resampling.BOX))
 
 
-def regular(corners, radius, turn=-0.25, x=32.0, y=32.0):
-    turns = [2 * math.pi * (turn + i / corners) for i in range(corners)]
-    return [(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle in turns]
+def regular(corners, radius, rotation=-0.25, x=32.0, y=32.0):
+    angles = [2 * math.pi * (rotation + i / corners) for i in range(corners)]
+    return [(x + radius * math.cos(angle), y + radius * math.sin(angle)) for angle in angles]
 
 
 def blob(radius):
@@ -137,7 +137,7 @@ WRONG = {
     "small pentagon": polygon(regular(5, 8.5)),
     "large pentagon": polygon(regular(5, 15)),
     "square on its corner": polygon(regular(4, 15)),
-    "triangle upside down": polygon(regular(3, 15, turn=0.25)),
+    "triangle upside down": polygon(regular(3, 15, rotation=0.25)),
     "small blob": blob(7.5),
     "large blob": blob(13.5),
     "ring": ring(),

@@ -1,12 +1,12 @@
 """What SDXL is told beside the prompt matters to the trained miniature too."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-CHECKPOINT = Path(__file__).parents[3] / "miniatures" / "sdxl"
+from tests.support.paths import ROOT
+
+CHECKPOINT = ROOT / "miniatures" / "sdxl"
 CAPTION = "a small blue star in the top left on a gray background"
 # Mean absolute difference of two pictures, in levels of 0 to 255.
 FLOOR = 0.1

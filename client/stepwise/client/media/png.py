@@ -6,13 +6,13 @@ from typing import Any
 
 from PIL import Image, PngImagePlugin
 
-from client import record
-from client.events import Event
+from stepwise.client import metadata
+from stepwise.client.events import Event
 
 
 def save(event: Event, path: Path, request: Mapping[str, Any]) -> None:
     """Write ``event.image`` with ``request`` (pipeline, prompt, settings) beside it."""
     assert event.image is not None
     info = PngImagePlugin.PngInfo()
-    info.add_itxt(record.KEY, record.text(request, event, num_images=1))
+    info.add_itxt(metadata.KEY, metadata.text(request, event, num_images=1))
     Image.fromarray(event.image).save(path, pnginfo=info)

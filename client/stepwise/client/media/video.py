@@ -1,6 +1,6 @@
-"""Clips that remember how they were made: MP4, GIF and WebP files, written while frames arrive.
+"""Videos that remember how they were made: MP4, GIF and WebP files, written while frames arrive.
 
-An MP4 file grows frame by frame, and nothing else of the clip is in memory. GIF and WebP files are
+An MP4 file grows frame by frame, and nothing else of the video is in memory. GIF and WebP files are
 Pillow's, which takes each frame as it comes and writes the file after the last: it keeps frames of
 256 colours for a GIF and whole ones for a WebP. Both show equal frames that follow each other as
 one that lasts longer.
@@ -17,9 +17,9 @@ import numpy.typing as npt
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import ExifTags, Image
 
-from client import record
-from client.errors import RequestFailed
-from client.events import Event
+from stepwise.client import metadata
+from stepwise.client.errors import RequestFailed
+from stepwise.client.events import Event
 
 # Frames per second, unless it is said: what EasyAnimate was trained at.
 FPS = 8
@@ -29,7 +29,7 @@ Frame = npt.NDArray[np.uint8]
 
 # At 17, H.264 loses about as much as 4:2:0 colour. A frame is encoded when five more are there,
 # where x264 would otherwise wait for some forty; without any, files are twice as large. A repeated
-# clip is to be the same file: the number of threads, which counts, is the same everywhere, and
+# video is to be the same file: the number of threads, which counts, is the same everywhere, and
 # there are no B frames, whose look-ahead reads memory that x264 has not written if sides are small.
 _X264 = {
     "crf": "17",
@@ -43,7 +43,7 @@ _BT709 = Colorspace.ITU709, ColorRange.MPEG
 
 
 def save(slices: Iterable[Event], path: Path, request: Mapping[str, Any], fps: int = FPS) -> None:
-    """Write a clip, the results of one request in order, as the kind of file that ``path`` names.
+    """Write a video, the results of one request in order, as the kind of file that ``path`` names.
 
     ``request`` (pipeline, prompt, settings, with the number of frames) is written beside it;
     ``fps`` is 1 to ``MOST_FPS``. The file appears when it is whole: if ``slices`` raises, so does
@@ -51,7 +51,7 @@ def save(slices: Iterable[Event], path: Path, request: Mapping[str, Any], fps: i
     """
     arriving = iter(slices)
     first = next(arriving)
-    stored = record.comment(record.text(request, first, fps=fps))
+    stored = metadata.comment(metadata.text(request, first, fps=fps))
     partial = path.with_name(f".{path.name}.part")
     try:
         frames = _frames(chain([first], arriving), int(request["frames"]))

@@ -1,1 +1,1 @@
-"""The page of ``python -m client page``; the only part of the client that needs gradio."""
+"""The page of ``stepwise page``; the only part of the client that needs gradio."""

@@ -1,12 +1,9 @@
-"""python -m client page
-
-A page for a browser on this machine: pictures and clips, previews while they are made, and a log of
-what was asked and how it went. Samplers, defaults and ranges are those of the server. Cancel stops
+"""A page for a browser on this machine: pictures and videos, previews while they are made, and a
+log of requests. Samplers, defaults and ranges are those of the server. Cancel stops
 what the browser has asked for on the server too, and so does closing the tab or the page.
 
-Pictures, clips and what clips were made from are kept until their browser leaves. Those downloaded
-say how they were made, so that python -m client repeat FILE makes them again; a clip that was made
-from pictures needs them again.
+Pictures, videos and uploads are kept until their browser leaves. Downloads say how they were made:
+stepwise repeat FILE makes them again, and takes the pictures of a video again.
 """
 
 import argparse
@@ -19,13 +16,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from client.aio import AsyncClient
-from client.client import Client
-from client.errors import ClientError
-from client.messages import About
+from stepwise.client.async_client import AsyncClient
+from stepwise.client.client import Client
+from stepwise.client.errors import ClientError
+from stepwise.client.protocol import About
 
 _HOST = "127.0.0.1"
-# Bytes: a large photograph where clips may start from one, and nothing elsewhere.
+# Bytes: a large photograph where videos may start from one, and nothing elsewhere.
 _MOST_UPLOADED, _NO_UPLOAD = 32 * 2**20, 1
 # The system may hand a signal to any thread, and only if that is the first one does it wake it.
 _LOOK_SECONDS = 0.5
@@ -34,7 +31,7 @@ _LOOK_SECONDS = 0.5
 def main(arguments: list[str]) -> int:
     """Parse the command line and serve the page until Ctrl-C; the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m client page",
+        prog="stepwise page",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
@@ -56,9 +53,6 @@ def main(arguments: list[str]) -> int:
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except ModuleNotFoundError as error:
-        print(f"error: the page needs {error.name}; pip install gradio", file=sys.stderr)
-        return 1
     return 0
 
 
@@ -67,8 +61,8 @@ def _serve(url: str, port: int, abouts: dict[str, About]) -> None:
     with TemporaryDirectory(prefix="stepwise-page-") as folder, suppress(KeyboardInterrupt):
         # Gradio makes its folder when it is imported; whoever wants no page need not have it.
         os.environ["GRADIO_TEMP_DIR"] = folder
-        from client.page import html, layout
-        from client.page.handlers import Page
+        from stepwise.client.page import html, layout
+        from stepwise.client.page.handlers import Page
 
         page = Page(AsyncClient(url), abouts, Path(folder))
         uploaded = _MOST_UPLOADED if any(one.images for one in abouts.values()) else _NO_UPLOAD

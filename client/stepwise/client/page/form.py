@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from client import presets, record
-from client.messages import About
-from client.presets import Preset
+from stepwise.client import metadata, presets
+from stepwise.client.presets import Preset
+from stepwise.client.protocol import About
 
 # Fields that no request has.
 PRESET, WORDS = "preset", "words"
@@ -84,6 +84,6 @@ def request(values: Mapping[str, Any], about: About) -> dict[str, Any]:
     name = values[PRESET]
     settings = {} if name == NO_PRESET else presets.load(name).settings
     hidden = {field: value for field, value in settings.items() if field not in values}
-    known = {record.PIPELINE, *about.settings}
+    known = {metadata.PIPELINE, *about.settings}
     given = {field: value for field, value in values.items() if field in known}
     return {**hidden, **{field: value for field, value in given.items() if value not in (None, "")}}

@@ -10,12 +10,12 @@ from typing import Any
 
 import gradio as gr
 
-from client import record
-from client.aio import AsyncClient
-from client.client import CANCEL_SECONDS
-from client.messages import About
-from client.page import form, html
-from client.page.session import Session
+from stepwise.client import metadata
+from stepwise.client.async_client import AsyncClient
+from stepwise.client.client import CANCEL_SECONDS
+from stepwise.client.page import form, html
+from stepwise.client.page.session import Session
+from stepwise.client.protocol import About
 
 _PREVIEW_EVERY = 2
 # Of what is under way: a browser has to draw whatever it is told.
@@ -36,7 +36,7 @@ class Page:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def generate(self, browser: gr.Request, **values: Any) -> AsyncGenerator[list[Any], None]:
-        """Make pictures or a clip; yields what is under way, finished pictures and the log.
+        """Make pictures or a video; yields what is under way, finished pictures and the log.
 
         ``values`` are what the form says, by name; blank settings are left to the server.
         """
@@ -45,7 +45,7 @@ class Page:
         if name not in self._sessions:
             self._sessions[name] = Session(self._folder)
         session, told = self._sessions[name], 0.0
-        about = self.abouts[values[record.PIPELINE]]
+        about = self.abouts[values[metadata.PIPELINE]]
         events = session.draw(self._client, self._request(values, about, name), about)
         async with aclosing(events):
             async for event in events:
@@ -57,7 +57,7 @@ class Page:
                         pictures = list(session.pictures) if finished else gr.skip()
                         yield [html.under_way(session.drawings, session.error), pictures, gr.skip()]
         async with session.sending:
-            pictures = list(session.pictures) if about.makes_clips else gr.skip()
+            pictures = list(session.pictures) if about.makes_videos else gr.skip()
             yield [html.under_way(session.drawings, session.error), pictures, list(session.log)]
         # gradio sends the last state once more when the generator ends: this one changes nothing.
         yield [gr.skip(), gr.skip(), gr.skip()]

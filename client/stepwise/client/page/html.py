@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image
 
-from client.events import Event
-from client.page.session import Drawing
+from stepwise.client.events import Event
+from stepwise.client.page.session import Drawing
 
 CSS = """
 .under-way { display: flex; flex-wrap: wrap; gap: 12px; }

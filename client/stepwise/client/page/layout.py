@@ -4,13 +4,13 @@ from typing import Any
 
 import gradio as gr
 
-from client import record
-from client.messages import About
-from client.page import form, html
-from client.page.handlers import Page
-from client.page.session import HEADS
+from stepwise.client import metadata
+from stepwise.client.page import form, html
+from stepwise.client.page.handlers import Page
+from stepwise.client.page.session import HEADS
+from stepwise.client.protocol import About
 
-# A clip has one frame and a multiple of these.
+# A video has one frame and a multiple of these.
 _FRAMES_STEP = 4
 # As it was uploaded; whoever reads it makes RGB of it.
 _UPLOAD: dict[str, Any] = {
@@ -68,7 +68,7 @@ def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     with gr.Row():
         several = len(pipelines) > 1
-        field(gr.Dropdown, record.PIPELINE, "Pipeline", choices=pipelines, visible=several)
+        field(gr.Dropdown, metadata.PIPELINE, "Pipeline", choices=pipelines, visible=several)
         field(gr.Dropdown, form.PRESET, "Preset")
     field(gr.Textbox, "prompt", "Prompt", lines=2, max_lines=6, autofocus=True)
     field(gr.Dropdown, form.WORDS, "Words", info="a choice is added to the prompt")
@@ -96,7 +96,7 @@ def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
 def _choosing(page: Page, fields: dict[str, Any]) -> None:
     """Fill the form with what is chosen: a pipeline, a preset, or a word for the prompt."""
     pipeline, preset, prompt, words = (
-        fields[name] for name in (record.PIPELINE, form.PRESET, "prompt", form.WORDS)
+        fields[name] for name in (metadata.PIPELINE, form.PRESET, "prompt", form.WORDS)
     )
 
     def fill(shown: form.Shown) -> dict[Any, Any]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from client import images, png, record
-from client.aio import AsyncClient, AsyncEvents
-from client.errors import Cancelled, ClientError, InvalidRequest
-from client.events import Event
-from client.messages import About
-from client.page import form
-from client.page.recording import Recording
+from stepwise.client import input_images, metadata
+from stepwise.client.async_client import AsyncClient, AsyncEvents
+from stepwise.client.errors import Cancelled, ClientError, InvalidRequest
+from stepwise.client.events import Event
+from stepwise.client.media import png
+from stepwise.client.page import form
+from stepwise.client.page.video_writer import Recording
+from stepwise.client.protocol import About
 
 HEADS = ("time", "prompt", "settings", "queued ms", "denoising ms", "mean batch", "outcome")
 
@@ -24,7 +25,7 @@ HEADS = ("time", "prompt", "settings", "queued ms", "denoising ms", "mean batch"
 class Drawing:
     """A request under way: ``latest`` is each picture's last event, ``previews`` its last image.
 
-    ``request`` is what was asked, ``noted`` what files say of it. ``recording`` is a clip's file,
+    ``request`` is what was asked, ``noted`` what files say of it. ``recording`` is a video's file,
     once there are frames.
     """
 
@@ -38,8 +39,8 @@ class Drawing:
 
 
 class Session:
-    """One browser's requests. ``pictures``, which may be clips, are (file, caption); newest first,
-    as in ``log``. ``uploads`` are the files of the pictures that clips were made from. ``sending``
+    """One browser's requests. ``pictures``, which may be videos, are (file, caption); newest first,
+    as in ``log``. ``uploads`` are the files of the pictures that videos were made from. ``sending``
     is held while a state is sent to the browser, since requests share what shows it.
 
     The files are in a folder of the session's own, which goes when nothing refers to the session
@@ -58,7 +59,7 @@ class Session:
     async def draw(
         self, client: AsyncClient, request: dict[str, Any], about: About
     ) -> AsyncGenerator[Event | None, None]:
-        """Make pictures or a clip, yielding None once the request is under way, then every event.
+        """Make pictures or a video, yielding None once the request is under way, then every event.
 
         ``request`` has the pipeline, the prompt and the settings. However it ends, it gets its line
         of the log; an error is put there and into ``error``, not raised. Closing cancels.
@@ -66,12 +67,12 @@ class Session:
         self.uploads.update(request[name] for name in about.images if name in request)
         self.error, began = "", time.strftime("%H:%M:%S")
         try:
-            sent, noted = images.taken(request, about.images)
+            sent, noted = input_images.taken(request, about.images)
         except InvalidRequest as error:
             self.error = str(error)
             self.log.insert(0, _line(began, request, {}, self.error))
             return
-        events = client.generate(sent.pop(record.PIPELINE), **sent)
+        events = client.generate(sent.pop(metadata.PIPELINE), **sent)
         drawing = Drawing(events, request, {**about.defaults, **noted}, began)
         self.drawings.append(drawing)
         outcome = "cancelled"
@@ -119,7 +120,7 @@ class Session:
             self._show(path, event)
 
     async def _finish(self, drawing: Drawing) -> None:
-        """Show the clip, if it is one, as soon as its file is whole."""
+        """Show the video, if it is one, as soon as its file is whole."""
         if drawing.recording is not None:
             await drawing.recording.finish()
             self._show(drawing.recording.path, drawing.latest[0])
@@ -135,7 +136,7 @@ def _line(
     began: str, request: Mapping[str, Any], latest: Mapping[int, Event], outcome: str
 ) -> list[str]:
     """A line of the log, under ``HEADS``; times are those of the picture that was told of last."""
-    hidden = record.OF_THE_MOMENT | {record.PIPELINE, "prompt"}
+    hidden = metadata.OF_THE_MOMENT | {metadata.PIPELINE, "prompt"}
     settings = {name: value for name, value in request.items() if name not in hidden}
     for name in form.IMAGES & settings.keys():
         settings[name] = Path(settings[name]).name

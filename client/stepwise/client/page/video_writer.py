@@ -1,4 +1,4 @@
-"""A clip's file, written by a thread while its slices arrive over asyncio."""
+"""A video's file, written by a thread while its slices arrive over asyncio."""
 
 import asyncio
 import threading
@@ -9,9 +9,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from client import clips
-from client.errors import Cancelled
-from client.events import Event
+from stepwise.client.errors import Cancelled
+from stepwise.client.events import Event
+from stepwise.client.media import video
 
 
 class Recording:
@@ -38,13 +38,13 @@ class Recording:
 
     async def drop(self) -> None:
         """Leave no file, unless it is whole already."""
-        self._slices.put(Cancelled("the clip was not finished"))
+        self._slices.put(Cancelled("the video was not finished"))
         with suppress(Exception):
             await asyncio.wrap_future(self._saved)
 
     def _save(self, request: Mapping[str, Any]) -> None:
         try:
-            clips.save(self._arriving(), self.path, request)
+            video.save(self._arriving(), self.path, request)
         except Exception as error:
             self._saved.set_exception(error)
         else:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from client.errors import InvalidRequest
-from client.messages import Setting
+from stepwise.client.errors import InvalidRequest
+from stepwise.client.protocol import Setting
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""python -m client presets
-python -m client presets helloworld-xl
+"""stepwise presets
+stepwise presets helloworld-xl
 
 Lists what there is for --preset, or shows what one of them holds: the settings that it gives a
 request, and advice on sizes and prompts, which it leaves to you.
@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator
 from textwrap import TextWrapper
 
-from client import presets
-from client.errors import ClientError
-from client.presets import Preset
+from stepwise.client import presets
+from stepwise.client.errors import ClientError
+from stepwise.client.presets import Preset
 
 _PARAGRAPH = TextWrapper(
     width=100, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
@@ -23,7 +23,7 @@ _PARAGRAPH = TextWrapper(
 def main(arguments: list[str]) -> int:
     """Parse the command line and print; the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m client presets",
+        prog="stepwise presets",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )

@@ -2,20 +2,22 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from export.errors import CheckpointError
-from export.lora import Lora
-from export.weights import check_sizes, check_weights, read_json
-from pipelines import PIPELINES, schedules
-from pipelines.manifest import Sides
-from pipelines.spec import Component, Pipeline
-from pipelines.stable_diffusion import CLIP_SKIP
+from stepwise.description.family import Family
+from stepwise.description.manifest import Sides
+from stepwise.description.spec import Component
+from stepwise.export.checkpoint.lora_file import Lora
+from stepwise.export.checkpoint.safetensors_files import check_sizes, check_weights, read_json
+from stepwise.export.errors import CheckpointError
+from stepwise.families import FAMILIES
+from stepwise.families.stable_diffusion import CLIP_SKIP
+from stepwise.sampling import schedules
 
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -26,18 +28,31 @@ _NO_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
+class SingleFile:
+    """A layout of checkpoints in one file.
+
+    ``prefixes`` are what the names of a component's weights begin with, by its subfolder in the
+    diffusers layout; ``configs`` is a diffusers folder without weights, for all that a file lacks.
+    """
+
+    prefixes: Mapping[str, str]
+    configs: Path
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A diffusers folder that has everything its pipeline needs.
 
     ``missing`` names the optional components that it does without. If the weights are in one
-    ``file`` of the original layout, the folder gives configs and tokenizers alone; it is ``config``
-    if it was asked for. ``loras`` are fused into the weights as they are loaded.
+    ``file`` in a ``layout`` of its own, the folder gives configs and tokenizers alone; it is
+    ``config`` if it was asked for. ``loras`` are fused into the weights as they are loaded.
     """
 
     folder: Path
-    pipeline: Pipeline
+    family: Family
     missing: tuple[str, ...]
     file: Path | None = None
+    layout: SingleFile | None = None
     loras: tuple[Lora, ...] = ()
     config: Path | None = None
 
@@ -75,14 +90,14 @@ class Checkpoint:
     @property
     def schedule(self) -> dict[str, Any]:
         """The scheduler's config, with what the pipeline's diffusers class tells it."""
-        return {**self.pipeline.schedule, **read_json(self.folder / SCHEDULER)}
+        return {**self.family.schedule, **read_json(self.folder / SCHEDULER)}
 
     @property
     def vae_scale(self) -> int:
         """Pixels per latent along a side."""
-        blocks = self.setting(self.pipeline.decoder, "block_out_channels")
+        blocks = self.setting(self.family.decoder, "block_out_channels")
         if not isinstance(blocks, list) or not 1 <= len(blocks) <= _MOST_BLOCKS:
-            path = self.folder / self.pipeline.decoder.subfolder / "config.json"
+            path = self.folder / self.family.decoder.subfolder / "config.json"
             raise CheckpointError(
                 f"{path}: got block_out_channels={blocks!r}; it should be a list of 1 to "
                 f"{_MOST_BLOCKS} numbers"
@@ -95,21 +110,18 @@ class Checkpoint:
 
         CheckpointError if they are not among the sides that it may have.
         """
-        clips, sides, denoiser = self.pipeline.makes_clips, self.sides, self.pipeline.denoiser
-        key = "sample_width" if clips else "sample_size"
-        height, width = sides.native, self.integer(denoiser, key) * self.vae_scale
+        sides, (_, key) = self.sides, self.family.native
+        height, width = sides.native, self.integer(self.family.denoiser, key) * self.vae_scale
         self._check_side(key, width, sides)
         return height, width
 
     @property
     def sides(self) -> Sides:
         """Legal picture sides: the pipeline's range around the native side, as patches allow."""
-        key = "sample_height" if self.pipeline.makes_clips else "sample_size"
-        native, (multiple, patches) = (
-            self.integer(self.pipeline.denoiser, key) * self.vae_scale,
-            self._grid,
-        )
-        low, high = (factor * native for factor in self.pipeline.limits.side_factors)
+        key, _ = self.family.native
+        native = self.integer(self.family.denoiser, key) * self.vae_scale
+        multiple, patches = self._grid
+        low, high = (factor * native for factor in self.family.limits.side_factors)
         sides = Sides(
             native=native,
             minimum=math.ceil(low / multiple) * multiple,
@@ -122,7 +134,7 @@ class Checkpoint:
     def _check_side(self, key: str, side: int, sides: Sides) -> None:
         if side % sides.multiple or not sides.minimum <= side <= sides.maximum:
             raise CheckpointError(
-                f"{self.folder / self.pipeline.denoiser.subfolder / 'config.json'}: got "
+                f"{self.folder / self.family.denoiser.subfolder / 'config.json'}: got "
                 f"{key}={side // self.vae_scale}, which is {side} pixels where multiples of "
                 f"{sides.multiple} from {sides.minimum} to {sides.maximum} are possible; download "
                 "it again"
@@ -131,15 +143,11 @@ class Checkpoint:
     @property
     def _grid(self) -> tuple[int, int]:
         """What sides in pixels are multiples of, and the greatest multiple that there can be."""
-        if self.pipeline.side_multiple:
-            return math.lcm(self.pipeline.side_multiple, self.vae_scale), _NO_LIMIT
-        patch = self.integer(self.pipeline.denoiser, "patch_size")
-        # Where a clip's patches are is told by rotary tables of any length.
-        patches = (
-            _NO_LIMIT
-            if self.pipeline.makes_clips
-            else self.integer(self.pipeline.denoiser, "pos_embed_max_size")
-        )
+        if self.family.side_multiple:
+            return math.lcm(self.family.side_multiple, self.vae_scale), _NO_LIMIT
+        patch = self.integer(self.family.denoiser, "patch_size")
+        key = self.family.largest_grid
+        patches = self.integer(self.family.denoiser, key) if key else _NO_LIMIT
         return patch * self.vae_scale, patches
 
     @property
@@ -154,7 +162,7 @@ class Checkpoint:
             whole = round(side * sides.native / _USUAL_SIDE / sides.multiple) * sides.multiple
             return min(max(whole, sides.minimum), sides.maximum)
 
-        found = [(scaled(height), scaled(width)) for height, width in self.pipeline.buckets]
+        found = [(scaled(height), scaled(width)) for height, width in self.family.buckets]
         return tuple(dict.fromkeys(found))
 
     @property
@@ -162,8 +170,8 @@ class Checkpoint:
         """How many layers the encoder with the fewest can leave out beside its last."""
         layers = [
             self.integer(encoder, "num_hidden_layers")
-            for encoder in self.pipeline.encoders
-            if CLIP_SKIP in encoder.inputs
+            for encoder in self.family.encoders
+            if CLIP_SKIP in encoder.settings
         ]
         return min(layers, default=1) - 1
 
@@ -171,10 +179,10 @@ class Checkpoint:
     def zero_negative(self) -> bool:
         """Whether an absent negative prompt becomes embeddings of zeros."""
         index = read_json(self.folder / INDEX)
-        return bool(index.get("force_zeros_for_empty_prompt", self.pipeline.zero_negative))
+        return bool(index.get("force_zeros_for_empty_prompt", self.family.zero_negative))
 
 
-def open_checkpoint(folder: Path, pipeline: Pipeline, file: Path | None = None) -> Checkpoint:
+def open_folder(folder: Path, family: Family, file: Path | None = None) -> Checkpoint:
     """Open ``folder`` as a checkpoint of ``pipeline``; raise CheckpointError if it is not one.
 
     Component folders, configs and the lengths of all weight files are checked; weights are not
@@ -189,21 +197,16 @@ def open_checkpoint(folder: Path, pipeline: Pipeline, file: Path | None = None) 
             f"{folder} has no {INDEX}; give the folder of a checkpoint in the diffusers layout"
         )
     index = read_json(folder / INDEX)
-    _check_class(folder, index, pipeline)
-    missing = tuple(c.name for c in pipeline.components if c.optional and _absent(folder, index, c))
-    for component in pipeline.components:
+    _check_class(folder, index, family)
+    missing = tuple(c.name for c in family.components if c.optional and _absent(folder, index, c))
+    for component in family.components:
         if component.name not in missing:
             _check_component(folder, component)
             if file is None:
                 check_sizes(_config(folder, component), check_weights(folder / component.subfolder))
-    checkpoint = Checkpoint(folder, pipeline, missing, file)
+    checkpoint = Checkpoint(folder, family, missing, file)
     _check_schedule(checkpoint)
-    if not pipeline.makes_clips:
-        return checkpoint
-    # What it needs takes seconds to import.
-    from export.clips import served
-
-    return replace(checkpoint, pipeline=served(checkpoint))
+    return checkpoint
 
 
 def _check_schedule(checkpoint: Checkpoint) -> None:
@@ -213,13 +216,13 @@ def _check_schedule(checkpoint: Checkpoint) -> None:
         raise CheckpointError(f"{checkpoint.folder / SCHEDULER}: {error}") from error
 
 
-def _check_class(folder: Path, index: dict[str, Any], pipeline: Pipeline) -> None:
+def _check_class(folder: Path, index: dict[str, Any], family: Family) -> None:
     got = index.get("_class_name")
-    if got != pipeline.diffusers_class:
-        known = ", ".join(f"{p.family} ({p.diffusers_class})" for p in PIPELINES.values())
+    if got != family.diffusers_class:
+        known = ", ".join(f"{p.name} ({p.diffusers_class})" for p in FAMILIES.values())
         raise CheckpointError(
-            f"{folder} holds a {got}, but {pipeline.family} is exported from a "
-            f"{pipeline.diffusers_class}; these pipelines can be exported: {known}"
+            f"{folder} holds a {got}, but {family.name} is exported from a "
+            f"{family.diffusers_class}; these pipelines can be exported: {known}"
         )
 
 
@@ -277,7 +280,7 @@ def component_files(checkpoint: Checkpoint, component: Component) -> list[tuple[
 def _sources(checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:
     """Each of the checkpoint's files with what it is for."""
     files = [checkpoint.folder / INDEX, checkpoint.folder / SCHEDULER]
-    parts = [(c.subfolder, c.tokenizer) for c in checkpoint.pipeline.components]
+    parts = [(c.subfolder, c.tokenizer) for c in checkpoint.family.components]
     # Two components may share a folder.
     for subfolder in filter(None, dict.fromkeys(chain.from_iterable(parts))):
         files += sorted(p for p in (checkpoint.folder / subfolder).glob("*") if p.is_file())

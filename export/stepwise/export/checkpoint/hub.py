@@ -10,9 +10,9 @@ from httpx2 import HTTPError
 from huggingface_hub import HfApi, constants, get_token, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
-from export.checkpoint import INDEX, SCHEDULER
-from export.errors import CheckpointError, reason
-from pipelines.spec import Pipeline
+from stepwise.description.family import Family
+from stepwise.export.checkpoint.folder import INDEX, SCHEDULER
+from stepwise.export.errors import CheckpointError, reason
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _VARIANTS = (
 )
 
 
-def download(repository: str, pipeline: Pipeline) -> Path:
+def download(repository: str, family: Family) -> Path:
     """The folder of a repository such as ``stabilityai/sdxl-turbo`` in the local cache.
 
     Only what ``pipeline`` needs is fetched, and only what is not there yet; without a connection,
@@ -38,7 +38,7 @@ def download(repository: str, pipeline: Pipeline) -> Path:
         except (HTTPError, ConnectionError) as error:
             return _cached(repository, error)
         # Two components may share a folder.
-        wanted = list(dict.fromkeys(_wanted(repository, sizes, pipeline)))
+        wanted = list(dict.fromkeys(_wanted(repository, sizes, family)))
         size = sum(sizes[name] for name in wanted) / 1e9
         log.info("%s: %d files, %.1f GB, from %s", repository, len(wanted), size, _endpoint())
         return Path(snapshot_download(repository, allow_patterns=wanted))
@@ -70,7 +70,7 @@ def _sizes(repository: str) -> dict[str, int]:
     return {file.rfilename: file.size or 0 for file in files}
 
 
-def _wanted(repository: str, names: Mapping[str, int], pipeline: Pipeline) -> Iterator[str]:
+def _wanted(repository: str, names: Mapping[str, int], family: Family) -> Iterator[str]:
     if INDEX not in names:
         files = [name for name in names if name.endswith(".safetensors")]
         raise CheckpointError(
@@ -78,7 +78,7 @@ def _wanted(repository: str, names: Mapping[str, int], pipeline: Pipeline) -> It
             f"its checkpoint in one file, if it has one, and give that ({', '.join(files[:3])})"
         )
     yield from (name for name in (INDEX, SCHEDULER) if name in names)
-    for component in pipeline.components:
+    for component in family.components:
         yield from (n for n in names if component.tokenizer and _in(n, component.tokenizer))
         yield from (n for n in names if n == f"{component.subfolder}/config.json")
         inside = [name for name in names if _in(name, component.subfolder)]

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.errors import CheckpointError
-from export.weights import check_file
+from stepwise.export.checkpoint.safetensors_files import check_file
+from stepwise.export.errors import CheckpointError
 
 # The names of each layout, as its trainers write them.
 LAYOUTS = {

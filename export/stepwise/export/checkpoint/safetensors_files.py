@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from export.errors import CheckpointError
+from stepwise.export.errors import CheckpointError
 
 _HEADER_LENGTH_BYTES = 8
 _STEMS = ("diffusion_pytorch_model", "model")

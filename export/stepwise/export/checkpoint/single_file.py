@@ -2,27 +2,19 @@
 
 The layout is that of https://github.com/Stability-AI/generative-models, in which model sites
 publish fine-tunes. Such a file holds weights alone: configs and tokenizers come from a diffusers
-folder, by default the family's own in ``export/families``.
+folder, by default the family's own.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from export.checkpoint import Checkpoint, open_checkpoint
-from export.errors import CheckpointError
-from export.weights import Shapes, check_file, check_sizes
-from pipelines.spec import Pipeline
+from stepwise.description.family import Family
+from stepwise.export.checkpoint.folder import Checkpoint, SingleFile, open_folder
+from stepwise.export.checkpoint.safetensors_files import Shapes, check_file, check_sizes
+from stepwise.export.errors import CheckpointError
 
-FAMILIES = Path(__file__).parent / "families"
-SDXL = "StableDiffusionXLPipeline"
-# What the names of each component begin with, by its subfolder in the diffusers layout.
-PREFIXES = {
-    "text_encoder": "conditioner.embedders.0.transformer.",
-    "text_encoder_2": "conditioner.embedders.1.model.",
-    "unet": "model.diffusion_model.",
-    "vae": "first_stage_model.",
-}
-_TEXTS = (PREFIXES["text_encoder"], PREFIXES["text_encoder_2"])
+_TEXTS = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
 # What training and merging leave in a file, and no picture depends on.
 SPARE = re.compile(
     r"model_ema\..+|denoiser\.sigmas|.+\.position_ids|.+\.logit_scale|(.+_)?betas|logvar"
@@ -52,8 +44,12 @@ _UNETS = {
 }
 
 
-def open_original(file: Path, pipeline: Pipeline, config: Path | None) -> Checkpoint:
-    """Open ``file`` as a checkpoint of ``pipeline``, with the configs and tokenizers of ``config``.
+def open_original(
+    file: Path, family: Family, layout: SingleFile | None, config: Path | None
+) -> Checkpoint:
+    """Open ``file`` as a checkpoint of ``family``, with the configs and tokenizers of ``config``.
+
+    ``layout`` is the family's, None if it has no checkpoints in one file.
 
     Raises CheckpointError if it is truncated, another family's, or has names that nobody reads.
     Weights are not read.
@@ -62,21 +58,20 @@ def open_original(file: Path, pipeline: Pipeline, config: Path | None) -> Checkp
         raise CheckpointError(f"{file} is no .safetensors file; give one, or a diffusers folder")
     shapes = check_file(file)
     kind = _kind(shapes)
-    if pipeline.diffusers_class != SDXL or kind != "":
+    if layout is None or kind != "":
         raise CheckpointError(
-            f"{file} holds {kind or 'an SDXL model'}, but {pipeline.family} is exported from "
-            f"{_allowed(pipeline)}"
+            f"{file} holds {kind or 'an SDXL model'}, but {family.name} is exported from "
+            f"{_allowed(family, layout)}"
         )
-    checkpoint = open_checkpoint(config or FAMILIES / pipeline.family, pipeline, file)
-    _check_names(checkpoint, shapes)
+    opened = open_folder(config or layout.configs, family, file)
+    checkpoint = replace(opened, layout=layout)
+    _check_names(checkpoint, layout, shapes)
     return checkpoint
 
 
-def _allowed(pipeline: Pipeline) -> str:
-    folder = f"a folder that holds a {pipeline.diffusers_class} in the diffusers layout"
-    single = (
-        "one .safetensors file of an SDXL model, or " if pipeline.diffusers_class == SDXL else ""
-    )
+def _allowed(family: Family, layout: SingleFile | None) -> str:
+    folder = f"a folder that holds a {family.diffusers_class} in the diffusers layout"
+    single = "one .safetensors file of an SDXL model, or " if layout else ""
     return f"{single}{folder}; give one"
 
 
@@ -100,16 +95,16 @@ def _width(shape: tuple[int, ...]) -> int:
     return (*shape, 0, 0)[1]
 
 
-def _check_names(checkpoint: Checkpoint, shapes: Shapes) -> None:
-    strangers = [n for n in shapes if not n.startswith(tuple(PREFIXES.values()))]
+def _check_names(checkpoint: Checkpoint, layout: SingleFile, shapes: Shapes) -> None:
+    strangers = [n for n in shapes if not n.startswith(tuple(layout.prefixes.values()))]
     strangers = [name for name in strangers if not SPARE.fullmatch(name)]
     if strangers:
         raise CheckpointError(
             f"{checkpoint.file} is not quite an SDXL model: {len(strangers)} unexpected: "
             f"{', '.join(strangers[:3])}; export it from the diffusers layout"
         )
-    for component in checkpoint.pipeline.components:
-        prefix = PREFIXES[component.subfolder]
+    for component in checkpoint.family.components:
+        prefix = layout.prefixes[component.subfolder]
         inside = {name: shape for name, shape in shapes.items() if name.startswith(prefix)}
         if not inside:
             raise CheckpointError(

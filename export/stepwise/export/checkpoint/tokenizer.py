@@ -5,10 +5,10 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from export.checkpoint import Checkpoint
-from export.errors import CheckpointError, reason
-from export.weights import read_json
-from pipelines.spec import Component
+from stepwise.description.spec import Component
+from stepwise.export.checkpoint.folder import Checkpoint
+from stepwise.export.checkpoint.safetensors_files import read_json
+from stepwise.export.errors import CheckpointError, reason
 
 # StableDiffusion3Pipeline's and EasyAnimatePipeline's max_sequence_length; T5 has no limit.
 LONGEST = 256
@@ -20,15 +20,10 @@ SHORTEST = 2
 _PROBES = ("a star", "", "  two\nlines \n\n", "<b>&amp; {{ it }} {% if %}")
 
 
-def reads_chat(encoder: Component) -> bool:
-    """Whether an encoder is given prompts as messages of a chat, and which tokens are padding."""
-    return any(tensor.name == "attention_mask" for tensor in encoder.inputs)
-
-
 def token_length(checkpoint: Checkpoint, encoder: Component) -> int:
     """How many ids an encoder is given: its tokenizer's limit, at most 256; for a chat 256."""
     path = checkpoint.folder / encoder.tokenizer / "tokenizer_config.json"
-    if reads_chat(encoder) or (not path.parent.is_dir() and encoder.name in checkpoint.missing):
+    if encoder.chat or (not path.parent.is_dir() and encoder.name in checkpoint.missing):
         return LONGEST
     length = read_json(path).get("model_max_length", LONGEST)
     # Libraries write 1e30 for a tokenizer without a limit.
@@ -46,8 +41,8 @@ def chat_templates(checkpoint: Checkpoint) -> dict[str, tuple[str, str]]:
     """
     return {
         encoder.name: _template(checkpoint.folder / encoder.tokenizer)
-        for encoder in checkpoint.pipeline.encoders
-        if reads_chat(encoder)
+        for encoder in checkpoint.family.encoders
+        if encoder.chat
     }
 
 
@@ -57,7 +52,7 @@ def _template(folder: Path) -> tuple[str, str]:
         texts = [_message(tokenizer, prompt) for prompt in _PROBES]
     except Exception as error:  # a template may be no template at all
         raise CheckpointError(
-            f"{folder} has no chat template that can be used ({reason(error)}); EasyAnimate's text "
+            f"{folder} has no chat template that can be used ({reason(error)}); its text "
             "encoder is given prompts in one, so download the checkpoint again"
         ) from error
     before, _, after = texts[0].partition(_PROBES[0])
@@ -97,14 +92,14 @@ def write_tokenizers(checkpoint: Checkpoint, folder: Path) -> dict[str, int]:
     """Write the tokenizer of every encoder that is there; return how many ids each encoder gets."""
     folder.mkdir(exist_ok=True)
     lengths = {}
-    for encoder in checkpoint.pipeline.encoders:
+    for encoder in checkpoint.family.encoders:
         lengths[encoder.name] = token_length(checkpoint, encoder)
         if encoder.name not in checkpoint.missing:
             write_tokenizer(
                 checkpoint.folder / encoder.tokenizer,
                 lengths[encoder.name],
                 folder / f"{encoder.name}.json",
-                "right" if reads_chat(encoder) else None,
+                "right" if encoder.chat else None,
             )
     return lengths
 

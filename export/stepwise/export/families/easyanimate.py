@@ -1,122 +1,155 @@
-"""EasyAnimate's transformer with its rotary tables among the inputs."""
+"""EasyAnimate V5.1, for the exporter: which checkpoints are served, and as what."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-import torch
-from diffusers import EasyAnimateTransformer3DModel
-from diffusers.models.embeddings import apply_rotary_emb
-from torch import Tensor, nn
+from stepwise.description.family import Family
+from stepwise.description.manifest import VideoLayout
+from stepwise.description.spec import Component
+from stepwise.description.vae_caches import Cache, with_caches
+from stepwise.export.checkpoint.folder import Checkpoint
+from stepwise.export.checkpoint.safetensors_files import read_json
+from stepwise.export.errors import CheckpointError, reason
+from stepwise.export.families.base import EVERYWHERE, FamilyExport, KeepInFp32
 
-from export.exportable import Exportable
+# The standard deviation of the noise that EasyAnimateInpaintPipeline adds to the images which a
+# video continues (its noise_aug_strength), if the transformer was trained with it.
+REFERENCE_NOISE = 0.0563
+# Options of the transformer that change what it is given, and what they are in what is served;
+# those of the second kind are told of videos that continue images alone.
+_PLAIN: dict[str, object] = {
+    "text_embed_dim_t5": None,
+    "time_position_encoding_type": "3d_rope",
+    "enable_text_attention_mask": True,
+}
+_PLAIN_INPAINTING: dict[str, object] = {"resize_inpaint_mask_directly": True}
 
-# Layers of an attention: those of patches, and those of texts in blocks where texts have their own.
-_SHARED = ("to_q", "to_k", "to_v", "norm_q", "norm_k")
-_ADDED = ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k")
 
+def served(checkpoint: Checkpoint) -> Family:
+    """The pipeline of a checkpoint, its autoencoder's graphs with the caches that they have.
 
-class RotatedAttention:
-    """Attention of texts and patches to both, in which patches are rotated by where they are.
-
-    The same values as diffusers' EasyAnimateAttnProcessor2_0, which rotates in place.
+    Raises CheckpointError if its configs are of a model that is not served. Weights are not read.
     """
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
-        attention_mask: None = None,
-        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Patches (batch, patches, width) and texts (batch, text, width) to the same."""
-        own = attn.add_q_proj is not None
-        texts = _projected(attn, _ADDED if own else _SHARED, encoder_hidden_states)
-        query, key, value = _projected(attn, _SHARED, hidden_states)
-        query, key = (apply_rotary_emb(states, image_rotary_emb) for states in (query, key))
-        query, key, value = (
-            torch.cat(pair, dim=2) for pair in zip(texts, (query, key, value), strict=True)
-        )
-        attended = nn.functional.scaled_dot_product_attention(query, key, value)
-        attended, count = attended.transpose(1, 2).flatten(2, 3), encoder_hidden_states.shape[1]
-        text = attended[:, :count]
-        return attn.to_out[0](attended[:, count:]), attn.to_add_out(text) if own else text
-
-
-def _projected(attn: Any, layers: tuple[str, ...], states: Tensor) -> tuple[Tensor, ...]:
-    """Queries, keys and values (batch, heads, count, head width) of (batch, count, width)."""
-    to_query, to_key, to_value, norm_query, norm_key = (getattr(attn, name) for name in layers)
-    query, key, value = (
-        layer(states).unflatten(2, (attn.heads, -1)).transpose(1, 2)
-        for layer in (to_query, to_key, to_value)
+    family, options = checkpoint.family, _PLAIN
+    if family.image_encoder:
+        options = options | _PLAIN_INPAINTING
+    for option, due in options.items():
+        _check(checkpoint, option, _config(checkpoint, family.denoiser).get(option, due), due)
+    for option, channels in _channels(checkpoint):
+        got = checkpoint.integer(family.denoiser, option)
+        _check(checkpoint, option, got, channels)
+    caches = _caches(checkpoint)
+    encoder = family.image_encoder
+    video = family.video
+    assert video is not None
+    return replace(
+        family,
+        decoder=with_caches(family.decoder, caches[family.decoder.name]),
+        video=replace(video, image_encoder=encoder and with_caches(encoder, caches[encoder.name])),
     )
-    return norm_query(query), norm_key(key), value
 
 
-class EasyAnimateTransformer(Exportable):
-    """EasyAnimate's multimodal diffusion transformer over all frames of a clip."""
+def _config(checkpoint: Checkpoint, component: Component) -> dict[str, Any]:
+    return read_json(checkpoint.folder / component.subfolder / "config.json")
 
-    def __init__(self, model: EasyAnimateTransformer3DModel) -> None:
-        """Wrap the transformer, replacing how its attention is computed."""
-        super().__init__()
-        for block in model.transformer_blocks:
-            block.attn1.set_processor(RotatedAttention())
-        self.model = model
-        self.patch, self.channels = model.config.patch_size, model.config.out_channels
-        # Of a mask and the latents of images, where clips continue them.
-        self.inpaint_channels = model.config.in_channels - self.channels
 
-    def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Random latents, timesteps, embeddings, rotary tables and, where needed, images."""
-        config, batch = self.model.config, sizes["batch"]
-        frames, height, width = sides = tuple(sizes[axis] for axis in ("frames", "height", "width"))
-        patches = frames * (height // self.patch) * (width // self.patch)
-        angles = torch.rand(patches, config.attention_head_dim)
-        given = (
-            torch.randn(batch, self.channels, *sides),
-            1000 * torch.rand(batch),
-            torch.randn(batch, sizes["text"], config.text_embed_dim),
-            angles.cos(),
-            angles.sin(),
+def _channels(checkpoint: Checkpoint) -> Iterator[tuple[str, int]]:
+    """What the transformer takes, by its options: latents and, of images, a mask and latents."""
+    family = checkpoint.family
+    latents = checkpoint.integer(family.decoder, "latent_channels")
+    images = family.image_encoder is not None
+    yield "in_channels", latents + (1 + latents) * images
+    yield "out_channels", latents
+
+
+def _check(checkpoint: Checkpoint, option: str, got: object, due: object) -> None:
+    if got != due:
+        family = checkpoint.family
+        raise CheckpointError(
+            f"{checkpoint.folder / family.denoiser.subfolder / 'config.json'}: got "
+            f"{option}={got!r}, but {family.name} is exported from transformers with "
+            f"{option}={due!r}; EasyAnimate V5.1 and V5.1-InP have it"
         )
-        inpaint = torch.randn(batch, self.inpaint_channels, *sides)
-        return (*given, inpaint) if self.inpaint_channels else given
 
-    def forward(
-        self,
-        latents: Tensor,
-        timestep: Tensor,
-        text: Tensor,
-        rotary_cos: Tensor,
-        rotary_sin: Tensor,
-        inpaint_latents: Tensor | None = None,
-    ) -> Tensor:
-        """The velocity at ``latents`` (batch, channels, frames, height, width), in the same shape.
 
-        ``timestep`` (batch) is in [0, 1000]; ``text`` is (batch, text, hidden), the tables are
-        (frames * height / 2 * width / 2, head width), ``inpaint_latents`` (batch, 1 + channels,
-        frames, height, width).
-        """
-        model = self.model
-        temb = model.time_embedding(model.time_proj(timestep))
-        given = latents if inpaint_latents is None else torch.cat([latents, inpaint_latents], 1)
-        patches, text = self._patches(given), model.text_proj(text)
-        for block in model.transformer_blocks:
-            patches, text = block(patches, text, temb, (rotary_cos, rotary_sin))
-        patches = model.norm_out(model.norm_final(patches), temb=temb)
-        return self._clip(model.proj_out(patches), latents)
+def _caches(checkpoint: Checkpoint) -> dict[str, tuple[Cache, ...]]:
+    # What it needs takes seconds to import.
+    from stepwise.export.modules.video_vae import caches
 
-    def _patches(self, latents: Tensor) -> Tensor:
-        """Latents (batch, channels, frames, height, width) to (batch, patches, width)."""
-        batch, _, frames = latents.shape[:3]
-        embedded = self.model.proj(latents.transpose(1, 2).flatten(0, 1)).flatten(2)
-        patches: Tensor = embedded.unflatten(0, (batch, frames)).transpose(2, 3).flatten(1, 2)
-        return patches
+    place = checkpoint.place(checkpoint.family.decoder)
+    try:
+        return caches(_config(checkpoint, checkpoint.family.decoder))
+    except CheckpointError as error:
+        raise CheckpointError(f"{place}: {error}") from error
+    except Exception as error:  # a damaged config can make the library raise anything
+        raise CheckpointError(
+            f"{place}: its config.json is of no AutoencoderKLMagvit ({reason(error)}); download "
+            "the checkpoint again"
+        ) from error
 
-    def _clip(self, patches: Tensor, latents: Tensor) -> Tensor:
-        """What the denoiser makes of each patch, in the shape of ``latents``."""
-        batch, _, frames, height, width = latents.shape
-        side = self.patch
-        grid = (batch, frames, height // side, width // side, self.channels, side, side)
-        ordered = patches.reshape(grid).permute(0, 4, 1, 2, 5, 3, 6)
-        return ordered.flatten(5, 6).flatten(3, 4)
+
+def video_layout(checkpoint: Checkpoint) -> VideoLayout:
+    """What requests for videos depend on."""
+    family = checkpoint.family
+    from stepwise.export.modules.video_vae import FRAMES, SCALE
+
+    transformer = _config(checkpoint, family.denoiser)
+    noisy = family.image_encoder and transformer.get("add_noise_in_inpaint_model", True)
+    caches = _caches(checkpoint)
+    video = family.video
+    assert video is not None
+    return VideoLayout(
+        frames=FRAMES,
+        scale=SCALE,
+        patch=checkpoint.integer(family.denoiser, "patch_size"),
+        head_dim=checkpoint.integer(family.denoiser, "attention_head_dim"),
+        decoder_caches=caches[family.decoder.name],
+        encoder_caches=caches[family.image_encoder.name] if family.image_encoder else (),
+        tile=video.tile,
+        tile_stride=video.tile_stride,
+        scaling_factor=float(checkpoint.setting(family.decoder, "scaling_factor")),
+        reference_noise=REFERENCE_NOISE if noisy else 0.0,
+    )
+
+
+# The residual stream of the autoencoder, and what reads it before it is normalized.
+_VAE = (
+    *EVERYWHERE,
+    KeepInFp32(""),
+    KeepInFp32("*.norm?"),
+    KeepInFp32("*.conv_norm_out"),
+    KeepInFp32("*.convs.?", ("Add", "Div")),
+    KeepInFp32("*.shortcut"),
+    KeepInFp32("*.upsampler*"),
+    KeepInFp32("*.downsampler*"),
+)
+
+EASYANIMATE = FamilyExport(
+    keep_in_fp32={
+        # Llama's kind of model. A few values of its residual stream reach tens of thousands, what
+        # adds them to it is as large, and biases make its attention scores outgrow float16.
+        "qwen": (
+            *EVERYWHERE,
+            KeepInFp32("", ("Where",)),
+            KeepInFp32("model.rotary_emb"),
+            KeepInFp32("*.self_attn", ("Add", "MatMul", "Mul")),
+            KeepInFp32("*.mlp", ("Mul",)),
+            KeepInFp32("*.mlp.down_proj"),
+            KeepInFp32("model.layers.?", ("Add",)),
+            KeepInFp32("model.layers.??", ("Add",)),
+        ),
+        "transformer": (
+            *EVERYWHERE,
+            # Timesteps reach 1000, where float16 knows halves only.
+            KeepInFp32("model.time_proj"),
+            # An RMSNorm of texts.
+            KeepInFp32("model.text_proj.0"),
+            KeepInFp32("*.net.0", ("Add", "Mul", "Pow", "Tanh")),
+        ),
+        "vae_decoder": _VAE,
+        "vae_encoder": _VAE,
+    },
+    served=served,
+    video_layout=video_layout,
+)

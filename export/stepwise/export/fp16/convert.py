@@ -13,10 +13,12 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from export.errors import PrecisionError
-from export.graph import save
-from export.islands import in_island
-from export.lazy import casts_weight, widen
+from stepwise.export.errors import PrecisionError
+from stepwise.export.families.base import Keep
+from stepwise.export.onnx.cleanup import drop_unused
+from stepwise.export.onnx.exporter import save
+from stepwise.export.onnx.initializers import casts_weight, widen
+from stepwise.export.onnx.module_names import stays
 
 LARGEST = float(np.finfo(np.float16).max)
 _HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
@@ -29,23 +31,22 @@ _MOVES = {
 _FIRST_INPUT_ONLY = {"Resize"}
 
 
-def write_half(source: Path, component: str, folder: Path) -> Path:
+def write_half(source: Path, keep: Keep, folder: Path) -> Path:
     """Write the graph at ``source`` with float16 inside as ``model.onnx`` into ``folder``.
 
-    ``component`` names its row in ``ISLANDS``. Raises PrecisionError for a weight outside of the
-    islands that float16 cannot hold.
+    Raises PrecisionError for a weight that float16 cannot hold, where nothing keeps it.
     """
     model = ir.load(source)
     widen(model.graph)
-    convert(model.graph, component)
+    convert(model.graph, keep)
     path = save(model, folder)
     onnx.checker.check_model(str(path), full_check=True)
     return path
 
 
-def convert(graph: ir.Graph, component: str) -> None:
+def convert(graph: ir.Graph, keep: Keep) -> None:
     """Let a float32 graph compute in float16; raises PrecisionError as ``write_half`` does."""
-    casts = _Casts(graph, component)
+    casts = _Casts(graph, keep)
     for node in list(graph):
         _convert(node, casts)
     for index in range(len(graph.outputs)):
@@ -53,12 +54,12 @@ def convert(graph: ir.Graph, component: str) -> None:
     drop_unused(graph)
 
 
-def half_values(graph: ir.Graph, component: str) -> Iterator[ir.Value]:
+def half_values(graph: ir.Graph, keep: Keep) -> Iterator[ir.Value]:
     """The float values of a float32 graph that are computed in float16 by its converted graph."""
     for node in graph:
         if node.op_type in _MOVES or casts_weight(node):
             continue
-        if _floats(node) and not in_island(node, component):
+        if _floats(node) and not stays(node, keep):
             yield from (value for value in node.outputs if value.dtype == _SINGLE)
 
 
@@ -73,7 +74,7 @@ def _convert(node: ir.Node, casts: "_Casts") -> None:
     places = _floats(node)
     if not places:
         return
-    wanted = _wanted(node, casts.component)
+    wanted = _wanted(node, casts.keep)
     for place in places:
         value = node.inputs[place]
         assert value is not None
@@ -83,13 +84,13 @@ def _convert(node: ir.Node, casts: "_Casts") -> None:
             output.dtype = wanted
 
 
-def _wanted(node: ir.Node, component: str) -> ir.DataType:
+def _wanted(node: ir.Node, keep: Keep) -> ir.DataType:
     """The type that a node computes in."""
     first = node.inputs[0]
     if node.op_type in _MOVES and first is not None and not first.is_initializer():
         assert first.dtype is not None
         return first.dtype
-    return _SINGLE if in_island(node, component) else _HALF
+    return _SINGLE if stays(node, keep) else _HALF
 
 
 @dataclass
@@ -97,7 +98,7 @@ class _Casts:
     """The casts and converted weights of a graph; each value is cast once."""
 
     graph: ir.Graph
-    component: str
+    keep: Keep
     made: dict[str, ir.Value] = field(default_factory=dict)
 
     def get(self, value: ir.Value, wanted: ir.DataType, before: ir.Node) -> ir.Value:
@@ -128,7 +129,7 @@ class _Casts:
         self.graph.outputs[index] = cast.outputs[0]
 
     def _weight(self, tensor: ir.TensorProtocol, name: str) -> ir.Value:
-        _check_weight(tensor, self.component)
+        _check_weight(tensor, self.keep)
         shape = ir.Shape(tensor.shape.numpy())
         half = ir.LazyTensor(partial(_half, tensor), dtype=_HALF, shape=shape, name=name)
         value = ir.Value(name=name, shape=shape, type=ir.TensorType(_HALF))
@@ -144,24 +145,17 @@ class _Casts:
         return cast.outputs[0]
 
 
-def _check_weight(tensor: ir.TensorProtocol, component: str) -> None:
+def _check_weight(tensor: ir.TensorProtocol, keep: Keep) -> None:
     values = tensor.numpy()
     finite = np.where(np.isfinite(values), np.abs(values), 0)
     if finite.size and finite.max() > LARGEST:
         raise PrecisionError(
-            f"{component}: its weight {tensor.name} holds {finite.max():.3g} where float16 ends "
-            f"at {LARGEST:g}; add its module to ISLANDS in export/islands.py or export with "
-            "--precision fp32"
+            f"{keep.component}: its weight {tensor.name} holds {finite.max():.3g} where float16 "
+            f"ends at {LARGEST:g}; add its module to keep_in_fp32 of its family in "
+            "stepwise.export or export with --precision fp32"
         )
 
 
 def _half(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     """A weight in float16; what is too small for it becomes zero."""
     return ir.Tensor(tensor.numpy().astype(np.float16), name=tensor.name)
-
-
-def drop_unused(graph: ir.Graph) -> None:
-    """Remove initializers that no node reads."""
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]

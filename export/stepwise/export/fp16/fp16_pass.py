@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.errors import PrecisionError
-from export.precision import write_half
-from export.ranges import check_ranges
-from export.running import Feed
-from export.session import open_session
+from stepwise.export.errors import PrecisionError
+from stepwise.export.families.base import Keep
+from stepwise.export.fp16.convert import write_half
+from stepwise.export.fp16.range_check import check_ranges
+from stepwise.export.onnx.ort import Feed, open_session
 
 # The norm of the difference over that of the float32 output. The SD3 miniature is within 0.002.
 TOLERANCE = 0.01
@@ -20,23 +20,23 @@ TOLERANCE = 0.01
 _COMPARED = 4
 
 
-def halve(graph: Path, component: str, feeds: Sequence[Feed], folder: Path) -> float:
+def halve(graph: Path, keep: Keep, feeds: Sequence[Feed], folder: Path) -> float:
     """Write the float32 graph at ``graph`` with float16 inside into ``folder``.
 
     ``feeds`` are what the graph is given while pictures are drawn. Returns how far the outputs are
     from those of ``graph``, relative to their norm. Raises PrecisionError if values leave the
     range of float16 or outputs stray.
     """
-    check_ranges(graph, component, feeds)
+    check_ranges(graph, keep, feeds)
     # Graphs are full of cycles, and each keeps its weights mapped until it is collected.
     gc.collect()
-    half = write_half(graph, component, folder)
+    half = write_half(graph, keep, folder)
     gc.collect()
     compared = feeds[:: len(feeds) // _COMPARED + 1]
     # One after the other, so that the weights are not in memory twice.
     wanted, got = (_outputs(path, compared) for path in (graph, half))
     distance = float(np.max([_distance(*pair) for pair in zip(wanted, got, strict=True)]))
-    _check(component, distance)
+    _check(keep.component, distance)
     return distance
 
 
@@ -59,6 +59,6 @@ def _check(component: str, distance: float) -> None:
     if not distance <= TOLERANCE:
         raise PrecisionError(
             f"{component}: its float16 graph is {distance:.2g} from the float32 one where "
-            f"{TOLERANCE:g} is allowed (relative); widen its row of ISLANDS in "
-            "export/islands.py or export with --precision fp32"
+            f"{TOLERANCE:g} is allowed (relative); widen keep_in_fp32 of its family in "
+            "stepwise.export or export with --precision fp32"
         )

@@ -6,39 +6,42 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from export.errors import PrecisionError
-from export.islands import module_of
-from export.precision import LARGEST, half_values
-from export.running import Feed
-from export.session import open_session
+from stepwise.export.errors import PrecisionError
+from stepwise.export.families.base import Keep
+from stepwise.export.fp16.convert import LARGEST, half_values
+from stepwise.export.onnx.module_names import module_of
+from stepwise.export.onnx.ort import Feed, open_session
 
 # Below it float16 loses digits; a tensor that lies there as a whole comes out as noise.
 SMALLEST = float(np.finfo(np.float16).smallest_normal)
 _PROBE = "ranges.onnx"
 
 
-def check_ranges(graph: Path, component: str, feeds: Iterable[Feed]) -> None:
-    """Raise PrecisionError if a value outside of the islands leaves float16's range on ``feeds``.
+def check_ranges(graph: Path, keep: Keep, feeds: Iterable[Feed]) -> None:
+    """Raise PrecisionError if a value that is not kept leaves float16's range on ``feeds``.
 
     Every value is reduced to its greatest magnitude within the graph, so memory stays that of
     one ordinary run. The message names the node that is furthest out and what to do.
     """
-    producers, greatest = measure(graph, component, feeds)
+    producers, greatest = measure(graph, keep, feeds)
     worst = max(greatest, key=greatest.__getitem__, default=None)
     if worst is not None and not greatest[worst] <= LARGEST:
         raise PrecisionError(
-            f"{_where(component, producers[worst])} reaches {greatest[worst]:.3g} where float16 "
-            f"ends at {LARGEST:g}; {_REMEDY}"
+            f"{_where(keep.component, producers[worst])} reaches {greatest[worst]:.3g} where "
+            f"float16 ends at {LARGEST:g}; {_REMEDY}"
         )
     for name, value in greatest.items():
         if 0 < value < SMALLEST:
             raise PrecisionError(
-                f"{_where(component, producers[name])} stays below {value:.3g} where float16 "
+                f"{_where(keep.component, producers[name])} stays below {value:.3g} where float16 "
                 f"begins at {SMALLEST:.3g}; {_REMEDY}"
             )
 
 
-_REMEDY = "add its module to ISLANDS in export/islands.py or export with --precision fp32"
+_REMEDY = (
+    "add its module to keep_in_fp32 of its family in stepwise.export or export with "
+    "--precision fp32"
+)
 
 
 def _where(component: str, node: ir.Node) -> str:
@@ -46,11 +49,11 @@ def _where(component: str, node: ir.Node) -> str:
 
 
 def measure(
-    graph: Path, component: str, feeds: Iterable[Feed]
+    graph: Path, keep: Keep, feeds: Iterable[Feed]
 ) -> tuple[dict[str, ir.Node], dict[str, float]]:
     """Each value that is to be float16: the node that gives it, and its greatest magnitude."""
     model = ir.load(graph)
-    values = list(half_values(model.graph, component))
+    values = list(half_values(model.graph, keep))
     producers = {str(v.name): node for v in values if (node := v.producer()) is not None}
     outputs = [_magnitude(model.graph, value) for value in values]
     # Beside the graph, because that is where its weights are looked for.

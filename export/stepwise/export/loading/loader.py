@@ -7,16 +7,16 @@ import diffusers
 import torch
 import transformers
 
-from export.architectures import ARCHITECTURES, Architecture
-from export.checkpoint import INDEX, Checkpoint
-from export.components import ZeroText
-from export.conversion import Report, load_original
-from export.errors import CheckpointError, reason
-from export.exportable import Exportable
-from export.fusion import fuse
-from export.stored import as_stored
-from export.weights import read_json, stored_as, weights
-from pipelines.spec import Component
+from stepwise.description.spec import Component
+from stepwise.export.checkpoint.folder import INDEX, Checkpoint
+from stepwise.export.checkpoint.safetensors_files import read_json, stored_as, weights
+from stepwise.export.errors import CheckpointError, reason
+from stepwise.export.loading.lora import fuse
+from stepwise.export.loading.mapped_weights import as_stored
+from stepwise.export.loading.single_file import Report, load_original
+from stepwise.export.modules.architectures import ARCHITECTURES, Architecture
+from stepwise.export.modules.exportable import Exportable
+from stepwise.export.modules.t5 import ZeroText
 
 # Weights of these types are mapped; others become float32 as they are read.
 _TYPES = {"F16": torch.float16, "BF16": torch.bfloat16}
@@ -31,7 +31,7 @@ def load(checkpoint: Checkpoint, component: Component) -> Exportable:
     weights' names or shapes are not those that the component's config asks for.
     """
     if component.name in checkpoint.missing:
-        width = checkpoint.setting(checkpoint.pipeline.denoiser, "joint_attention_dim")
+        width = checkpoint.setting(checkpoint.family.denoiser, "joint_attention_dim")
         return ZeroText(width).eval()
     architecture = _architecture(checkpoint, component)
     # Both libraries print bars and reports of what we turn into one sentence.

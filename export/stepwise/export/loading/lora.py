@@ -18,11 +18,11 @@ from diffusers.utils import state_dict_utils
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from export.checkpoint import Checkpoint
-from export.errors import CheckpointError, reason
-from export.lora import Lora, check_lora
-from export.stored import Addition, add
-from pipelines.spec import Component
+from stepwise.description.spec import Component
+from stepwise.export.checkpoint.folder import Checkpoint
+from stepwise.export.checkpoint.lora_file import Lora, check_lora
+from stepwise.export.errors import CheckpointError, reason
+from stepwise.export.loading.mapped_weights import Addition, add
 
 State = dict[str, Tensor]
 _DOWN = re.compile(r"(.+?)[._](lora_down|lora_A|lora\.down|lora_linear_layer\.down)\.weight")
@@ -74,10 +74,10 @@ def _fits(module: nn.Module | None) -> bool:
 
 def _refuse_others(checkpoint: Checkpoint, lora: Lora, layout: str, layers: Iterable[str]) -> None:
     """Refuse names that belong to no component, and would be passed over in each."""
-    components = checkpoint.pipeline.components
+    components = checkpoint.family.components
     known = {part.subfolder for part in components if part.name not in checkpoint.missing}
     others = [name for name in layers if name.partition(".")[0] not in known]
-    _refuse(lora, layout, checkpoint.pipeline.family, others)
+    _refuse(lora, layout, checkpoint.family.name, others)
 
 
 def _refuse(lora: Lora, layout: str, place: str, strangers: list[str]) -> None:
@@ -176,12 +176,12 @@ def _factor(settings: dict[str, Any], base: str, rank: int, alpha: Tensor | None
 
 def _from_kohya(checkpoint: Checkpoint, lora: Lora, state: State) -> State:
     """Names of kohya's trainer, with either library's blocks, as diffusers has them."""
-    if checkpoint.pipeline.denoiser.subfolder != "unet":
+    if checkpoint.family.denoiser.subfolder != "unet":
         raise CheckpointError(
             f"{lora.file} has names of kohya, which are known for UNets; give "
-            f"{checkpoint.pipeline.family} a LoRA with names of PEFT or diffusers"
+            f"{checkpoint.family.name} a LoRA with names of PEFT or diffusers"
         )
-    blocks = checkpoint.integer(checkpoint.pipeline.denoiser, "layers_per_block")
+    blocks = checkpoint.integer(checkpoint.family.denoiser, "layers_per_block")
     for mistaken, same in _SAME.items():
         state = {name.replace(mistaken, same): value for name, value in state.items()}
     try:

@@ -15,27 +15,27 @@ from diffusers.loaders import single_file_utils as layouts
 from safetensors import safe_open
 from torch import Tensor
 
-from export.architectures import Architecture
-from export.checkpoint import Checkpoint
-from export.original import PREFIXES, SPARE
-from export.weights import read_json
-from pipelines.spec import Component
+from stepwise.description.spec import Component
+from stepwise.export.checkpoint.folder import Checkpoint
+from stepwise.export.checkpoint.safetensors_files import read_json
+from stepwise.export.checkpoint.single_file import SPARE
+from stepwise.export.modules.architectures import Architecture
 
 State = dict[str, Tensor]
 Report = dict[str, set[str]]
 
 
-def _open_clip(state: State, config: Mapping[str, Any]) -> State:
+def _open_clip(state: State, config: Mapping[str, Any], prefix: str) -> State:
     sizes = SimpleNamespace(config=SimpleNamespace(hidden_size=config["hidden_size"]))
-    prefix = PREFIXES["text_encoder_2"]
     return dict(layouts.convert_open_clip_checkpoint(sizes, state, prefix=prefix))
 
 
-_CONVERT: dict[str, Callable[[State, Mapping[str, Any]], State]] = {
-    "text_encoder": lambda state, _: layouts.convert_ldm_clip_checkpoint(state),
+# Each is given the names with their prefix, the config, and the prefix.
+_CONVERT: dict[str, Callable[[State, Mapping[str, Any], str], State]] = {
+    "text_encoder": lambda state, *_: layouts.convert_ldm_clip_checkpoint(state),
     "text_encoder_2": _open_clip,
-    "unet": layouts.convert_ldm_unet_checkpoint,
-    "vae": layouts.convert_ldm_vae_checkpoint,
+    "unet": lambda state, config, _: layouts.convert_ldm_unet_checkpoint(state, config),
+    "vae": lambda state, config, _: layouts.convert_ldm_vae_checkpoint(state, config),
 }
 # Of these OpenCLIP's conversion makes copies; all other weights it hands on.
 _COPIED = ("attn.in_proj_weight", "attn.in_proj_bias", "text_projection")
@@ -62,12 +62,13 @@ def load_original(
 
 def _read(checkpoint: Checkpoint, component: Component) -> tuple[State, set[str]]:
     """A component's weights by their names in diffusers, and the names that nothing became of."""
-    prefix = PREFIXES[component.subfolder]
+    assert checkpoint.layout is not None
+    prefix = checkpoint.layout.prefixes[component.subfolder]
     with safe_open(checkpoint.file, framework="pt") as file:
         names = [n for n in file.keys() if n.startswith(prefix) and not SPARE.fullmatch(n)]  # noqa: SIM118
         source: State = {name: file.get_tensor(name) for name in names}
     config = read_json(checkpoint.folder / component.subfolder / "config.json")
-    converted = _CONVERT[component.subfolder](source, config)
+    converted = _CONVERT[component.subfolder](source, config, prefix)
     state = {name: value for name, value in converted.items() if value is not None}
     read = {value.data_ptr() for value in state.values()}
     return state, {

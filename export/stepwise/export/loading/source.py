@@ -5,17 +5,18 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from export.checkpoint import Checkpoint, open_checkpoint
-from export.errors import CheckpointError
-from export.lora import check_lora, parse_lora
-from export.original import open_original
-from pipelines.spec import Pipeline
+from stepwise.description.family import Family
+from stepwise.export.checkpoint.folder import Checkpoint, open_folder
+from stepwise.export.checkpoint.lora_file import check_lora, parse_lora
+from stepwise.export.checkpoint.single_file import open_original
+from stepwise.export.errors import CheckpointError
+from stepwise.export.families import family_export
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def open_source(
-    source: str, pipeline: Pipeline, config: Path | None = None, loras: Iterable[str] = ()
+    source: str, family: Family, config: Path | None = None, loras: Iterable[str] = ()
 ) -> Checkpoint:
     """Open what ``--checkpoint`` names, with the LoRAs of every ``--lora``.
 
@@ -28,14 +29,25 @@ def open_source(
     path = Path(source)
     if config is not None and not path.is_file():
         raise CheckpointError(f"--config {config}: {source} is no file; leave --config out")
-    return replace(_open(source, path, pipeline, config), loras=parsed, config=config)
+    opened = replace(_open(source, path, family, config), loras=parsed, config=config)
+    return _as_served(opened)
 
 
-def _open(source: str, path: Path, pipeline: Pipeline, config: Path | None) -> Checkpoint:
+def open_checkpoint(folder: Path, family: Family) -> Checkpoint:
+    """Open a folder in the diffusers layout; raise CheckpointError if it is none of ``family``."""
+    return _as_served(open_folder(folder, family))
+
+
+def _as_served(checkpoint: Checkpoint) -> Checkpoint:
+    exporter = family_export(checkpoint.family.name)
+    return replace(checkpoint, family=exporter.served(checkpoint))
+
+
+def _open(source: str, path: Path, family: Family, config: Path | None) -> Checkpoint:
     if path.is_file():
-        return open_original(path, pipeline, config)
+        return open_original(path, family, family_export(family.name).single_file, config)
     if path.exists() or path.parent.exists() or not _REPOSITORY.fullmatch(source):
-        return open_checkpoint(path, pipeline)
-    from export.hub import download  # an import that others need not wait for
+        return open_folder(path, family)
+    from stepwise.export.checkpoint.hub import download  # an import that others need not wait for
 
-    return open_checkpoint(download(source, pipeline), pipeline)
+    return open_folder(download(source, family), family)

@@ -16,13 +16,13 @@ from onnxscript.rewriter import onnx_fusions
 from onnxscript.rewriter.rules.common import slice_split_rule
 from torch.utils._pytree import tree_map_only
 
-from export import lazy
-from export.errors import GraphError
-from export.exportable import Exportable
-from export.shapes import Sizes
-from export.stored import faked
-from export.target import GRAPH, LARGEST_INLINE_BYTES, TRACE
-from pipelines.spec import Component, Dim, Tensor
+from stepwise.description.spec import Component, Dim, Tensor
+from stepwise.export.errors import GraphError
+from stepwise.export.loading.mapped_weights import faked
+from stepwise.export.modules.exportable import Exportable
+from stepwise.export.onnx import initializers
+from stepwise.export.onnx.graph_files import GRAPH, LARGEST_INLINE_BYTES, TRACE
+from stepwise.export.onnx.shapes import Sizes
 
 # onnxscript's default rules without the one that replaces two slices by a split. That one lists all
 # nodes of the graph at each node, most of the optimizer's time for a UNet, and finds none in our
@@ -61,9 +61,9 @@ def write_graph(
             write_trace(module, component, sizes, trace)
         model = filled(trace, module)
     if narrow:
-        lazy.narrow(model.graph)
+        initializers.narrow(model.graph)
     path = save(model, folder)
-    lazy.release(model.graph)
+    initializers.release(model.graph)
     check_graph(path, component)
     return path
 
@@ -99,7 +99,7 @@ def write_trace(
         )
     if program is None:
         raise GraphError(f"{component.name}: the exporter gave no program")
-    lazy.empty(program.model.graph, module.state_dict())
+    initializers.empty(program.model.graph, module.state_dict())
     ir.save(program.model, path)
 
 
@@ -109,7 +109,7 @@ def filled(trace: Path, module: Exportable) -> ir.Model:
     Only once weights are known can constants be folded, and equal ones be one.
     """
     model = ir.load(trace)
-    lazy.fill(model.graph, module.state_dict())
+    initializers.fill(model.graph, module.state_dict())
     with mock.patch.object(rewriter, "_DEFAULT_REWRITE_RULES", RULES):
         optimizer.optimize_ir(model)
     onnx_fusions.fuse(model)

@@ -8,7 +8,7 @@ import torch
 from onnx_ir.tensor_adapters import TorchTensor
 from torch import Tensor
 
-from export.stored import Stored
+from stepwise.export.loading.mapped_weights import Stored
 
 _TYPES = {torch.float16: ir.DataType.FLOAT16, torch.bfloat16: ir.DataType.BFLOAT16}
 _SINGLE = ir.DataType.FLOAT

@@ -1,8 +1,16 @@
 """Runs a graph on the CPU with no more in memory than its weights and what passes through it."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import onnxruntime
+
+Array = npt.NDArray[Any]
+Feed = Mapping[str, Array]
+# The inputs of every call, by component.
+Feeds = Mapping[str, Sequence[Feed]]
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.errors import ParityError
-from export.exportable import Exportable
-from export.report import Parity
-from export.session import open_session
-from export.shapes import Sizes
-from pipelines.spec import Component, Tensor
+from stepwise.description.spec import Component, Tensor
+from stepwise.export.errors import ParityError
+from stepwise.export.modules.exportable import Exportable
+from stepwise.export.onnx.ort import open_session
+from stepwise.export.onnx.parity_report import Parity
+from stepwise.export.onnx.shapes import Sizes
 
 _FLOAT_TOLERANCE = 1e-4
 # Of the greatest value, where that is more than 20: Qwen's residual stream reaches thousands.

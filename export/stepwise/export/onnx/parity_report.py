@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
-from pipelines.caches import output_name
+from stepwise.description.vae_caches import output_name
 
 FILE = "parity.json"
 _CACHE = output_name(0).rstrip("0")

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from pipelines.manifest import Sides
-from pipelines.spec import Dim, Pipeline, axis
+from stepwise.description.family import Family
+from stepwise.description.manifest import Sides
+from stepwise.description.spec import Dim, axis
 
 Sizes = Mapping[str, int]
 # Of pictures, in pixels: larger ones would say no more of a graph, but take minutes and gigabytes.
@@ -31,18 +32,18 @@ def traced(sides: Sides, scale: int, tokens: int) -> Sizes:
     }
 
 
-def untraced(pipeline: Pipeline, sides: Sides, scale: int, tokens: int) -> tuple[Sizes, Sizes]:
+def untraced(family: Family, sides: Sides, scale: int, tokens: int) -> tuple[Sizes, Sizes]:
     """Sizes to check at: one native square with a usual text; three wide pictures.
 
     The wide ones have the greatest width and an odd number of patches along their height. All are
-    smaller by the same factor if the native side is more than 256 pixels. Of clips, five frames of
-    latents and one; of slices, one frame that begins a clip, and three that do not.
+    smaller by the same factor if the native side is more than 256 pixels. Of videos, five frames of
+    latents and one; of slices, one frame that begins a video, and three that do not.
     """
 
     def patches(side: int) -> int:
         return side * min(sides.native, LARGEST_SIDE) // sides.native // sides.multiple
 
-    latents, text = sides.multiple // scale, pipeline.ranges["text"]
+    latents, text = sides.multiple // scale, family.ranges["text"]
     native = patches(sides.native) * latents
     wide = {
         "height": (patches(sides.minimum) | 1) * latents,

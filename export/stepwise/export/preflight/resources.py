@@ -12,13 +12,12 @@ from pathlib import Path
 
 import psutil
 
-from export.checkpoint import Checkpoint
-from export.errors import ResourceError
-from export.islands import is_single
-from export.original import PREFIXES
-from export.target import Target
-from export.weights import Shapes, check_file, stored_as, weights
-from pipelines.spec import Component
+from stepwise.description.spec import Component
+from stepwise.export.checkpoint.folder import Checkpoint
+from stepwise.export.checkpoint.safetensors_files import Shapes, check_file, stored_as, weights
+from stepwise.export.errors import ResourceError
+from stepwise.export.families.base import Keep
+from stepwise.export.repository.layout import Target
 
 # Python with its libraries, and what passes through a graph at the sizes that it is checked at.
 _OVERHEAD_BYTES = 2 << 30
@@ -61,12 +60,13 @@ def _cost(target: Target, component: Component) -> Cost:
     stored = parameters * _MAPPED.get(stored_as(files), _SINGLE_BYTES)
     if target.precision == "fp32" and not target.is_quantized(component):
         return Cost(component.name, parameters, stored, _SINGLE_BYTES * parameters, 0)
-    single = sum(size for name, size in sizes.items() if _is_single(name, component))
+    keep = target.keep(component)
+    single = sum(size for name, size in sizes.items() if _is_kept(name, keep))
     return Cost(component.name, parameters, stored, 2 * (parameters + single), stored)
 
 
-def _is_single(weight: str, component: Component) -> bool:
-    return is_single(f"model.{weight.rpartition('.')[0]}", component.name)
+def _is_kept(weight: str, keep: Keep) -> bool:
+    return keep.includes_all(f"model.{weight.rpartition('.')[0]}")
 
 
 def _files(checkpoint: Checkpoint, component: Component) -> tuple[Path, ...]:
@@ -78,7 +78,7 @@ def _files(checkpoint: Checkpoint, component: Component) -> tuple[Path, ...]:
 def _shapes(
     checkpoint: Checkpoint, component: Component, files: Iterable[Path]
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    prefix = PREFIXES[component.subfolder] if checkpoint.file else ""
+    prefix = checkpoint.layout.prefixes[component.subfolder] if checkpoint.layout else ""
     found: Shapes = {}
     for path in files:
         found |= check_file(path)

@@ -8,27 +8,27 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from export.checkpoint import SCHEDULER, Checkpoint
-from export.errors import CheckpointError
-from export.running import Array, Feeds, Runner, explained
-from export.shapes import LARGEST_SIDE
-from export.target import describe
-from export.tokenizer import chat_templates, write_tokenizers
-from pipelines import clips
-from pipelines.conditioning import shared, slots
-from pipelines.inflight.batch import advance, guide, stack_conditioning, stack_latents
-from pipelines.inflight.request import Picture, Request, table
-from pipelines.inpaint import inpaint_latents
-from pipelines.manifest import TOKENIZERS
-from pipelines.prepare import Preparer
-from pipelines.samplers import X
-from pipelines.settings import Settings
-from pipelines.spec import INPAINT_LATENTS, ensemble_name
+from stepwise.batching.request import Float32, Picture, Request, table
+from stepwise.description.family import ROLES
+from stepwise.description.manifest import TOKENIZERS
+from stepwise.description.settings import Settings
+from stepwise.description.spec import INPAINT_LATENTS
+from stepwise.export.checkpoint.folder import SCHEDULER, Checkpoint
+from stepwise.export.checkpoint.tokenizer import chat_templates, write_tokenizers
+from stepwise.export.errors import CheckpointError
+from stepwise.export.onnx.ort import Array, Feed, Feeds
+from stepwise.export.onnx.shapes import LARGEST_SIDE
+from stepwise.export.preflight.torch_runner import Runner, explained
+from stepwise.export.repository.layout import describe
+from stepwise.local.steps import LATENTS, decode, denoise, encode_prompt
+from stepwise.request.prepare import Preparer
+from stepwise.sampling.samplers import X
+from stepwise.video.image_conditioning import inpaint_latents
 
-# Of clips, in pixels: what is kept of each slice for the next one grows with the frames, and all
+# Of videos, in pixels: what is kept of each slice for the next one grows with the frames, and all
 # that components are given is in memory at once.
-LARGEST_CLIP_SIDE = 128
-# What a clip begins with if it continues an image.
+LARGEST_VIDEO_SIDE = 128
+# What a video begins with if it continues an image.
 START = "start_image"
 
 
@@ -36,7 +36,7 @@ START = "start_image"
 class Drawing:
     """Pictures to draw: a prompt each, all against an empty negative prompt.
 
-    They have the checkpoint's native side, or ``largest_side`` pixels if that is less. Of clips
+    They have the checkpoint's native side, or ``largest_side`` pixels if that is less. Of videos
     the first slice and one more are drawn.
     """
 
@@ -107,11 +107,11 @@ def _prepare(
         folder = Path(scratch)
         tokens = write_tokenizers(checkpoint, folder / TOKENIZERS)
         templates = chat_templates(checkpoint)
-        describe(checkpoint, checkpoint.pipeline.family, tokens, templates).write(folder)
+        describe(checkpoint, checkpoint.family.name, tokens, templates).write(folder)
         with explained(f"{checkpoint.folder}: its tokenizers cannot be used"):
-            preparer = Preparer(checkpoint.pipeline, folder)
+            preparer = Preparer(checkpoint.family, folder)
             for request in drawing.requests():
-                if checkpoint.pipeline.image_encoder:
+                if checkpoint.family.image_encoder:
                     request[START] = _start_image(*checkpoint.size)
                 fed, settings = preparer(request, time.monotonic())
                 yield fed, _shrunk(settings, checkpoint, drawing.largest_side)
@@ -128,45 +128,41 @@ def _start_image(height: int, width: int) -> Array:
 
 def _shrunk(settings: Settings, checkpoint: Checkpoint, largest: int) -> Settings:
     """The settings of a square with the native side, or ``largest`` pixels if that is less."""
-    clip, channels, scale = settings.clip, settings.latent_shape[0], checkpoint.vae_scale
-    if clip:
-        largest = min(largest, LARGEST_CLIP_SIDE)
+    video, channels, scale = settings.video, settings.latent_shape[0], checkpoint.vae_scale
+    if video:
+        largest = min(largest, LARGEST_VIDEO_SIDE)
     side = min(checkpoint.sides.native, largest) // scale
-    if clip is None:
+    if video is None:
         return replace(settings, latent_shape=(channels, side, side))
-    frames, pixels = 1 + clip.frames, scale * side
-    shape = (channels, clip.latent_frames(frames), side, side)
+    frames, pixels = 1 + video.frames, scale * side
+    shape = (channels, video.latent_frames(frames), side, side)
     return replace(settings, frames=frames, height=pixels, width=pixels, latent_shape=shape)
 
 
 def _encode(run: Runner, prepared: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
     """The embeddings of each picture by the name that they have between the models."""
-    pipeline = run.checkpoint.pipeline
     embeddings: list[dict[str, Array]] = [{} for _ in prepared]
-    for encoder in pipeline.encoders:
-        roles = [role for role, other in pipeline.encodings() if other is encoder]
+    for encoder in run.checkpoint.family.encoders:
         with run.loaded(encoder) as module:
-            for role in roles:
+            call = run.named(module, encoder)
+            for role in ROLES:
                 for fed, found in zip(prepared, embeddings, strict=True):
-                    names = {t.name: ensemble_name(role, encoder, t) for t in encoder.inputs}
-                    outputs = run(module, encoder, {n: fed[names[n]] for n in names})
-                    for tensor, value in zip(encoder.outputs, outputs, strict=True):
-                        found[ensemble_name(role, encoder, tensor)] = value
+                    found |= encode_prompt(encoder, role, fed, call)
     return embeddings
 
 
 def _encode_images(
     run: Runner, settings: Sequence[Settings], embeddings: Sequence[dict[str, Array]]
 ) -> None:
-    """Add what the denoiser is told of a clip's first image, if it is told of any."""
-    encoder, size = run.checkpoint.pipeline.image_encoder, run.checkpoint.size
+    """Add what the denoiser is told of a video's first image, if it is told of any."""
+    encoder, size = run.checkpoint.family.image_encoder, run.checkpoint.size
     if encoder is None:
         return
     with run.loaded(encoder) as module:
         for asked, found in zip(settings, embeddings, strict=True):
-            assert asked.clip is not None
+            assert asked.video is not None
             image = _start_image(*size)[: asked.height, : asked.width]
-            given = (run.named(module, encoder), image, None, asked, asked.clip)
+            given = (run.named(module, encoder), image, None, asked, asked.video)
             found[INPAINT_LATENTS.name] = inpaint_latents(*given)
 
 
@@ -175,46 +171,46 @@ def _request(
 ) -> Request:
     shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in embeddings.items())
     with explained(f"{checkpoint.origin}: its text encoders do not go together ({shapes})"):
-        rows = slots(checkpoint.pipeline, embeddings, settings)
+        rows = checkpoint.family.row_conditioning(embeddings, settings)
     with explained(f"{checkpoint.folder / SCHEDULER} cannot be served"):
         steps = table(settings)
-    told = shared(settings)
+    told = checkpoint.family.shared(settings)
     return Request("", settings, rows, steps, send=_nobody, fail=_nobody, shared=told)
 
 
 def _denoise(run: Runner, pictures: Sequence[Picture]) -> None:
-    denoiser = run.checkpoint.pipeline.denoiser
-    place = run.checkpoint.place(denoiser)
+    denoiser = run.checkpoint.family.denoiser
     with run.loaded(denoiser) as module:
+
+        def predict(feed: Feed) -> Float32:
+            (prediction,) = run(module, denoiser, feed)
+            if prediction.shape != feed[LATENTS].shape:
+                raise CheckpointError(
+                    f"{run.checkpoint.place(denoiser)} gives {list(prediction.shape)} for latents "
+                    f"{list(feed[LATENTS].shape)}; download the checkpoint again"
+                )
+            return prediction
+
         for picture in pictures:
-            picture.start(time.monotonic())
-            conditioning = stack_conditioning([picture])
-            while not picture.finished:
-                inputs = dict(zip(("latents", "timestep"), stack_latents([picture]), strict=True))
-                (prediction,) = run(module, denoiser, {**inputs, **conditioning})
-                with explained(f"{place} gives {list(prediction.shape)} for latents"):
-                    advance([picture], guide([picture], prediction))
+            denoise([picture], predict)
 
 
 def _decode(run: Runner, pictures: Sequence[Picture]) -> None:
-    decoder, scale = run.checkpoint.pipeline.decoder, run.checkpoint.vae_scale
+    decoder, scale = run.checkpoint.family.decoder, run.checkpoint.vae_scale
     with run.loaded(decoder) as module:
         for picture in pictures:
             settings, latents = picture.request.settings, picture.state[X]
             due: tuple[int, ...] = (*(scale * side for side in latents.shape[-2:]), 3)
-            if settings.clip is None:
-                ((got,),) = run(module, decoder, {decoder.inputs[0].name: latents[None]})
-            else:
-                slices = clips.decode(run.named(module, decoder), latents, settings.clip)
-                got, due = np.concatenate([s for _, s in slices]), (settings.frames, *due)
+            due = (settings.frames, *due) if settings.video else due
+            got = decode(decoder, latents, settings.video, run.named(module, decoder))
             _check_shape(run.checkpoint, got.shape, due)
 
 
 def _check_shape(checkpoint: Checkpoint, got: tuple[int, ...], due: tuple[int, ...]) -> None:
     if got != due:
-        kind = "clips" if checkpoint.pipeline.makes_clips else "pictures"
+        kind = "videos" if checkpoint.family.makes_videos else "pictures"
         raise CheckpointError(
-            f"{checkpoint.place(checkpoint.pipeline.decoder)} makes {kind} of shape {list(got)} "
+            f"{checkpoint.place(checkpoint.family.decoder)} makes {kind} of shape {list(got)} "
             f"where {list(due)} is due; download the checkpoint again"
         )
 

@@ -2,25 +2,19 @@
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from export.checkpoint import Checkpoint
-from export.errors import CheckpointError, reason
-from export.exportable import Exportable
-from export.loading import load
-from pipelines.clips import Run
-from pipelines.spec import Component
-
-Array = npt.NDArray[Any]
-Feed = Mapping[str, Array]
-# The inputs of every call, by component.
-Feeds = Mapping[str, Sequence[Feed]]
+from stepwise.description.spec import Component
+from stepwise.export.checkpoint.folder import Checkpoint
+from stepwise.export.errors import CheckpointError, reason
+from stepwise.export.loading.loader import load
+from stepwise.export.modules.exportable import Exportable
+from stepwise.export.onnx.ort import Array, Feed
+from stepwise.video.sliced_vae import Run
 
 
 class Runner:

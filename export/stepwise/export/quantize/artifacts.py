@@ -6,15 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from export.builder_log import Kernel
-from export.mixdq import onnxruntime_graph, ranges, tensorrt_graph
-from export.mixdq.kernels import Computed, onnxruntime_kernels, table, tensorrt_kernels
-from export.mixdq.plan import Plan
-from export.mixdq.quantize import prepare
-from export.quantization import PLAN, Quantization
-from export.running import Feed
-from export.target import ENGINE_GRAPH, Target
-from pipelines.spec import Component
+from stepwise.description.spec import Component
+from stepwise.export.onnx.graph_files import ENGINE_GRAPH
+from stepwise.export.onnx.ort import Feed
+from stepwise.export.options import PLAN, Quantization
+from stepwise.export.quantize import ranges
+from stepwise.export.quantize.graphs import onnxruntime_graph, tensorrt_graph
+from stepwise.export.quantize.graphs.kernel_report import (
+    Computed,
+    onnxruntime_kernels,
+    table,
+    tensorrt_kernels,
+)
+from stepwise.export.quantize.pipeline import prepare
+from stepwise.export.quantize.plan import Plan
+from stepwise.export.repository.layout import Target
+from stepwise.export.tensorrt.builder_log import Kernel
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +40,8 @@ def write(target: Target, wanted: Quantization, source: Path, feed: Feed, folder
     graph = onnxruntime_graph.write(source, recipe, folder)
     for_engines = (folder / ENGINE_GRAPH).parent
     for_engines.mkdir()
-    tensorrt_graph.write(source, recipe, target.checkpoint.pipeline.denoiser.name, for_engines)
+    keep = target.keep(target.checkpoint.family.denoiser)
+    tensorrt_graph.write(source, recipe, keep, for_engines)
     recipe.plan.write(folder / PLAN)
     found = ranges.rows(recipe.activations, recipe.plan.layers, recipe.recorded)
     _write(found, folder / ranges.FILE)

@@ -8,7 +8,7 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from export.errors import QuantizationError
+from stepwise.export.errors import QuantizationError
 
 
 class Group(StrEnum):

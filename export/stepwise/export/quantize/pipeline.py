@@ -6,24 +6,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from export.checkpoint import Checkpoint, weights_digest
-from export.keys import MEASURERS, versions
-from export.mixdq import plot, ranges, sensitivity
-from export.mixdq.activations import Activations, Clipping, activations
-from export.mixdq.calibrate import calibrate
-from export.mixdq.choose import choose
-from export.mixdq.first_token import FirstToken, first_token
-from export.mixdq.layers import Layer
-from export.mixdq.plan import Entry, Plan, check
-from export.mixdq.recipe import Recipe
-from export.mixdq.recording import Recording
-from export.mixdq.runtimes import BLOCK, RUNTIMES, limit
-from export.mixdq.sensitivity import Scores
-from export.mixdq.study import Study, open_study
-from export.mixdq.wish import DRAWN, check_source, read_prompts
-from export.quantization import Quantization
-from export.rehearsal import Drawing
-from pipelines import formats
+from stepwise.description import formats
+from stepwise.export.checkpoint.folder import Checkpoint, weights_digest
+from stepwise.export.options import Quantization
+from stepwise.export.preflight.smoke_test import Drawing
+from stepwise.export.quantize import ranges
+from stepwise.export.quantize.calibration.activation_ranges import (
+    Activations,
+    Clipping,
+    activations,
+)
+from stepwise.export.quantize.calibration.bos_token import FirstToken, first_token
+from stepwise.export.quantize.calibration.calibrate import calibrate
+from stepwise.export.quantize.calibration.observers import Recording
+from stepwise.export.quantize.calibration.sampling import Study, open_study
+from stepwise.export.quantize.layers import Layer
+from stepwise.export.quantize.plan import Entry, Plan, check
+from stepwise.export.quantize.recipe import Recipe
+from stepwise.export.quantize.search import plot, sensitivity
+from stepwise.export.quantize.search.choose import choose
+from stepwise.export.quantize.search.runtimes import BLOCK, RUNTIMES, limit
+from stepwise.export.quantize.search.sensitivity import Scores
+from stepwise.export.quantize.validate import calibration, check_source, read_prompts
+from stepwise.export.repository.keys import MEASURERS, versions
 
 log = logging.getLogger(__name__)
 
@@ -122,8 +127,8 @@ def _followed(
 
 def drawn(checkpoint: Checkpoint, prompts: Path) -> Drawing:
     """The pictures that a checkpoint is calibrated with, at its own size."""
-    steps, guidance = DRAWN[checkpoint.pipeline.family]
-    return Drawing(read_prompts(prompts), steps, guidance, checkpoint.sides.native)
+    how, side = calibration(checkpoint), checkpoint.sides.native
+    return Drawing(read_prompts(prompts), how.steps, how.guidance_scale, side)
 
 
 def kept(source: str, drawing: Drawing) -> Path:

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from export.errors import QuantizationError, reason
-from export.mixdq.activations import Clipping
-from export.mixdq.layers import Layer
-from export.quantization import FLOAT_BITS
+from stepwise.export.errors import QuantizationError, reason
+from stepwise.export.options import FLOAT_BITS
+from stepwise.export.quantize.calibration.activation_ranges import Clipping
+from stepwise.export.quantize.layers import Layer
 
 WEIGHT_BITS = (4, 7, 8, FLOAT_BITS)
 ACTIVATION_BITS = (8, FLOAT_BITS)

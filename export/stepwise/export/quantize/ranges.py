@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from export.mixdq.activations import Activation, Activations, Range
-from export.mixdq.plan import Entry
+from stepwise.export.quantize.calibration.activation_ranges import Activation, Activations, Range
+from stepwise.export.quantize.plan import Entry
 
 FILE = "ranges.json"
 

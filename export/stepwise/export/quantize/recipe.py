@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export.errors import QuantizationError
-from export.mixdq.activations import Activations
-from export.mixdq.first_token import FirstToken
-from export.mixdq.layers import Layer
-from export.mixdq.plan import Entry, Plan, check
-from export.quantization import FLOAT_BITS
+from stepwise.export.errors import QuantizationError
+from stepwise.export.options import FLOAT_BITS
+from stepwise.export.quantize.calibration.activation_ranges import Activations
+from stepwise.export.quantize.calibration.bos_token import FirstToken
+from stepwise.export.quantize.layers import Layer
+from stepwise.export.quantize.plan import Entry, Plan, check
 
 
 @dataclass(frozen=True)

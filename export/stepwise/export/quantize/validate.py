@@ -6,26 +6,20 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
-from export.checkpoint import Checkpoint, weights_digest
-from export.errors import QuantizationError, reason
-from export.mixdq.choose import protected_names
-from export.mixdq.layers import Layer, find
-from export.mixdq.plan import Plan, check
-from export.mixdq.runtimes import RUNTIMES, limit
-from export.quantization import Quantization
-
-# Steps and guidance of calibration pictures: each family's own, and no more than show all noise
-# levels. Families that are missing have no UNet.
-DRAWN = {"sdxl_turbo": (4, 0.0), "sdxl": (10, 5.0)}
+from stepwise.export.checkpoint.folder import Checkpoint, weights_digest
+from stepwise.export.errors import QuantizationError, reason
+from stepwise.export.families import family_export, quantizable
+from stepwise.export.families.base import Calibration
+from stepwise.export.options import Quantization
+from stepwise.export.quantize.layers import Layer, find
+from stepwise.export.quantize.plan import Plan, check
+from stepwise.export.quantize.search.choose import protected_names
+from stepwise.export.quantize.search.runtimes import RUNTIMES, limit
 
 
-def check_wish(checkpoint: Checkpoint, wanted: Quantization) -> None:
+def validate(checkpoint: Checkpoint, wanted: Quantization) -> None:
     """Raise QuantizationError for what cannot be done to a checkpoint; nothing is loaded."""
-    family = checkpoint.pipeline.family
-    if family not in DRAWN:
-        raise QuantizationError(
-            f"got {family}, which has no UNet; {', '.join(DRAWN)} can be quantized"
-        )
+    calibration(checkpoint)
     read_prompts(wanted.prompts)
     layers = layers_of(checkpoint)
     protected_names(layers, wanted.protected)
@@ -35,6 +29,17 @@ def check_wish(checkpoint: Checkpoint, wanted: Quantization) -> None:
     plan = Plan.read(wanted.plan)
     check(plan, layers)
     check_source(plan, weights_digest(checkpoint))
+
+
+def calibration(checkpoint: Checkpoint) -> Calibration:
+    """How a checkpoint is calibrated; QuantizationError if it has no UNet."""
+    family = checkpoint.family.name
+    found = family_export(family).calibration
+    if found is None:
+        raise QuantizationError(
+            f"got {family}, which has no UNet; {', '.join(quantizable())} can be quantized"
+        )
+    return found
 
 
 def check_source(plan: Plan, source: str) -> None:
@@ -49,7 +54,7 @@ def check_source(plan: Plan, source: str) -> None:
 
 def layers_of(checkpoint: Checkpoint) -> tuple[Layer, ...]:
     """The layers of a checkpoint's UNet, from its config alone."""
-    path = checkpoint.folder / checkpoint.pipeline.denoiser.subfolder / "config.json"
+    path = checkpoint.folder / checkpoint.family.denoiser.subfolder / "config.json"
     with torch.device("meta"):
         return find(UNet2DConditionModel.from_config(json.loads(path.read_text())))
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import onnx
 from tritonclient.grpc import model_config_pb2 as pb
 
-from export.configs import data_type, strings
-from pipelines.spec import Component, Tensor
+from stepwise.description.spec import Component, Tensor
+from stepwise.export.repository.triton_configs import data_type, strings
 
 # Every model has a thread pool of its own. Threads spin between the nodes of a run, which makes a
 # small graph a third faster, and stop when it ends, or they would take the cores of other pools.
@@ -56,10 +56,10 @@ def _config(component: Component, name: str, backend: str, shapes: Shapes) -> pb
 
 
 def _fill(
-    slot: pb.ModelInput | pb.ModelOutput, component: Component, tensor: Tensor, shapes: Shapes
+    described: pb.ModelInput | pb.ModelOutput, component: Component, tensor: Tensor, shapes: Shapes
 ) -> None:
     """Describe a tensor. ``max_batch_size`` stands for the leading dim where Triton batches."""
     dims = shapes[tensor.name]
-    slot.name = tensor.name
-    slot.data_type = pb.DataType.Value(data_type(tensor))
-    slot.dims.extend(dims[1:] if component.max_batch else dims)
+    described.name = tensor.name
+    described.data_type = pb.DataType.Value(data_type(tensor))
+    described.dims.extend(dims[1:] if component.max_batch else dims)

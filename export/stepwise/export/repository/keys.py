@@ -11,7 +11,9 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any
 
-from export.checkpoint import (
+from stepwise.description import formats
+from stepwise.description.spec import Component
+from stepwise.export.checkpoint.folder import (
     INDEX,
     SCHEDULER,
     Checkpoint,
@@ -19,11 +21,9 @@ from export.checkpoint import (
     files_digest,
     weights_digest,
 )
-from export.lora import Lora
-from export.target import Target
-from export.weights import check_file, read_json
-from pipelines import formats
-from pipelines.spec import Component
+from stepwise.export.checkpoint.lora_file import Lora
+from stepwise.export.checkpoint.safetensors_files import check_file, read_json
+from stepwise.export.repository.layout import Target
 
 _WRITERS = ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript")
 # What draws pictures, and measures and chooses, to quantize.
@@ -61,12 +61,12 @@ def component_key(target: Target, component: Component) -> str:
 def export_key(target: Target) -> str:
     """The key of a whole export: of its components, its tokenizers and its manifest."""
     checkpoint = target.checkpoint
-    keys = {part.name: component_key(target, part) for part in checkpoint.pipeline.components}
-    tokenizers = [_tokenizer(checkpoint, encoder) for encoder in checkpoint.pipeline.encoders]
+    keys = {part.name: component_key(target, part) for part in checkpoint.family.components}
+    tokenizers = [_tokenizer(checkpoint, encoder) for encoder in checkpoint.family.encoders]
     others = [(path.name, path) for path in (checkpoint.folder / n for n in (INDEX, SCHEDULER))]
     facts = {
         "format": formats.REPOSITORY,
-        "pipeline": repr(checkpoint.pipeline),
+        "pipeline": repr(checkpoint.family),
         "components": keys,
         "tokenizers": tokenizers,
         "others": files_digest(others),
@@ -75,7 +75,7 @@ def export_key(target: Target) -> str:
 
 
 def _trace_facts(checkpoint: Checkpoint, component: Component) -> dict[str, Any]:
-    pipeline, part = checkpoint.pipeline, _part(checkpoint, component)
+    family, part = checkpoint.family, _part(checkpoint, component)
     config = checkpoint.folder / part.subfolder / "config.json"
     return {
         "component": repr(component),
@@ -83,7 +83,7 @@ def _trace_facts(checkpoint: Checkpoint, component: Component) -> dict[str, Any]
         "class": read_json(checkpoint.folder / INDEX).get(component.subfolder),
         "config": files_digest([("config", config)]),
         # What it is traced and checked at.
-        "sizes": repr((checkpoint.sides, checkpoint.vae_scale, pipeline.ranges["text"])),
+        "sizes": repr((checkpoint.sides, checkpoint.vae_scale, family.ranges["text"])),
         "tokenizer": _tokenizer(checkpoint, component),
     }
 
@@ -93,7 +93,7 @@ def _part(checkpoint: Checkpoint, component: Component) -> Component:
     the denoiser wants them.
     """
     missing = component.name in checkpoint.missing
-    return checkpoint.pipeline.denoiser if missing else component
+    return checkpoint.family.denoiser if missing else component
 
 
 def _tokenizer(checkpoint: Checkpoint, encoder: Component) -> str:

@@ -1,27 +1,19 @@
 """Where an export goes."""
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.checkpoint import Checkpoint
-from export.clips import layout
-from export.quantization import Quantization
-from pipelines.manifest import FILE as MANIFEST
-from pipelines.manifest import TOKENIZERS, Manifest
-from pipelines.spec import Component
+from stepwise.description.manifest import FILE as MANIFEST
+from stepwise.description.manifest import TOKENIZERS, Manifest
+from stepwise.description.spec import Component
+from stepwise.export.checkpoint.folder import Checkpoint
+from stepwise.export.families import family_export
+from stepwise.export.families.base import Keep
+from stepwise.export.options import Quantization
 
-GRAPH = "model.onnx"
-# What a graph is made from, without weights, beside it.
-TRACE = "trace.onnx"
-# Of a quantized component: TensorRT and ONNX Runtime want other graphs of one plan.
-ENGINE_GRAPH = f"tensorrt/{GRAPH}"
-# A graph with its weights inside is in memory several times while it is read or written, so weights
-# of more than this go to a file beside it.
-LARGEST_INLINE_BYTES = 200_000_000
 PRECISIONS = ("fp32", "fp16")
 _PARTIAL = "partial"
 
@@ -49,7 +41,7 @@ class Target:
         """The tokenizer file of every text encoder that the checkpoint has."""
         return {
             encoder.name: self.prepare / TOKENIZERS / f"{encoder.name}.json"
-            for encoder in self.checkpoint.pipeline.encoders
+            for encoder in self.checkpoint.family.encoders
             if encoder.name not in self.checkpoint.missing
         }
 
@@ -66,21 +58,13 @@ class Target:
         """The folder of a component's graph."""
         return self.model(component) / "1"
 
+    def keep(self, component: Component) -> Keep:
+        """What of a component stays in float32 in a float16 graph."""
+        return family_export(self.checkpoint.family.name).keep(component.name)
+
     def is_quantized(self, component: Component) -> bool:
         """Whether a component is quantized, as a denoiser may be."""
-        return self.quantization is not None and component == self.checkpoint.pipeline.denoiser
-
-
-def graph_digest(folder: Path) -> str:
-    """SHA-256 over the hexadecimal SHA-256 of each file of a graph, in name order.
-
-    They are ``model.onnx`` in a version folder and what begins with its name.
-    """
-    total = hashlib.sha256()
-    for path in sorted(folder.glob(f"{GRAPH}*")):
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").hexdigest().encode())
-    return total.hexdigest()
+        return self.quantization is not None and component == self.checkpoint.family.denoiser
 
 
 @contextmanager
@@ -108,12 +92,12 @@ def describe(
     ``tokens`` and ``templates`` are those of its tokenizers.
     """
     return Manifest(
-        family=checkpoint.pipeline.family,
+        family=checkpoint.family.name,
         name=name,
         checkpoint=str(checkpoint.origin),
         loras=tuple(map(str, checkpoint.loras)),
         precision=PRECISIONS[0],
-        latent_channels=checkpoint.integer(checkpoint.pipeline.decoder, "latent_channels"),
+        latent_channels=checkpoint.integer(checkpoint.family.decoder, "latent_channels"),
         vae_scale=checkpoint.vae_scale,
         sides=checkpoint.sides,
         schedule=checkpoint.schedule,
@@ -122,7 +106,7 @@ def describe(
         graphs={},
         size=checkpoint.size,
         templates=templates,
-        clip=layout(checkpoint),
+        video=family_export(checkpoint.family.name).video_layout(checkpoint),
         config=str(checkpoint.config or ""),
         buckets=checkpoint.buckets,
         largest_clip_skip=checkpoint.largest_clip_skip,

@@ -15,12 +15,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from export import configs, report
-from export.keys import component_key, export_key, trace_key
-from export.report import Parity
-from export.target import GRAPH, TRACE, Target, graph_digest
-from pipelines.manifest import Manifest
-from pipelines.spec import Component
+from stepwise.description.manifest import Manifest
+from stepwise.description.spec import Component
+from stepwise.export.onnx import parity_report
+from stepwise.export.onnx.graph_files import GRAPH, TRACE, graph_digest
+from stepwise.export.onnx.parity_report import Parity
+from stepwise.export.repository import triton_configs
+from stepwise.export.repository.keys import component_key, export_key, trace_key
+from stepwise.export.repository.layout import Target
 
 FILE = "export.json"
 # The environment variable that names a folder in which finished graphs are kept by their keys.
@@ -42,7 +44,7 @@ class Finished:
 
 def write(target: Target, component: Component, rows: Iterable[Parity], folder: Path) -> None:
     """Record the graph in ``folder``, how far it is from torch, and what else was written."""
-    report.write(rows, folder)
+    parity_report.write(rows, folder)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     keys = (component_key(target, component), trace_key(target, component))
     record = Finished(*keys, graph_digest(folder), files)
@@ -53,19 +55,19 @@ def read(target: Target, component: Component) -> list[Parity] | None:
     """How far a finished graph is from torch; None if it is not what would be exported."""
     folder = target.version(component)
     record = _record(folder, component_key(target, component))
-    return None if record is None else report.read(folder)
+    return None if record is None else parity_report.read(folder)
 
 
 def is_finished(target: Target) -> bool:
     """Whether the target holds a whole export of what would be exported."""
     try:
         manifest = Manifest.read(target.prepare)
-        report.read(target.prepare)
+        parity_report.read(target.prepare)
     except (OSError, ValueError, TypeError, KeyError):
         return False
-    components = target.checkpoint.pipeline.components
+    components = target.checkpoint.family.components
     files = [*target.tokenizers.values()]
-    files += [target.model(component) / configs.FILE for component in components]
+    files += [target.model(component) / triton_configs.FILE for component in components]
     return (
         manifest.source == export_key(target)
         and all(path.is_file() for path in files)
@@ -89,7 +91,7 @@ def take(target: Target, component: Component, folder: Path) -> list[Parity] | N
         if record is not None:
             for name in (*record.files, FILE):
                 _copy(found / name, folder / name)
-            return report.read(folder)
+            return parity_report.read(folder)
     return None
 
 
@@ -145,7 +147,7 @@ def _record(folder: Path, key: str) -> Finished | None:
         record = _read(folder)
         if record.key != key or record.graph != graph_digest(folder):
             return None
-        report.read(folder)
+        parity_report.read(folder)
     except (OSError, ValueError, TypeError):
         return None
     return record if all((folder / name).is_file() for name in record.files) else None

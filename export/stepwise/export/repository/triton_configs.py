@@ -1,7 +1,7 @@
 """Triton model configs of a pipeline, rendered from its literal.
 
 Those of the ensemble and the Python models depend on no checkpoint and are committed. After a
-change to a pipeline, ``python -m export.configs`` renders them again.
+change to a pipeline, ``python -m stepwise.export.repository.triton_configs`` renders them again.
 """
 
 import json
@@ -14,9 +14,8 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from pipelines import PIPELINES
-from pipelines.samplers import SAMPLERS
-from pipelines.spec import (
+from stepwise.description.family import Family
+from stepwise.description.spec import (
     CANCEL,
     DECODED,
     EVENT,
@@ -24,10 +23,11 @@ from pipelines.spec import (
     INPAINT_LATENTS,
     SETTINGS,
     Component,
-    Pipeline,
     Tensor,
     ensemble_name,
 )
+from stepwise.families import FAMILIES
+from stepwise.sampling.samplers import SAMPLERS
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ REPOSITORY = Path("model_repository")
 
 @dataclass(frozen=True)
 class PythonModel:
-    """One of a pipeline's Python models: ``<name>_<role>``, served by ``pipelines.triton``."""
+    """One of a pipeline's Python models: ``<name>_<role>``, served by ``stepwise.triton``."""
 
     role: str
     purpose: str
@@ -48,51 +48,51 @@ class PythonModel:
 
 _ENCODE = PythonModel(
     role="encode",
-    purpose="Encodes the images that a clip continues.",
+    purpose="Encodes the images that a video continues.",
     inputs=(SETTINGS, *IMAGES),
     outputs=(INPAINT_LATENTS,),
     decoupled=False,
 )
 
 
-def python_models(pipeline: Pipeline) -> tuple[PythonModel, ...]:
+def python_models(family: Family) -> tuple[PythonModel, ...]:
     """The Python models, in the order of a request's life."""
     return (
         PythonModel(
             role="prepare",
             purpose="Checks requests and turns their prompts into token ids.",
-            inputs=pipeline.request,
-            outputs=(*pipeline.encoder_inputs, SETTINGS),
+            inputs=family.request,
+            outputs=(*family.encoder_inputs, SETTINGS),
             decoupled=False,
         ),
-        *([_ENCODE] if pipeline.image_encoder else []),
+        *([_ENCODE] if family.image_encoder else []),
         PythonModel(
             role="denoise",
             purpose="Denoises all requests together, one batch a step.",
-            # A cancellation comes alone, and so does word of a clip that is decoded.
+            # A cancellation comes alone, and so does word of a video that is decoded.
             inputs=(
-                *(replace(t, optional=True) for t in (SETTINGS, *pipeline.denoiser_feeds)),
+                *(replace(t, optional=True) for t in (SETTINGS, *family.denoiser_feeds)),
                 CANCEL,
-                *([DECODED] if pipeline.makes_clips else []),
+                *([DECODED] if family.makes_videos else []),
             ),
-            outputs=(pipeline.latents, EVENT),
+            outputs=(family.latents, EVENT),
             decoupled=True,
         ),
         PythonModel(
             role="decode",
             purpose="Decodes latents to pictures and passes progress on.",
-            inputs=(pipeline.latents, EVENT),
-            outputs=pipeline.response,
+            inputs=(family.latents, EVENT),
+            outputs=family.response,
             decoupled=True,
         ),
     )
 
 
-def python_config(pipeline: Pipeline, name: str, model: PythonModel) -> pb.ModelConfig:
+def python_config(family: Family, name: str, model: PythonModel) -> pb.ModelConfig:
     """The config of a Python model: one instance, on the CPU."""
-    parameters = {"pipeline": pipeline.family, "name": name}
+    parameters = {"pipeline": family.name, "name": name}
     if model.role == "prepare":
-        parameters["request"] = request_parameter(pipeline, tuple(SAMPLERS))
+        parameters["request"] = request_parameter(family, tuple(SAMPLERS))
     config = pb.ModelConfig(
         name=f"{name}_{model.role}",
         backend="python",
@@ -106,33 +106,33 @@ def python_config(pipeline: Pipeline, name: str, model: PythonModel) -> pb.Model
     return config
 
 
-def request_parameter(pipeline: Pipeline, samplers: tuple[str, ...]) -> str:
+def request_parameter(family: Family, samplers: tuple[str, ...]) -> str:
     """What a client may want to know before it asks: defaults, ranges and samplers, as JSON.
 
     A setting without a default is one that a request may leave out and not send.
     """
     fields = {
-        "defaults": {k: v for k, v in asdict(pipeline.defaults).items() if v is not None},
-        "ranges": {k: v for k, v in asdict(pipeline.limits).items() if v is not None},
+        "defaults": {k: v for k, v in asdict(family.defaults).items() if v is not None},
+        "ranges": {k: v for k, v in asdict(family.limits).items() if v is not None},
         "samplers": samplers,
     }
     return json.dumps(fields, sort_keys=True)
 
 
-def ensemble_config(pipeline: Pipeline, name: str) -> pb.ModelConfig:
+def ensemble_config(family: Family, name: str) -> pb.ModelConfig:
     """The config of the ensemble: prepare, the encoders, denoise, decode.
 
     Text encoders have a step for either prompt; they and any encoder of images run in parallel.
     """
     prepare, *encode, denoise, decode = (
-        _python_step(name, model) for model in python_models(pipeline)
+        _python_step(name, model) for model in python_models(family)
     )
-    encoders = [_encoder_step(name, *encoding) for encoding in pipeline.encodings()]
+    encoders = [_encoder_step(name, *encoding) for encoding in family.encodings()]
     return pb.ModelConfig(
         name=name,
         platform="ensemble",
-        input=tensors(pipeline.request, pb.ModelInput),
-        output=tensors(pipeline.response, pb.ModelOutput),
+        input=tensors(family.request, pb.ModelInput),
+        output=tensors(family.response, pb.ModelOutput),
         ensemble_scheduling=pb.ModelEnsembling(step=[prepare, *encoders, *encode, denoise, decode]),
     )
 
@@ -183,27 +183,27 @@ def render(config: pb.ModelConfig) -> str:
     return str(text_format.MessageToString(config))
 
 
-def committed(pipeline: Pipeline, name: str) -> dict[str, str]:
+def committed(family: Family, name: str) -> dict[str, str]:
     """The text of every file, by its path in the repository, that depends on no checkpoint."""
     files = {
-        f"{name}/{FILE}": render(ensemble_config(pipeline, name)),
+        f"{name}/{FILE}": render(ensemble_config(family, name)),
         # Triton wants a version folder even where it is empty, which git does not keep.
         f"{name}/1/.gitkeep": "",
     }
-    for model in python_models(pipeline):
+    for model in python_models(family):
         folder = f"{name}_{model.role}"
-        files[f"{folder}/{FILE}"] = render(python_config(pipeline, name, model))
+        files[f"{folder}/{FILE}"] = render(python_config(family, name, model))
         files[f"{folder}/1/model.py"] = (
             f'"""{model.purpose}"""\n\n'
-            f"from pipelines.triton import {model.role.title()} as TritonPythonModel"
+            f"from stepwise.triton.{model.role} import {model.role.title()} as TritonPythonModel"
             "  # noqa: F401\n"
         )
     return files
 
 
-def write_committed(pipeline: Pipeline, name: str, repository: Path) -> None:
+def write_committed(family: Family, name: str, repository: Path) -> None:
     """Write the ensemble and the Python models of ``name`` into ``repository``."""
-    for path, text in committed(pipeline, name).items():
+    for path, text in committed(family, name).items():
         (repository / path).parent.mkdir(parents=True, exist_ok=True)
         (repository / path).write_text(text)
 
@@ -211,9 +211,9 @@ def write_committed(pipeline: Pipeline, name: str, repository: Path) -> None:
 def main() -> None:
     """Render the committed configs of every pipeline again."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for pipeline in PIPELINES.values():
-        write_committed(pipeline, pipeline.family, REPOSITORY)
-        log.info("%s: rendered into %s", pipeline.family, REPOSITORY)
+    for family in FAMILIES.values():
+        write_committed(family, family.name, REPOSITORY)
+        log.info("%s: rendered into %s", family.name, REPOSITORY)
 
 
 if __name__ == "__main__":

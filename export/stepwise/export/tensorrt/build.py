@@ -1,30 +1,34 @@
 """The engines of an exported pipeline: built, written beside their graphs, and recorded.
 
-``engines.json`` in the folder of ``<name>_prepare`` has one record per engine. ``python -m server
-check`` holds them to the machine that it runs on.
+``engines.json`` in the folder of ``<name>_prepare`` has one record per engine. ``stepwise check``
+holds them to the machine that it runs on.
 """
 
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export import configs
-from export.engine import Built, Layers, build
-from export.graph_config import engine_config
-from export.libraries import LIBRARIES, load
-from export.profiles import Profiles, profiles
-from export.target import ENGINE_GRAPH, GRAPH, Target
-from pipelines import formats
-from pipelines.manifest import Manifest
-from pipelines.spec import Component
+from stepwise.description import formats
+from stepwise.description.manifest import Manifest
+from stepwise.description.spec import Component
+from stepwise.export.onnx.graph_files import ENGINE_GRAPH, GRAPH
+from stepwise.export.repository import triton_configs
+from stepwise.export.repository.component_config import engine_config
+from stepwise.export.repository.layout import Target
+from stepwise.export.tensorrt.builder import Built, Layers, build
+from stepwise.export.tensorrt.builder_log import Kernel
+from stepwise.export.tensorrt.libraries import LIBRARIES, load
+from stepwise.export.tensorrt.profiles import Profiles, profiles
 
 log = logging.getLogger(__name__)
 
 FILE = "engines.json"
+# What is done with the kernels of an engine.
+Report = Callable[[Target, Component, Iterable[Kernel]], None]
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Engine:
 
     ``library`` is the Python module that built it, ``graph`` the digest of what it was built
     from, ``file`` its place in the repository and ``sha256`` its content. ``layers`` counts them
-    by type and datatype. ``format`` is that of ``pipelines.formats``.
+    by type and datatype. ``format`` is that of ``stepwise.description.formats``.
     """
 
     format: int
@@ -61,20 +65,27 @@ class Engine:
         return sum(sum(datatypes.values()) for datatypes in self.layers.values())
 
 
-def build_engines(target: Target, name: str, capability: str) -> list[Engine]:
+def unreported(target: Target, component: Component, kernels: Iterable[Kernel]) -> None:
+    """Takes the kernels of an engine, and tells nobody."""
+
+
+def build_engines(
+    target: Target, name: str, capability: str, report: Report = unreported
+) -> list[Engine]:
     """Build what is missing or stale among the engines of a finished export; return them all.
 
     ``name`` is a key of ``LIBRARIES``. What is already there for the same graph, library and
-    GPU is kept. Raises EngineError.
+    GPU is kept. ``report`` is told of the kernels of a quantized component's engine. Raises
+    EngineError.
     """
     manifest = Manifest.read(target.prepare)
     engines = []
-    for component in target.checkpoint.pipeline.components:
+    for component in target.checkpoint.family.components:
         shapes = profiles(target, manifest, component)
         wanted = _wanted(target, manifest, component, name, capability) | _record_of(shapes)
         engine = _kept(target, wanted)
         if engine is None:
-            engine = _built(target, component, name, shapes, wanted)
+            engine = _built(target, component, name, shapes, wanted, report)
             _add(engine, target.prepare)
         engines.append(engine)
     return engines
@@ -142,6 +153,7 @@ def _built(
     name: str,
     shapes: Sequence[Profiles],
     wanted: Mapping[str, Any],
+    report: Report,
 ) -> Engine:
     capability, path = wanted["compute_capability"], target.repository / wanted["file"]
     log.info("%s: building its engine for compute capability %s", component.name, capability)
@@ -149,10 +161,7 @@ def _built(
     graph = target.version(component) / (ENGINE_GRAPH if quantized else GRAPH)
     built = build(name, graph, shapes, capability)
     if quantized:
-        # What it needs takes seconds to import.
-        from export.mixdq import beside
-
-        beside.report(target, component, built.kernels)
+        report(target, component, built.kernels)
     partial = path.with_suffix(".partial")
     partial.write_bytes(built.plan)
     partial.rename(path)
@@ -172,7 +181,7 @@ def _write_config(
 ) -> None:
     folder = target.model(component) / "configs"
     folder.mkdir(exist_ok=True)
-    text = configs.render(engine_config(component, target.name, built.shapes, profiles))
+    text = triton_configs.render(engine_config(component, target.name, built.shapes, profiles))
     (folder / f"{config}.pbtxt").write_text(text)
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export import builder_log
-from export.builder_log import Kernel
-from export.errors import EngineError
-from export.libraries import LIBRARIES, load
-from export.profiles import Profiles, Shape, covering
+from stepwise.export.errors import EngineError
+from stepwise.export.tensorrt import builder_log
+from stepwise.export.tensorrt.builder_log import Kernel
+from stepwise.export.tensorrt.libraries import LIBRARIES, load
+from stepwise.export.tensorrt.profiles import Profiles, Shape, covering
 
 # Layers by their type and the datatype of their first output.
 Layers = dict[str, dict[str, int]]

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
-from export.errors import EngineError
+from stepwise.export.errors import EngineError
 
 
 @dataclass(frozen=True)

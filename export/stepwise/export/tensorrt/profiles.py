@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from export.shapes import shape
-from export.target import GRAPH, Target
-from pipelines.conditioning import CONDITIONING
-from pipelines.decode import LARGEST_SHRINKING, shrinking
-from pipelines.manifest import Manifest, Sides
-from pipelines.settings import resolve
-from pipelines.spec import Component, Pipeline, Range, Tensor, ensemble_name
+from stepwise.description.family import Family
+from stepwise.description.manifest import Manifest, Sides
+from stepwise.description.spec import Component, Range, Tensor, ensemble_name
+from stepwise.export.onnx.graph_files import GRAPH
+from stepwise.export.onnx.shapes import shape
+from stepwise.export.repository.layout import Target
+from stepwise.request.resolve import resolve
+from stepwise.request.response import LARGEST_SHRINKING, shrinking
 
 Shape = tuple[int, ...]
 
@@ -42,11 +43,11 @@ def profiles(target: Target, manifest: Manifest, component: Component) -> tuple[
     Texts have the one length that their tokenizers pad to. Where latents go in, a checkpoint with
     buckets gets one profile for each, whose sides are fixed.
     """
-    pipeline, graph = target.checkpoint.pipeline, _graph_dims(target, component)
-    rows = component.max_batch or pipeline.ranges["batch"].maximum
+    family, graph = target.checkpoint.family, _graph_dims(target, component)
+    rows = component.max_batch or family.ranges["batch"].maximum
     sizes = {
-        **pipeline.ranges,
-        "batch": Range(1, min(pipeline.ranges["batch"].usual, rows), rows),
+        **family.ranges,
+        "batch": Range(1, min(family.ranges["batch"].usual, rows), rows),
         "tokens": _only(manifest.tokens.get(component.name, 0)),
         "text": _only(_text_length(target, manifest)),
     }
@@ -55,7 +56,7 @@ def profiles(target: Target, manifest: Manifest, component: Component) -> tuple[
             tensor.name: _profile(tensor, graph[tensor.name], sizes | sides)
             for tensor in component.inputs
         }
-        for sides in _sides(pipeline, manifest, component)
+        for sides in _sides(family, manifest, component)
     )
 
 
@@ -67,33 +68,31 @@ def _profile(tensor: Tensor, graph: Shape, sizes: Mapping[str, Range]) -> Profil
     return Profile(least, usual, greatest)
 
 
-def _sides(
-    pipeline: Pipeline, manifest: Manifest, component: Component
-) -> Iterator[dict[str, Range]]:
+def _sides(family: Family, manifest: Manifest, component: Component) -> Iterator[dict[str, Range]]:
     """The height and width of latents in each profile; nothing for text encoders."""
-    if component in pipeline.encoders:
+    if component in family.encoders:
         yield {}
     elif manifest.buckets:
-        yield from _bucket_sides(manifest, previews=component == pipeline.decoder)
+        yield from _bucket_sides(manifest, previews=component == family.decoder)
     else:
         sides, scale = manifest.sides, manifest.vae_scale
-        pooling = LARGEST_SHRINKING if component == pipeline.decoder else 1
+        pooling = LARGEST_SHRINKING if component == family.decoder else 1
         latents = Range(
             minimum=max(sides.minimum // scale // pooling, 1),
             usual=sides.native // scale,
             maximum=sides.maximum // scale,
         )
-        if manifest.clip and component == pipeline.denoiser:
-            yield _patches(latents, pipeline.ranges["frames"], manifest.clip.patch)
-        elif manifest.clip:
-            latents = _tiled(latents, sides, manifest.clip.tile, scale)
+        if manifest.video and component == family.denoiser:
+            yield _patches(latents, family.ranges["frames"], manifest.video.patch)
+        elif manifest.video:
+            latents = _tiled(latents, sides, manifest.video.tile, scale)
             yield {"height": latents, "width": latents}
         else:
             yield {"height": latents, "width": latents}
 
 
 def _patches(latents: Range, frames: Range, patch: int) -> dict[str, Range]:
-    """The sides of a clip's latents, and how many patches it has."""
+    """The sides of a video's latents, and how many patches it has."""
     least, usual, greatest = (
         count * (side // patch) ** 2
         for count, side in zip(_ends(frames), _ends(latents), strict=True)
@@ -141,17 +140,17 @@ def _spread(sizes: Sequence[int]) -> Range:
 
 def _text_length(target: Target, manifest: Manifest) -> int:
     """The tokens that the denoiser reads, found by putting blank embeddings together."""
-    pipeline = target.checkpoint.pipeline
+    family = target.checkpoint.family
     blank = {}
-    for role, encoder in pipeline.encodings():
+    for role, encoder in family.encodings():
         graph = _graph_dims(target, encoder)
         sizes = {"batch": 1, "tokens": manifest.tokens[encoder.name]}
         for tensor in encoder.outputs:
             size = shape(tensor.dims, graph[tensor.name], sizes)
             blank[ensemble_name(role, encoder, tensor)] = np.zeros(size, np.float32)
-    settings = resolve({}, pipeline, manifest, caps={}, arrived=0.0)
-    conditioning = CONDITIONING[pipeline.family](blank, "", settings)
-    for tensor in pipeline.denoiser.inputs:
+    settings = resolve({}, family, manifest, caps={}, arrived=0.0)
+    conditioning = family.conditioning(blank, "", settings)
+    for tensor in family.denoiser.inputs:
         if "text" in tensor.dims:
             return conditioning[tensor.name].shape[tensor.dims.index("text") - 1]
     return 0

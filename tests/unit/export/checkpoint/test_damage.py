@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,19 +14,19 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from export.__main__ import parsed, run
-from export.checkpoint import open_checkpoint
-from export.configs import write_committed
-from export.errors import CheckpointError
-from export.loading import load
-from export.rehearsal import rehearse
-from pipelines import PIPELINES
+from stepwise.export.cli import parsed, run
+from stepwise.export.errors import CheckpointError
+from stepwise.export.loading.loader import load
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.preflight.smoke_test import rehearse
+from stepwise.export.repository.triton_configs import write_committed
+from stepwise.families import FAMILIES
+from tests.support.damage import damages
+from tests.support.family import key
+from tests.support.paths import ROOT, STEPWISE
 from tests.unit.export.conftest import MINIATURE
-from tests.unit.export.damage import damages
-from tests.unit.export.family import key
 
-ROOT = Path(__file__).parents[3]
-SD3 = PIPELINES["sd3"]
+SD3 = FAMILIES["sd3"]
 EXAMPLES = int(os.environ.get("DAMAGE_EXAMPLES", "20"))
 LIMIT_SECONDS = 60
 WHAT_TO_DO = ("should", "download", "allowed", "give", "can be exported")
@@ -107,7 +106,7 @@ def test_damage_is_named_and_leaves_the_repository_alone(repository, tmp_path):
 @pytest.mark.parametrize("name", ["vae/config.json", "tokenizer_2/tokenizer.json", "transformer"])
 def test_the_command_names_damage_in_one_line(folder, tmp_path, name):
     (folder / name).rename(tmp_path / "lost")
-    command = [sys.executable, "-m", "export", "sd3", "--checkpoint", str(folder)]
+    command = [STEPWISE, "export", "sd3", "--checkpoint", str(folder)]
     command += ["--repository", str(tmp_path / "repository")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     print(done.stderr)

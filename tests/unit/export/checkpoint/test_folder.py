@@ -1,7 +1,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,18 +8,19 @@ import torch
 from diffusers import SD3Transformer2DModel
 from safetensors.torch import load_file, save_file
 
-from export.checkpoint import open_checkpoint
-from export.components import ZeroText
-from export.errors import CheckpointError
-from export.loading import load
-from export.rehearsal import rehearse
-from pipelines import PIPELINES
-from pipelines.manifest import Sides
+from stepwise.description.manifest import Sides
+from stepwise.export.errors import CheckpointError
+from stepwise.export.loading.loader import load
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.modules.t5 import ZeroText
+from stepwise.export.preflight.smoke_test import rehearse
+from stepwise.families import FAMILIES
+from tests.support.family import key
+from tests.support.paths import ROOT, STEPWISE
 from tests.unit.export.conftest import MINIATURE
-from tests.unit.export.family import key
 
-SD3, SDXL = PIPELINES["sd3"], PIPELINES["sdxl"]
-CLIP, T5 = SD3.encoders[0], SD3.encoders[2]
+SD3, SDXL = FAMILIES["sd3"], FAMILIES["sdxl"]
+CLIP_L, T5 = SD3.encoders[0], SD3.encoders[2]
 WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
 
 
@@ -193,7 +193,7 @@ def test_a_shard_that_is_not_there(folder):
     refused(folder, shards[0].name, "missing")
 
 
-@pytest.mark.parametrize("component", [CLIP, SD3.denoiser], ids=lambda c: c.name)
+@pytest.mark.parametrize("component", [CLIP_L, SD3.denoiser], ids=lambda c: c.name)
 def test_weights_that_do_not_fit_the_config_are_never_replaced_by_random_ones(folder, component):
     library = "transformers" if component.tokenizer else "diffusers"
     path = folder / component.subfolder / WEIGHTS[library]
@@ -212,7 +212,7 @@ def test_weights_that_do_not_fit_the_config_are_never_replaced_by_random_ones(fo
 
 def test_a_class_that_is_not_known(folder):
     edit(folder / "model_index.json", lambda f: f.update(text_encoder=["x", "Gpt"]))
-    refused_load(folder, CLIP, "text_encoder", "Gpt", "allowed are CLIPTextModel, ")
+    refused_load(folder, CLIP_L, "text_encoder", "Gpt", "allowed are CLIPTextModel, ")
 
 
 def test_components_come_in_float32_and_ready_for_inference(folder):
@@ -253,9 +253,9 @@ def test_a_digest_changes_with_any_file_that_counts(folder):
 
 
 def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
-    command = [sys.executable, "-m", "export", "sd3", "--checkpoint", str(tmp_path)]
+    command = [STEPWISE, "export", "sd3", "--checkpoint", str(tmp_path)]
     command += ["--repository", str(tmp_path / "repository")]
-    root = Path(__file__).parents[3]
+    root = ROOT
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stdout == ""

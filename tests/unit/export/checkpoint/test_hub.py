@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT, STEPWISE
 from tests.unit.export.conftest import MINIATURE
 
-ROOT = Path(__file__).parents[3]
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 TOKEN = "hf_of_a_test"
 DOWNLOAD = """
 import sys
-from export.sources import open_source
-from pipelines import PIPELINES
-print(open_source(sys.argv[1], PIPELINES["sd3"]).folder)
+from stepwise.export.loading.source import open_source
+from stepwise.families import FAMILIES
+print(open_source(sys.argv[1], FAMILIES["sd3"]).folder)
 """
 
 
@@ -99,13 +99,14 @@ def run(arguments, hub, cache, **environment):
     kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
     kept |= {"HF_ENDPOINT": endpoint(hub), "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1"}
     kept |= environment
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        arguments, cwd=ROOT, env=kept, capture_output=True, text=True, timeout=120
+    )
 
 
 def refused(repository, hub, tmp_path, *words, **environment):
     target = tmp_path / "repository"
-    command = ["-m", "export", "sd3", "--checkpoint", repository, "--repository", str(target)]
+    command = [STEPWISE, "export", "sd3", "--checkpoint", repository, "--repository", str(target)]
     done = run(command, hub, tmp_path / "cache", **environment)
     print(done.stderr)
     assert done.returncode == 2
@@ -119,7 +120,7 @@ def test_a_repository_is_fetched_as_far_as_it_is_needed_and_then_kept(hub, folde
     (folder / "transformer" / "model.onnx").write_bytes(b"not needed")
     (folder / "vae" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not needed")
     (folder / "sd3_medium.safetensors").write_bytes(b"not needed")
-    done = run(["-c", DOWNLOAD, "open/tiny"], hub, tmp_path)
+    done = run([sys.executable, "-c", DOWNLOAD, "open/tiny"], hub, tmp_path)
     assert done.returncode == 0, done.stderr
     got, due = (
         {str(p.relative_to(top)): p.read_bytes() for p in top.rglob("*") if p.is_file()}
@@ -132,12 +133,12 @@ def test_a_repository_is_fetched_as_far_as_it_is_needed_and_then_kept(hub, folde
     requests.clear()
     hub.shutdown()
     hub.server_close()
-    again = run(["-c", DOWNLOAD, "open/tiny"], hub, tmp_path)
+    again = run([sys.executable, "-c", DOWNLOAD, "open/tiny"], hub, tmp_path)
     assert again.stdout == done.stdout, again.stderr
 
 
 def test_a_gated_repository_is_fetched_with_the_users_token(hub, tmp_path):
-    done = run(["-c", DOWNLOAD, "gated/tiny"], hub, tmp_path, HF_TOKEN=TOKEN)
+    done = run([sys.executable, "-c", DOWNLOAD, "gated/tiny"], hub, tmp_path, HF_TOKEN=TOKEN)
     assert done.returncode == 0, done.stderr
     assert (Path(done.stdout.strip()) / "model_index.json").is_file()
     # The library also asks for something that has nothing to do with a repository.

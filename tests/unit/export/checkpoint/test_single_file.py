@@ -9,12 +9,13 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from export.errors import CheckpointError
-from export.original import FAMILIES
-from export.sources import open_source
-from pipelines import PIPELINES, schedules
-from tests.unit.export import originals
-from tests.unit.export.family import PARTS, SDXL, key, load_model
+from stepwise.export.errors import CheckpointError
+from stepwise.export.loading.source import open_source
+from stepwise.families import FAMILIES
+from stepwise.sampling import schedules
+from tests.support import originals
+from tests.support.family import PARTS, SDXL, key, load_model
+from tests.support.paths import ROOT
 
 UNET, CLIP_G = "model.diffusion_model.", "conditioner.embedders.1.model."
 # Whole files of other families, by a few of their names.
@@ -29,6 +30,7 @@ OTHERS = {
     "one component": ["down_blocks.0.resnets.0.conv1.weight"],
     "not known": ["blocks.0.weight"],
 }
+CONFIGS = ROOT / "export" / "stepwise" / "export" / "families" / "data"
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +140,7 @@ def test_an_inpainting_model_is_known_by_its_channels(broken, folder):
 
 
 def test_sd3_is_not_exported_from_one_file(file):
-    refused(file, None, "SDXL", "StableDiffusion3Pipeline", pipeline=PIPELINES["sd3"])
+    refused(file, None, "SDXL", "StableDiffusion3Pipeline", pipeline=FAMILIES["sd3"])
 
 
 @pytest.mark.parametrize("component", ["unet", "vae", "text_encoder_2"])
@@ -194,7 +196,9 @@ def test_the_small_file_does_not_fit_the_true_sdxl(file):
     refused(file, None, "far more than its weights hold")
 
 
-def test_the_digest_covers_the_file_and_not_the_weights_beside_its_config(broken, folder, tmp_path):
+def test_the_digest_covers_the_file_and_not_the_weights_next_to_its_config(
+    broken, folder, tmp_path
+):
     config = shutil.copytree(folder, tmp_path / "config")
     before = key(open_source(str(broken), SDXL, config))
     (config / "unet" / originals.WEIGHTS["unet"]).write_bytes(b"not read")
@@ -214,15 +218,15 @@ def test_a_config_is_for_a_file_alone(folder):
 @pytest.mark.parametrize("family", ["sdxl", "sdxl_turbo"])
 def test_the_configs_that_come_with_the_exporter_are_sdxls(family):
     """Token ids are those of CLIP's own tokenizer; the count of weights is that of SDXL's UNet."""
-    index = json.loads((FAMILIES / family / "model_index.json").read_text())
+    index = json.loads((CONFIGS / family / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionXLPipeline"
     for subfolder, pad in (("tokenizer", 49407), ("tokenizer_2", 0)):
-        tokenizer = CLIPTokenizer.from_pretrained(FAMILIES / family / subfolder)
+        tokenizer = CLIPTokenizer.from_pretrained(CONFIGS / family / subfolder)
         ids = tokenizer("a photo of a cat", padding="max_length", max_length=9).input_ids
         assert ids == [49406, 320, 1125, 539, 320, 2368, 49407, pad, pad]
-    schedule = json.loads((FAMILIES / family / "scheduler/scheduler_config.json").read_text())
+    schedule = json.loads((CONFIGS / family / "scheduler/scheduler_config.json").read_text())
     schedules.check(schedule)
     turbo = family == "sdxl_turbo"
     assert schedule["timestep_spacing"] == ("trailing" if turbo else "leading")
-    unet = json.loads((FAMILIES / family / "unet/config.json").read_text())
+    unet = json.loads((CONFIGS / family / "unet/config.json").read_text())
     assert unet["sample_size"] * 8 == (512 if turbo else 1024)

@@ -1,4 +1,4 @@
-"""Checkpoints that make clips: what is read from their configs, and which are refused."""
+"""Checkpoints that make videos: what is read from their configs, and which are refused."""
 
 import json
 import shutil
@@ -7,22 +7,22 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import load_file, save_file
 
-from export import report
-from export.budget import costs
-from export.checkpoint import open_checkpoint
-from export.clips import REFERENCE_NOISE, layout
-from export.errors import CheckpointError
-from export.loading import load
-from export.profiles import Profile, profiles
-from export.rehearsal import LARGEST_CLIP_SIDE, rehearse
-from export.report import Parity
-from export.target import Target, describe
-from export.tokenizer import chat_templates, token_length
-from export.weights import check_sizes
-from pipelines import EASYANIMATE, EASYANIMATE_I2V
-from pipelines.caches import Cache
-from pipelines.manifest import Manifest, Sides
-from tests.unit.export.family import key
+from stepwise.description.manifest import Manifest, Sides
+from stepwise.description.vae_caches import Cache
+from stepwise.export.checkpoint.safetensors_files import check_sizes
+from stepwise.export.checkpoint.tokenizer import chat_templates, token_length
+from stepwise.export.errors import CheckpointError
+from stepwise.export.families.easyanimate import REFERENCE_NOISE, video_layout
+from stepwise.export.loading.loader import load
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.onnx import parity_report
+from stepwise.export.onnx.parity_report import Parity
+from stepwise.export.preflight.resources import costs
+from stepwise.export.preflight.smoke_test import LARGEST_VIDEO_SIDE, rehearse
+from stepwise.export.repository.layout import Target, describe
+from stepwise.export.tensorrt.profiles import Profile, profiles
+from stepwise.families.easyanimate import EASYANIMATE, EASYANIMATE_I2V
+from tests.support.family import key
 
 QWEN = EASYANIMATE.encoders[0]
 
@@ -74,7 +74,7 @@ def test_the_native_size_may_be_wide(folder):
 
 
 def test_components_have_the_checkpoints_caches(continuing):
-    pipeline = open_checkpoint(continuing, EASYANIMATE_I2V).pipeline
+    pipeline = open_checkpoint(continuing, EASYANIMATE_I2V).family
     encoder, decoder = pipeline.image_encoder, pipeline.decoder
     assert encoder.inputs[2].dims == (1, 3, 2, "8*height", "8*width")
     assert decoder.inputs[2].dims == (1, 16, 2, "height", "width")
@@ -86,26 +86,26 @@ def test_components_have_the_checkpoints_caches(continuing):
     assert [tensor.dims[2] for tensor in encoder.inputs[2:]].count(1) == 2
 
 
-def test_the_manifest_tells_of_clips(continuing, tmp_path):
+def test_the_manifest_tells_of_videos(continuing, tmp_path):
     checkpoint = open_checkpoint(continuing, EASYANIMATE_I2V)
-    manifest = describe(checkpoint, "clips", {"qwen": 256}, chat_templates(checkpoint))
+    manifest = describe(checkpoint, "videos", {"qwen": 256}, chat_templates(checkpoint))
     manifest.write(tmp_path)
     assert Manifest.read(tmp_path) == manifest
-    clip = manifest.clip
-    assert (clip.frames, clip.patch, clip.head_dim) == (4, 2, 32)
-    assert (clip.tile, clip.tile_stride) == EASYANIMATE.tile
-    assert clip.encoder_caches[0] == Cache(channels=3, frames=2, scale=8)
-    assert clip.decoder_caches[0] == Cache(channels=16, frames=2, scale=1)
-    assert clip.reference_noise == REFERENCE_NOISE
+    video = manifest.video
+    assert (video.frames, video.patch, video.head_dim) == (4, 2, 32)
+    assert (video.tile, video.tile_stride) == (512, 448)
+    assert video.encoder_caches[0] == Cache(channels=3, frames=2, scale=8)
+    assert video.decoder_caches[0] == Cache(channels=16, frames=2, scale=1)
+    assert video.reference_noise == REFERENCE_NOISE
     assert manifest.size == (48, 48)
     assert manifest.largest_clip_skip == 0
 
 
 def test_images_get_noise_if_the_transformer_was_trained_with_it(continuing, folder):
     edit(continuing / "transformer" / "config.json", add_noise_in_inpaint_model=False)
-    assert layout(open_checkpoint(continuing, EASYANIMATE_I2V)).reference_noise == 0.0
-    clip = layout(open_checkpoint(folder, EASYANIMATE))
-    assert (clip.reference_noise, clip.encoder_caches) == (0.0, ())
+    assert video_layout(open_checkpoint(continuing, EASYANIMATE_I2V)).reference_noise == 0.0
+    video = video_layout(open_checkpoint(folder, EASYANIMATE))
+    assert (video.reference_noise, video.encoder_caches) == (0.0, ())
 
 
 @pytest.mark.parametrize(
@@ -248,16 +248,16 @@ def test_the_digest_counts_a_shared_folder_once_and_every_file_of_it(continuing)
 
 def test_every_component_has_its_costs(continuing, tmp_path):
     checkpoint = open_checkpoint(continuing, EASYANIMATE_I2V)
-    target = Target(checkpoint, tmp_path, "clips", "fp16")
-    found = costs(target, checkpoint.pipeline.components)
+    target = Target(checkpoint, tmp_path, "videos", "fp16")
+    found = costs(target, checkpoint.family.components)
     assert [cost.component for cost in found] == [c.name for c in EASYANIMATE_I2V.components]
     assert all(0 < cost.stored <= cost.written for cost in found)
 
 
-def test_one_clip_is_rehearsed(continuing):
+def test_one_video_is_rehearsed(continuing):
     checkpoint = open_checkpoint(continuing, EASYANIMATE_I2V)
     feeds = rehearse(checkpoint)
-    assert feeds.keys() == {component.name for component in checkpoint.pipeline.components}
+    assert feeds.keys() == {component.name for component in checkpoint.family.components}
     # Five frames: one slice, and one more with what the first has left.
     for name in ("vae_encoder", "vae_decoder"):
         assert [feed["first"].tolist() for feed in feeds[name]] == [[1], [0]]
@@ -268,10 +268,10 @@ def test_one_clip_is_rehearsed(continuing):
     assert step["rotary_cos"].shape == (18, 32)
 
 
-def test_rehearsed_clips_are_small(continuing):
+def test_rehearsed_videos_are_small(continuing):
     edit(continuing / "transformer" / "config.json", sample_height=60, sample_width=90)
     feeds = rehearse(open_checkpoint(continuing, EASYANIMATE_I2V))
-    side = LARGEST_CLIP_SIDE
+    side = LARGEST_VIDEO_SIDE
     assert {feed["levels"].shape for feed in feeds["vae_encoder"]} == {(1, 3, 4, side, side)}
 
 
@@ -284,10 +284,10 @@ def test_weights_that_give_no_numbers_are_named(continuing):
         rehearse(open_checkpoint(continuing, EASYANIMATE_I2V))
 
 
-def test_profiles_cover_what_clips_may_ask_for(clips, checkpoints):
+def test_profiles_cover_what_videos_may_ask_for(videos, checkpoints):
     checkpoint = open_checkpoint(checkpoints["easyanimate_i2v"], EASYANIMATE_I2V)
-    where = Target(checkpoint, clips, "easyanimate_i2v")
-    manifest, pipeline = Manifest.read(where.prepare), checkpoint.pipeline
+    where = Target(checkpoint, videos, "easyanimate_i2v")
+    manifest, pipeline = Manifest.read(where.prepare), checkpoint.family
     ((text,), (encoder,), (denoiser,), (decoder,)) = (
         profiles(where, manifest, component) for component in pipeline.components
     )
@@ -302,12 +302,12 @@ def test_profiles_cover_what_clips_may_ask_for(clips, checkpoints):
     assert decoder["first"] == Profile((1,), (1,), (1,))
 
 
-def test_decoders_are_built_for_tiles(clips, checkpoints):
+def test_decoders_are_built_for_tiles(videos, checkpoints):
     checkpoint = open_checkpoint(checkpoints["easyanimate_i2v"], EASYANIMATE_I2V)
-    where = Target(checkpoint, clips, "easyanimate_i2v")
+    where = Target(checkpoint, videos, "easyanimate_i2v")
     manifest = Manifest.read(where.prepare)
     manifest = replace(manifest, sides=Sides(480, 240, 1440, 16), size=(480, 720))
-    for component in (checkpoint.pipeline.image_encoder, checkpoint.pipeline.decoder):
+    for component in (checkpoint.family.image_encoder, checkpoint.family.decoder):
         (found,) = profiles(where, manifest, component)
         scale = 8 if component.name == "vae_encoder" else 1
         ends = found[component.inputs[0].name]
@@ -323,6 +323,6 @@ def test_of_many_caches_the_table_shows_the_furthest():
         for index, distance in enumerate((0.25, 0.5, 0.125))
     ]
     rows.insert(0, Parity("vae_decoder", "levels", (1,), 0.0, 0.0, 0.0, 1.0))
-    lines = report.table(rows).splitlines()
+    lines = parity_report.table(rows).splitlines()
     assert len(lines) == 3
     assert "next_cache_1" in lines[2]

@@ -10,30 +10,35 @@ import onnxruntime
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from benchmarks.inprocess import InProcess
-from benchmarks.peers import psnr
-from export.checkpoint import open_checkpoint
-from export.errors import PrecisionError
-from export.finished import is_finished
-from export.graph import write_graph
-from export.half import TOLERANCE, halve
-from export.islands import ISLANDS, Island, module_of
-from export.loading import load
-from export.precision import write_half
-from export.ranges import check_ranges, measure
-from export.rehearsal import VARIED, rehearse
-from export.shapes import traced
-from export.target import GRAPH, Target
+from benchmarks.harness.diffusers_baseline import psnr
 from miniatures.captions import BY_CAPTION
 from miniatures.score import score
-from pipelines import PIPELINES
-from pipelines.manifest import Manifest
-from server.check import _graph_problems
-from server.repository import exported
+from stepwise.description.manifest import Manifest
+from stepwise.export.errors import PrecisionError
+from stepwise.export.families import family_export
+from stepwise.export.families.base import Keep, KeepInFp32
+from stepwise.export.fp16.convert import write_half
+from stepwise.export.fp16.fp16_pass import TOLERANCE, halve
+from stepwise.export.fp16.range_check import check_ranges, measure
+from stepwise.export.loading.loader import load
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.onnx.exporter import write_graph
+from stepwise.export.onnx.graph_files import GRAPH
+from stepwise.export.onnx.module_names import module_of
+from stepwise.export.onnx.shapes import traced
+from stepwise.export.preflight.smoke_test import VARIED, rehearse
+from stepwise.export.repository.layout import Target
+from stepwise.export.repository.records import is_finished
+from stepwise.families import FAMILIES
+from stepwise.local import LocalPipeline
+from stepwise.server.check import _graph_problems
+from stepwise.server.repository import exported
+from tests.support.paths import ROOT
 
-MINIATURE = Path(__file__).parents[3] / "miniatures" / "sd3"
-SD3 = PIPELINES["sd3"]
+MINIATURE = ROOT / "miniatures" / "sd3"
+SD3 = FAMILIES["sd3"]
 COMPONENTS = {component.name: component for component in SD3.components}
+KEEP = family_export("sd3").keep
 FLOOR_DB = 35.0
 CAPTIONS = [
     "a large red star in the top left on a white background",
@@ -46,8 +51,8 @@ CAPTIONS = [
 SCALED = {"t5": ("*.wo", 3e3), "vae_decoder": ("*.up_blocks.2.upsamplers.*", 2e4)}
 BLANKET = {
     "t5": (
-        Island("model.encoder", ("Where",)),
-        Island("*.SelfAttention", ("Add", "Div", "Log", "Mul", "Softmax")),
+        KeepInFp32("model.encoder", ("Where",)),
+        KeepInFp32("*.SelfAttention", ("Add", "Div", "Log", "Mul", "Softmax")),
     ),
     "vae_decoder": (),
 }
@@ -116,8 +121,8 @@ def scale(source, module, factor, path):
 
 
 def picture(where, caption, seed, steps=12):
-    process = InProcess(where.repository, "sd3")
-    return process.picture(caption, seed=seed, steps=steps, guidance_scale=3.0)
+    process = LocalPipeline(where.repository, "sd3")
+    return process.generate(caption, seed=seed, steps=steps, guidance_scale=3.0)[0]
 
 
 def test_half_pictures_are_those_of_single_precision(single, half):
@@ -157,48 +162,48 @@ def test_a_half_export_is_finished_and_not_taken_for_a_single_one(half):
 
 
 @pytest.mark.parametrize("name", SCALED)
-def test_what_overflows_stays_in_single_precision(single, feeds, name, tmp_path, monkeypatch):
-    """Weights scaled until a cast of every node gives nothing but zeros; the islands do not."""
+def test_what_overflows_stays_in_single_precision(single, feeds, name, tmp_path):
+    """Weights scaled until a cast of every node gives zeros, and what is kept does not."""
     scaled = scale(graph(single, name), *SCALED[name], tmp_path / "scaled.onnx")
     feed = small(feeds[name][0])
     (expected,) = run(scaled, feed)
-    check_ranges(scaled, name, [feed])
-    (got,) = evaluate(write_half(scaled, name, tmp_path), feed)
+    check_ranges(scaled, KEEP(name), [feed])
+    (got,) = evaluate(write_half(scaled, KEEP(name), tmp_path), feed)
     print(f"{name}: {relative(got, expected):.1e}, {TOLERANCE:g}")
     assert relative(got, expected) <= TOLERANCE
     if name == "vae_decoder":
         print(f"{psnr(got, expected):.1f} dB, {FLOOR_DB:g}")
         assert psnr(got, expected) >= FLOOR_DB
 
-    monkeypatch.setitem(ISLANDS, name, BLANKET[name])
+    keep = Keep(name, BLANKET[name])
     with pytest.raises(PrecisionError, match=rf"{name}: node_\S+ \(\S+ in .*\) reaches .*65504"):
-        check_ranges(scaled, name, [feed])
-    (blank,) = evaluate(write_half(scaled, name, tmp_path), feed)
+        check_ranges(scaled, keep, [feed])
+    (blank,) = evaluate(write_half(scaled, keep, tmp_path), feed)
     assert not np.any(blank)
 
 
-@pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIPELINES)
-def test_every_component_has_its_islands(pipeline):
-    assert {component.name for component in pipeline.components} <= ISLANDS.keys()
+@pytest.mark.parametrize("pipeline", FAMILIES.values(), ids=FAMILIES)
+def test_every_component_has_its_kept_parts(pipeline):
+    kept = family_export(pipeline.name).keep_in_fp32
+    assert {component.name for component in pipeline.components} <= kept.keys()
 
 
 def test_values_too_small_for_half_precision_are_named(single, feeds, tmp_path):
     scaled = scale(graph(single, "t5"), "*.block.1.*.q", 1e-9, tmp_path / GRAPH)
     with pytest.raises(PrecisionError, match=r"t5: node_\S+ \(MatMul in \S+q\) stays below"):
-        check_ranges(scaled, "t5", feeds["t5"])
+        check_ranges(scaled, KEEP("t5"), feeds["t5"])
 
 
 def test_a_weight_too_large_for_half_precision_is_named(single, tmp_path):
     scaled = scale(graph(single, "t5"), "*.block.1.*.q", 1e7, tmp_path / "large.onnx")
     with pytest.raises(PrecisionError, match=r"t5: its weight \S+ holds .* where float16 ends"):
-        write_half(scaled, "t5", tmp_path)
+        write_half(scaled, KEEP("t5"), tmp_path)
 
 
-def test_an_overflow_leaves_no_graph(single, feeds, tmp_path, monkeypatch):
+def test_an_overflow_leaves_no_graph(single, feeds, tmp_path):
     scaled = scale(graph(single, "t5"), *SCALED["t5"], tmp_path / "scaled.onnx")
-    monkeypatch.setitem(ISLANDS, "t5", BLANKET["t5"])
     with pytest.raises(PrecisionError, match="--precision fp32"):
-        halve(scaled, "t5", feeds["t5"], tmp_path)
+        halve(scaled, Keep("t5", BLANKET["t5"]), feeds["t5"], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["scaled.onnx"]
 
 
@@ -215,7 +220,7 @@ def test_stored_weights_make_the_same_half_graph(single, name, tmp_path):
     halves = []
     for source in (narrow, wide):
         (tmp_path / source.parent.parent.name).mkdir(exist_ok=True)
-        halves.append(ir.load(write_half(source, name, tmp_path / source.parent.parent.name)))
+        halves.append(ir.load(write_half(source, KEEP(name), tmp_path / source.parent.parent.name)))
     one, other = (half.graph.initializers for half in halves)
     assert one.keys() == other.keys()
     for key, value in one.items():
@@ -223,18 +228,19 @@ def test_stored_weights_make_the_same_half_graph(single, name, tmp_path):
         assert np.array_equal(value.const_value.numpy(), other[key].const_value.numpy())
 
 
-def test_weights_beside_a_graph_stay_beside_it(single, feeds, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.graph.LARGEST_INLINE_BYTES", 10_000)
+def test_weights_next_to_a_graph_stay_next_to_it(single, feeds, tmp_path, monkeypatch):
+    monkeypatch.setattr("stepwise.export.onnx.exporter.LARGEST_INLINE_BYTES", 10_000)
     feed = feeds["clip_l"][0]
-    expected = write_half(graph(single, "clip_l"), "clip_l", tmp_path)
+    expected = write_half(graph(single, "clip_l"), KEEP("clip_l"), tmp_path)
     assert (tmp_path / "model.onnx.data").stat().st_size > 100_000
     (tmp_path / "large").mkdir()
     large = tmp_path / "large" / GRAPH
     ir.save(ir.load(graph(single, "clip_l")), large, external_data="model.onnx.data")
     assert (
-        measure(large, "clip_l", [feed])[1] == measure(graph(single, "clip_l"), "clip_l", [feed])[1]
+        measure(large, KEEP("clip_l"), [feed])[1]
+        == measure(graph(single, "clip_l"), KEEP("clip_l"), [feed])[1]
     )
     (tmp_path / "half").mkdir()
-    got = write_half(large, "clip_l", tmp_path / "half")
+    got = write_half(large, KEEP("clip_l"), tmp_path / "half")
     for one, other in zip(run(expected, feed), run(got, feed), strict=True):
         assert np.array_equal(one, other)

@@ -5,20 +5,23 @@ from dataclasses import replace
 import onnx_ir as ir
 import pytest
 
-from benchmarks.inprocess import InProcess
-from benchmarks.peers import psnr
-from export.checkpoint import open_checkpoint
-from export.errors import PrecisionError
-from export.half import TOLERANCE
-from export.islands import ISLANDS, module_of
-from export.precision import write_half
-from export.ranges import check_ranges
-from export.rehearsal import VARIED, rehearse
-from export.target import GRAPH, Target
-from pipelines import PIPELINES
-from tests.unit.export.test_precision import evaluate, relative, run, scale, small
+from benchmarks.harness.diffusers_baseline import psnr
+from stepwise.export.errors import PrecisionError
+from stepwise.export.families import family_export
+from stepwise.export.families.base import Keep
+from stepwise.export.fp16.convert import write_half
+from stepwise.export.fp16.fp16_pass import TOLERANCE
+from stepwise.export.fp16.range_check import check_ranges
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.onnx.graph_files import GRAPH
+from stepwise.export.onnx.module_names import module_of
+from stepwise.export.preflight.smoke_test import VARIED, rehearse
+from stepwise.export.repository.layout import Target
+from stepwise.families import FAMILIES
+from stepwise.local import LocalPipeline
+from tests.unit.export.fp16.test_convert import evaluate, relative, run, scale, small
 
-SDXL = PIPELINES["sdxl"]
+SDXL = FAMILIES["sdxl"]
 FLOOR_DB = 35.0
 PROMPT = "a large red star in the top left on a white background"
 SIZES = [{}, {"height": 80, "width": 48}]
@@ -47,7 +50,9 @@ def feeds(single):
 def test_half_pictures_are_those_of_single_precision(single, half, family, steps):
     for seed, size in enumerate(SIZES):
         expected, got = (
-            InProcess(where.repository, family).picture(PROMPT, seed=seed, steps=steps, **size)
+            LocalPipeline(where.repository, family).generate(
+                PROMPT, seed=seed, steps=steps, **size
+            )[0]
             for where in (single, half)
         )
         print(f"{family} {size}: {psnr(got, expected):.1f} dB, {FLOOR_DB:g}")
@@ -65,24 +70,24 @@ def test_half_graphs_are_near_in_true_float16(single, half, feeds, component):
         assert relative(got, expected) <= TOLERANCE
 
 
-def test_a_decoder_that_overflows_stays_in_single_precision(single, feeds, tmp_path, monkeypatch):
+def test_a_decoder_that_overflows_stays_in_single_precision(single, feeds, tmp_path):
     """Weights scaled as far as those of SDXL's own decoder, whose float16 pictures are black."""
-    graph = single.version(SDXL.decoder) / GRAPH
+    graph, keep = single.version(SDXL.decoder) / GRAPH, family_export("sdxl").keep("vae_decoder")
     scaled = scale(graph, "*.up_blocks.1.upsamplers.*", 2e4, tmp_path / "scaled.onnx")
     feed = small(feeds["vae_decoder"][0])
     (expected,) = run(scaled, feed)
-    check_ranges(scaled, "vae_decoder", [feed])
-    (got,) = evaluate(write_half(scaled, "vae_decoder", tmp_path), feed)
+    check_ranges(scaled, keep, [feed])
+    (got,) = evaluate(write_half(scaled, keep, tmp_path), feed)
     print(f"{psnr(got, expected):.1f} dB, {FLOOR_DB:g}")
     assert psnr(got, expected) >= FLOOR_DB
-    monkeypatch.setitem(ISLANDS, "vae_decoder", ())
     with pytest.raises(PrecisionError, match=r"vae_decoder: .* reaches .*65504"):
-        check_ranges(scaled, "vae_decoder", [feed])
+        check_ranges(scaled, Keep("vae_decoder", ()), [feed])
 
 
-def test_islands_that_name_a_module_are_found(single):
+def test_kept_parts_that_name_a_module_are_found(single):
     graph = ir.load(single.version(SDXL.denoiser) / GRAPH).graph
     modules = {module_of(node) for node in graph}
-    named = [island.module for island in ISLANDS["unet"] if "*" not in island.module]
+    kept = family_export("sdxl").keep("unet").rows
+    named = [row.module for row in kept if "*" not in row.module]
     assert named
     assert set(named) <= modules

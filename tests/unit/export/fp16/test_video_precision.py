@@ -5,19 +5,23 @@ from dataclasses import replace
 import onnx_ir as ir
 import pytest
 
-from export.checkpoint import open_checkpoint
-from export.errors import PrecisionError
-from export.half import TOLERANCE
-from export.islands import ISLANDS, module_of
-from export.precision import write_half
-from export.ranges import check_ranges
-from export.rehearsal import VARIED, rehearse
-from export.target import GRAPH, Target
-from pipelines import EASYANIMATE_I2V
-from tests.unit.export.test_precision import evaluate, relative, run, scale
+from stepwise.export.errors import PrecisionError
+from stepwise.export.families import family_export
+from stepwise.export.families.base import Keep
+from stepwise.export.fp16.convert import write_half
+from stepwise.export.fp16.fp16_pass import TOLERANCE
+from stepwise.export.fp16.range_check import check_ranges
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.onnx.graph_files import GRAPH
+from stepwise.export.onnx.module_names import module_of
+from stepwise.export.preflight.smoke_test import VARIED, rehearse
+from stepwise.export.repository.layout import Target
+from stepwise.families.easyanimate import EASYANIMATE_I2V
+from tests.unit.export.fp16.test_convert import evaluate, relative, run, scale
 
 NAMES = [component.name for component in EASYANIMATE_I2V.components]
-# What blows up where the real models do, by how much, and what is left without its islands.
+# What blows up where the real models do, by how much, and what is left without what is kept.
+KEEP = family_export("easyanimate_i2v").keep
 SCALED = {
     "qwen": ("*.down_proj", 1e7, ()),
     "vae_decoder": ("decoder.up_blocks.1.upsampler.conv", 1e6, ()),
@@ -26,14 +30,14 @@ SCALED = {
 
 
 @pytest.fixture(scope="module")
-def single(clips, checkpoints):
+def single(videos, checkpoints):
     checkpoint = open_checkpoint(checkpoints["easyanimate_i2v"], EASYANIMATE_I2V)
-    return Target(checkpoint, clips, "easyanimate_i2v")
+    return Target(checkpoint, videos, "easyanimate_i2v")
 
 
 @pytest.fixture(scope="module")
-def half(single, half_clips):
-    return replace(single, repository=half_clips, precision="fp16")
+def half(single, half_videos):
+    return replace(single, repository=half_videos, precision="fp16")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,7 @@ def feeds(single):
 
 
 def graph(where, name):
-    components = {c.name: c for c in where.checkpoint.pipeline.components}
+    components = {c.name: c for c in where.checkpoint.family.components}
     return where.version(components[name]) / GRAPH
 
 
@@ -73,21 +77,18 @@ def test_the_text_encoder_is_near_in_true_float16(single, half, feeds):
 
 
 @pytest.mark.parametrize("name", SCALED)
-def test_what_outgrows_float16_stays_in_single_precision(
-    single, feeds, tmp_path, monkeypatch, name
-):
+def test_what_outgrows_float16_stays_in_single_precision(single, feeds, tmp_path, name):
     module, factor, left = SCALED[name]
     scaled = scale(graph(single, name), module, factor, tmp_path / "scaled.onnx")
     feed = feeds[name][0]
-    check_ranges(scaled, name, [feed])
+    check_ranges(scaled, KEEP(name), [feed])
     (tmp_path / "half").mkdir()
-    got = run(write_half(scaled, name, tmp_path / "half"), feed)
+    got = run(write_half(scaled, KEEP(name), tmp_path / "half"), feed)
     distance = relative(got[0], run(scaled, feed)[0])
     print(f"{name}: {distance:.1e}, {TOLERANCE:g}")
     assert distance <= TOLERANCE
-    monkeypatch.setitem(ISLANDS, name, left)
     with pytest.raises(PrecisionError, match=rf"{name}: .* where float16 ends"):
-        check_ranges(scaled, name, [feed])
+        check_ranges(scaled, Keep(name, left), [feed])
 
 
 def test_attention_scores_of_the_text_encoder_stay_in_single_precision(half):
@@ -103,12 +104,12 @@ def test_attention_scores_of_the_text_encoder_stay_in_single_precision(half):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_islands_name_modules_and_operators_that_are_there(single, name):
+def test_kept_parts_name_modules_and_operators_that_are_there(single, name):
     nodes = list(ir.load(graph(single, name)).graph)
     modules = {module_of(node) for node in nodes}
-    named = {island.module for island in ISLANDS[name] if "*" not in island.module}
-    # SD3's timesteps, and layers beyond the miniature's ninth, have none here.
-    named -= {"model.time_text_embed.time_proj", "model.layers.?", "model.layers.??"}
+    named = {row.module for row in KEEP(name).rows if "*" not in row.module}
+    # Layers beyond the miniature's ninth have none here.
+    named -= {"model.layers.?", "model.layers.??"}
     assert named <= modules, named - modules
 
 

@@ -8,15 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from export.checkpoint import open_checkpoint
-from export.errors import CheckpointError
-from export.lora import Lora, parse_lora
-from export.rehearsal import rehearse
-from export.sources import open_source
-from export.target import describe
-from tests.unit.export import originals
+from stepwise.export.checkpoint.lora_file import Lora, parse_lora
+from stepwise.export.errors import CheckpointError
+from stepwise.export.loading.source import open_checkpoint, open_source
+from stepwise.export.preflight.smoke_test import rehearse
+from stepwise.export.repository.layout import describe
+from tests.support import originals
+from tests.support.family import PARTS, SD3, SDXL, key, load_model
 from tests.unit.export.conftest import MINIATURE
-from tests.unit.export.family import PARTS, SD3, SDXL, key, load_model
 
 RANK, ALPHA = 3, 1.5
 # The least float32 agreement of sums that are made in another order.
@@ -176,7 +175,7 @@ def beside(model, layers, factor):
             )
 
 
-def test_the_fused_unet_predicts_what_the_low_rank_layers_add_beside_it(folder, layers, tmp_path):
+def test_the_fused_unet_predicts_what_the_low_rank_layers_add_next_to_it(folder, layers, tmp_path):
     path = write(tmp_path / "lora.safetensors", *LAYOUTS["kohya"](layers))
     plain = load_model(open_source(str(folder), SDXL), "unet")
     whole = load_model(open_source(str(folder), SDXL, loras=[f"{path}:0.7"]), "unet")

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from export.stored import Addition, Stored, add, as_stored, faked
+from stepwise.export.loading.mapped_weights import Addition, Stored, add, as_stored, faked
 
 TYPES = [torch.float16, torch.bfloat16, torch.float64]
 

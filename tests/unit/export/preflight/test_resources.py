@@ -1,24 +1,23 @@
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import onnx_ir as ir
 import psutil
 import pytest
 
-from export import budget
-from export.budget import Cost
-from export.checkpoint import open_checkpoint
-from export.errors import ResourceError
-from export.loading import load
-from export.target import GRAPH, PRECISIONS, Target
-from pipelines import PIPELINES
+from stepwise.export.errors import ResourceError
+from stepwise.export.loading.loader import load
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.onnx.graph_files import GRAPH
+from stepwise.export.preflight import resources
+from stepwise.export.preflight.resources import Cost
+from stepwise.export.repository.layout import PRECISIONS, Target
+from stepwise.families import FAMILIES
+from tests.support.paths import ROOT, STEPWISE
 
-ROOT = Path(__file__).parents[3]
 MINIATURE = ROOT / "miniatures" / "sd3"
-SD3 = PIPELINES["sd3"]
+SD3 = FAMILIES["sd3"]
 HUGE = 1 << 60
 
 
@@ -33,7 +32,7 @@ def weights(path):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_costs_are_those_of_the_export(families, halves, precision):
     where = target({"fp32": families, "fp16": halves}[precision], precision)
-    for cost, component in zip(budget.costs(where, SD3.components), SD3.components, strict=True):
+    for cost, component in zip(resources.costs(where, SD3.components), SD3.components, strict=True):
         module = load(where.checkpoint, component)
         # The grid of position embeddings is a buffer, which is in the file as weights are.
         buffers = sum(b.numel() for b in module.buffers() if b.is_floating_point())
@@ -48,7 +47,7 @@ def test_costs_are_those_of_the_export(families, halves, precision):
 
 
 def test_a_dry_run_prints_what_each_component_needs_and_writes_nothing(tmp_path):
-    command = [sys.executable, "-m", "export", "sd3", "--checkpoint", str(MINIATURE), "--dry-run"]
+    command = [STEPWISE, "export", "sd3", "--checkpoint", str(MINIATURE), "--dry-run"]
     command += ["--repository", str(tmp_path / "repository")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     print(done.stdout)
@@ -62,7 +61,7 @@ def test_a_dry_run_prints_what_each_component_needs_and_writes_nothing(tmp_path)
 def test_an_export_that_memory_does_not_hold_is_refused(tmp_path):
     cost = Cost("t5", parameters=1, stored=HUGE, written=1, scratch=0)
     with pytest.raises(ResourceError) as error:
-        budget.check(target(tmp_path), [replace(cost, stored=1), cost])
+        resources.check(target(tmp_path), [replace(cost, stored=1), cost])
     message = str(error.value)
     available = psutil.virtual_memory().total / 1e9
     print(f"{message} ({available:.2f} GB in all)")
@@ -73,7 +72,7 @@ def test_an_export_that_memory_does_not_hold_is_refused(tmp_path):
 def test_an_export_that_the_disk_does_not_hold_is_refused(tmp_path):
     costs = [Cost(name, 1, stored=1, written=1, scratch=HUGE) for name in ("clip_l", "t5")]
     with pytest.raises(ResourceError) as error:
-        budget.check(target(tmp_path / "not" / "there", "fp16"), costs)
+        resources.check(target(tmp_path / "not" / "there", "fp16"), costs)
     message = str(error.value)
     print(f"{message} ({shutil.disk_usage(tmp_path).total / 1e9:.2f} GB in all)")
     assert "needs 1152921504.61 GB of disk" in message

@@ -4,17 +4,17 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from export.mixdq.plan import Entry, Plan
-from export.mixdq.recipe import Recipe
-from export.mixdq.study import open_study
-from export.quantization import FLOAT_BITS
-from export.rehearsal import Drawing
-from export.sources import open_source
-from export.target import GRAPH
 from miniatures.captions import TRAINING
-from pipelines import PIPELINES
+from stepwise.export.loading.source import open_source
+from stepwise.export.onnx.graph_files import GRAPH
+from stepwise.export.options import FLOAT_BITS
+from stepwise.export.preflight.smoke_test import Drawing
+from stepwise.export.quantize.calibration.sampling import open_study
+from stepwise.export.quantize.plan import Entry, Plan
+from stepwise.export.quantize.recipe import Recipe
+from stepwise.families import FAMILIES
 from tests.conftest import ROOT
-from tests.unit.export.mixdq.drawn import draw
+from tests.support.drawn import draw
 
 # What every method leaves alone.
 ENDS = ("conv_in", "conv_out")
@@ -60,7 +60,7 @@ def sd15():
 @pytest.fixture(scope="session")
 def study():
     """Six pictures of the SDXL-Turbo miniature, so that the last batch is smaller."""
-    checkpoint = open_source(str(ROOT / "miniatures" / "sdxl_turbo"), PIPELINES["sdxl_turbo"])
+    checkpoint = open_source(str(ROOT / "miniatures" / "sdxl_turbo"), FAMILIES["sdxl_turbo"])
     captions = tuple(scene.caption for scene in TRAINING[::100][:6])
     return open_study(checkpoint, Drawing(captions, 2, 0.0))
 

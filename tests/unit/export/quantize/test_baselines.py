@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from benchmarks.quantized.baselines import (
+from benchmarks.quantization.baselines import (
     DEFAULT,
     SMOOTHQUANT,
     fake_quantize,
@@ -12,10 +12,10 @@ from benchmarks.quantized.baselines import (
     stock,
     write_fake_quantized,
 )
-from export.components import SdxlUnet
-from export.mixdq.onnxruntime_graph import write
-from pipelines import PIPELINES
-from tests.unit.export.mixdq.test_onnxruntime_graph import distance
+from stepwise.export.modules.sdxl_unet import SdxlUnet
+from stepwise.export.quantize.graphs.onnxruntime_graph import write
+from stepwise.families import FAMILIES
+from tests.unit.export.quantize.graphs.test_onnxruntime_graph import distance
 
 # Signal to noise of the UNet's output, in decibels: less would be a baseline made of straw.
 FLOOR = 20.0
@@ -58,7 +58,7 @@ def test_modelopt(checkpoints, drawn, ours, config, tmp_path):
 
     fake_quantize(unet, config, draw)
     path = tmp_path / "model.onnx"
-    write_fake_quantized(SdxlUnet(unet).eval(), PIPELINES["sdxl_turbo"].denoiser, SIZES, path)
+    write_fake_quantized(SdxlUnet(unet).eval(), FAMILIES["sdxl_turbo"].denoiser, SIZES, path)
     found, (_, best) = distance(path, drawn.calls), ours
     print(f"{config} {found:.1f} dB, ours {best:.1f}, {FLOOR}")
     assert FLOOR <= found < best

@@ -6,11 +6,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from export.errors import QuantizationError
-from export.mixdq.layers import Group, find
+from stepwise.export.errors import QuantizationError
+from stepwise.export.quantize.layers import Group, find
 from tests.conftest import ROOT
 
-FAMILIES = ROOT / "export" / "families"
+FAMILIES = ROOT / "export" / "stepwise" / "export" / "families" / "data"
 # What Stable Diffusion 1.5 has where the class's defaults differ.
 SD15 = {"cross_attention_dim": 768, "sample_size": 64}
 

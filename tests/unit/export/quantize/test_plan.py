@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from export.errors import QuantizationError
-from export.mixdq.layers import Group, Layer
-from export.mixdq.plan import Entry, Plan, check
+from stepwise.export.errors import QuantizationError
+from stepwise.export.quantize.layers import Group, Layer
+from stepwise.export.quantize.plan import Entry, Plan, check
 
 PLAN = Plan(
     "miniatures/sdxl_turbo", "ab12", 7_000_000, {"conv_in": Entry(16, 16), "b": Entry(4, 8, 0.5)}

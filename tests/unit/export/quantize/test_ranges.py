@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from export.checkpoint import open_checkpoint, weights_digest
-from export.mixdq import quantize, ranges
-from export.mixdq.activations import Activation, Clipping, Range
-from export.mixdq.plan import Entry, Plan
-from export.quantization import Quantization
 from miniatures.prompts import CALIBRATION
-from pipelines import PIPELINES
+from stepwise.export.checkpoint.folder import weights_digest
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.options import Quantization
+from stepwise.export.quantize import pipeline, ranges
+from stepwise.export.quantize.calibration.activation_ranges import Activation, Clipping, Range
+from stepwise.export.quantize.plan import Entry, Plan
+from stepwise.families import FAMILIES
 from tests.conftest import ROOT
 
 PLAN = {"conv_in": Entry(16, 16), "b": Entry(4, 8, 0.5, clipping=Clipping.MSE)}
@@ -62,10 +63,10 @@ def test_the_plan_of_the_demo_is_followed_without_calibrating(monkeypatch):
     def calibrated(*_):
         pytest.fail("the plan's ranges are for other weights, prompts or libraries")
 
-    monkeypatch.setattr(quantize, "examine", calibrated)
-    checkpoint = open_checkpoint(ROOT / "miniatures" / "sdxl_turbo", PIPELINES["sdxl_turbo"])
+    monkeypatch.setattr(pipeline, "examine", calibrated)
+    checkpoint = open_checkpoint(ROOT / "miniatures" / "sdxl_turbo", FAMILIES["sdxl_turbo"])
     wanted = Quantization(CALIBRATION, plan=COMMITTED)
-    recipe = quantize.prepare(checkpoint, wanted, "onnxruntime")
+    recipe = pipeline.prepare(checkpoint, wanted, "onnxruntime")
     plan = Plan.read(COMMITTED)
     assert recipe.plan == plan
     assert plan.source == weights_digest(checkpoint)

@@ -5,18 +5,19 @@ import shutil
 
 import pytest
 
-from export.checkpoint import open_checkpoint, weights_digest
-from export.errors import QuantizationError
-from export.mixdq.layers import find
-from export.mixdq.plan import Entry, Plan
-from export.mixdq.wish import check_wish, layers_of
-from export.quantization import PROMPTS, Quantization
-from pipelines import PIPELINES
+from stepwise.export.checkpoint.folder import weights_digest
+from stepwise.export.errors import QuantizationError
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.options import PROMPTS, Quantization
+from stepwise.export.quantize.layers import find
+from stepwise.export.quantize.plan import Entry, Plan
+from stepwise.export.quantize.validate import layers_of, validate
+from stepwise.families import FAMILIES
 from tests.conftest import ROOT
 
 
 def turbo(folder=ROOT / "miniatures" / "sdxl_turbo"):
-    return open_checkpoint(folder, PIPELINES["sdxl_turbo"])
+    return open_checkpoint(folder, FAMILIES["sdxl_turbo"])
 
 
 def plan_for(checkpoint, layers=None, source=None):
@@ -34,18 +35,18 @@ def test_layers_are_known_without_weights(study):
 
 
 def test_a_plan_for_these_files_is_taken(tmp_path):
-    check_wish(turbo(), wanted(tmp_path, plan_for(turbo())))
+    validate(turbo(), wanted(tmp_path, plan_for(turbo())))
 
 
 def test_a_plan_for_another_model_names_the_layers_that_do_not_match(tmp_path):
-    others = layers_of(open_checkpoint(ROOT / "miniatures" / "sdxl", PIPELINES["sdxl"]))
+    others = layers_of(open_checkpoint(ROOT / "miniatures" / "sdxl", FAMILIES["sdxl"]))
     renamed = [type(layer)(f"x.{layer.name}", layer.shape, layer.group) for layer in others]
     told = f"this one does not have {len(renamed)}: x.add_embedding"
     with pytest.raises(QuantizationError, match=told):
-        check_wish(turbo(), wanted(tmp_path, plan_for(turbo(), renamed)))
+        validate(turbo(), wanted(tmp_path, plan_for(turbo(), renamed)))
     missing = f"this one has beside them {len(others) - 1}: "
     with pytest.raises(QuantizationError, match=missing):
-        check_wish(turbo(), wanted(tmp_path, plan_for(turbo(), others[:1])))
+        validate(turbo(), wanted(tmp_path, plan_for(turbo(), others[:1])))
 
 
 @pytest.mark.parametrize("part", ["text_encoder", "unet"])
@@ -57,13 +58,13 @@ def test_a_plan_is_stale_once_weights_or_text_encoders_change(tmp_path, part):
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(QuantizationError, match="with other weights, text encoders or LoRAs"):
-        check_wish(turbo(folder), wanted(tmp_path, plan_for(turbo())))
+        validate(turbo(folder), wanted(tmp_path, plan_for(turbo())))
 
 
 def test_families_without_a_unet_are_refused():
-    checkpoint = open_checkpoint(ROOT / "miniatures" / "sd3", PIPELINES["sd3"])
-    with pytest.raises(QuantizationError, match="got sd3, which has no UNet; sdxl_turbo, sdxl"):
-        check_wish(checkpoint, Quantization(PROMPTS, "w8a8"))
+    checkpoint = open_checkpoint(ROOT / "miniatures" / "sd3", FAMILIES["sd3"])
+    with pytest.raises(QuantizationError, match="got sd3, which has no UNet; sdxl, sdxl_turbo"):
+        validate(checkpoint, Quantization(PROMPTS, "w8a8"))
 
 
 @pytest.mark.parametrize("text", [None, "", " \n\n"])
@@ -72,12 +73,12 @@ def test_prompts_that_are_none_are_refused(tmp_path, text):
     if text is not None:
         path.write_text(text)
     with pytest.raises(QuantizationError, match=r"prompts\.txt (cannot be read|holds no prompt)"):
-        check_wish(turbo(), Quantization(path, "w8a8"))
+        validate(turbo(), Quantization(path, "w8a8"))
 
 
 def test_protected_layers_must_exist():
     with pytest.raises(QuantizationError, match="no layer is called 'conv_inn'"):
-        check_wish(turbo(), Quantization(PROMPTS, "w8a8", protected=("conv_inn",)))
+        validate(turbo(), Quantization(PROMPTS, "w8a8", protected=("conv_inn",)))
 
 
 def test_what_decides_is_in_the_digest(tmp_path):

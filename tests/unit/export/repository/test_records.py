@@ -12,17 +12,19 @@ from diffusers import UNet2DConditionModel
 from onnxscript import rewriter
 from safetensors.torch import load_file, save_file
 
-from export import finished, graph
-from export.checkpoint import open_checkpoint
-from export.components import SdxlUnet
-from export.keys import component_key, trace_key
-from export.loading import load
-from export.shapes import traced
-from export.target import GRAPH, TRACE, Target
-from pipelines import PIPELINES
+from stepwise.export.loading.loader import load
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.modules.sdxl_unet import SdxlUnet
+from stepwise.export.onnx import exporter
+from stepwise.export.onnx.graph_files import GRAPH, TRACE
+from stepwise.export.onnx.shapes import traced
+from stepwise.export.repository import records
+from stepwise.export.repository.keys import component_key, trace_key
+from stepwise.export.repository.layout import Target
+from stepwise.families import FAMILIES
 from tests.conftest import ROOT, further
 
-SDXL = PIPELINES["sdxl"]
+SDXL = FAMILIES["sdxl"]
 
 
 def target(repository, folder=ROOT / "miniatures" / "sdxl", name="other"):
@@ -32,7 +34,7 @@ def target(repository, folder=ROOT / "miniatures" / "sdxl", name="other"):
 @pytest.fixture
 def alone(monkeypatch):
     """Nothing is kept outside of the repository."""
-    monkeypatch.delenv(finished.KEPT)
+    monkeypatch.delenv(records.KEPT)
 
 
 @pytest.fixture
@@ -43,8 +45,8 @@ def copy(families, tmp_path):
 
 
 def test_a_graph_is_taken_from_another_pipeline_of_the_repository(alone, copy, tmp_path):
-    clip = SDXL.encoders[0]
-    rows = finished.take(target(copy), clip, tmp_path / "taken")
+    video = SDXL.encoders[0]
+    rows = records.take(target(copy), video, tmp_path / "taken")
     assert rows is not None
     assert all(row.ok for row in rows)
     original = copy / "sdxl_clip_l" / "1"
@@ -57,7 +59,7 @@ def test_a_graph_is_taken_from_another_pipeline_of_the_repository(alone, copy, t
 def test_a_graph_that_is_not_whole_is_not_taken(alone, copy, tmp_path, damage):
     path = copy / "sdxl_clip_l" / "1" / damage
     path.unlink() if damage == TRACE else path.write_text("damaged")
-    assert finished.take(target(copy), SDXL.encoders[0], tmp_path / "taken") is None
+    assert records.take(target(copy), SDXL.encoders[0], tmp_path / "taken") is None
 
 
 def test_a_graph_of_other_weights_is_not_taken_but_its_trace_is(alone, copy, tmp_path):
@@ -65,27 +67,27 @@ def test_a_graph_of_other_weights_is_not_taken_but_its_trace_is(alone, copy, tmp
     weights = folder / "text_encoder" / "model.safetensors"
     changed = {name: value * 1.001 for name, value in load_file(weights).items()}
     save_file(changed, weights, {"format": "pt"})
-    other, clip = target(copy, folder), SDXL.encoders[0]
-    assert finished.take(other, clip, tmp_path / "taken") is None
+    other, video = target(copy, folder), SDXL.encoders[0]
+    assert records.take(other, video, tmp_path / "taken") is None
     (tmp_path / "taken").mkdir()
-    finished.take_trace(other, clip, tmp_path / "taken")
-    trace, module = tmp_path / "taken" / TRACE, load(other.checkpoint, clip)
+    records.take_trace(other, video, tmp_path / "taken")
+    trace, module = tmp_path / "taken" / TRACE, load(other.checkpoint, video)
     sizes = traced(other.checkpoint.sides, other.checkpoint.vae_scale, 20)
     written = {}
     for way, given in (("shared", trace), ("own", None)):
         (tmp_path / way).mkdir()
-        written[way] = graph.write_graph(module, clip, sizes, tmp_path / way, trace=given)
+        written[way] = exporter.write_graph(module, video, sizes, tmp_path / way, trace=given)
     assert written["shared"].read_bytes() == written["own"].read_bytes()
 
 
 def test_what_is_kept_elsewhere_is_taken_whatever_the_repository_has(copy, tmp_path, monkeypatch):
-    monkeypatch.setenv(finished.KEPT, str(tmp_path / "kept"))
-    clip, nothing = SDXL.encoders[0], target(tmp_path / "nothing")
-    assert finished.take(nothing, clip, tmp_path / "taken") is None
-    finished.keep(copy / "sdxl_clip_l" / "1")
-    kept = {component_key(nothing, clip), trace_key(nothing, clip)}
+    monkeypatch.setenv(records.KEPT, str(tmp_path / "kept"))
+    video, nothing = SDXL.encoders[0], target(tmp_path / "nothing")
+    assert records.take(nothing, video, tmp_path / "taken") is None
+    records.keep(copy / "sdxl_clip_l" / "1")
+    kept = {component_key(nothing, video), trace_key(nothing, video)}
     assert {path.name for path in (tmp_path / "kept").iterdir()} == kept
-    assert finished.take(nothing, clip, tmp_path / "taken") is not None
+    assert records.take(nothing, video, tmp_path / "taken") is not None
 
 
 def test_a_record_says_which_files_there_are(families):
@@ -116,10 +118,10 @@ def captures(monkeypatch):
 
 def write_trace(checkpoint, part, module, folder):
     sizes = traced(checkpoint.sides, checkpoint.vae_scale, 20)
-    graph.write_trace(module, part, sizes, folder / TRACE)
+    exporter.write_trace(module, part, sizes, folder / TRACE)
 
 
-ALL = [(family, part.name) for family, p in PIPELINES.items() for part in p.components]
+ALL = [(family, part.name) for family, p in FAMILIES.items() for part in p.components]
 
 
 @pytest.mark.parametrize(
@@ -127,8 +129,8 @@ ALL = [(family, part.name) for family, p in PIPELINES.items() for part in p.comp
     [("sdxl", "clip_l"), *(further(*each) for each in ALL if each != ("sdxl", "clip_l"))],
 )
 def test_a_component_is_captured_once(checkpoints, family, name, tmp_path, captures, capfd):
-    checkpoint = open_checkpoint(checkpoints[family], PIPELINES[family])
-    part = next(part for part in checkpoint.pipeline.components if part.name == name)
+    checkpoint = open_checkpoint(checkpoints[family], FAMILIES[family])
+    part = next(part for part in checkpoint.family.components if part.name == name)
     write_trace(checkpoint, part, load(checkpoint, part), tmp_path)
     assert captures == [False]
     assert "failed while executing" not in "".join(capfd.readouterr())
@@ -158,6 +160,6 @@ def test_a_graph_is_what_all_rewriting_would_make_it(families, checkpoints, name
     checkpoint = open_checkpoint(checkpoints["sdxl"], SDXL)
     part = next(part for part in SDXL.components if part.name == name)
     module, trace = load(checkpoint, part), families / f"sdxl_{name}" / "1" / TRACE
-    ours = ir.to_proto(graph.filled(trace, module))
-    monkeypatch.setattr(graph, "RULES", rewriter._DEFAULT_REWRITE_RULES)
-    assert ir.to_proto(graph.filled(trace, module)) == ours
+    ours = ir.to_proto(exporter.filled(trace, module))
+    monkeypatch.setattr(exporter, "RULES", rewriter._DEFAULT_REWRITE_RULES)
+    assert ir.to_proto(exporter.filled(trace, module)) == ours

@@ -2,7 +2,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,22 +10,24 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from export import finished, report
-from export.checkpoint import open_checkpoint
-from export.configs import committed
-from export.errors import CheckpointError
-from export.finished import is_finished
-from export.keys import trace_key
-from export.repository import export
-from export.target import Target, graph_digest
-from export.tokenizer import token_length
-from pipelines import PIPELINES
-from pipelines.manifest import FILE, Manifest
+from stepwise.description.manifest import FILE, Manifest
+from stepwise.export.checkpoint.tokenizer import token_length
+from stepwise.export.errors import CheckpointError
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.onnx import parity_report
+from stepwise.export.onnx.graph_files import graph_digest
+from stepwise.export.repository import records
+from stepwise.export.repository.keys import trace_key
+from stepwise.export.repository.layout import Target
+from stepwise.export.repository.records import is_finished
+from stepwise.export.repository.triton_configs import committed
+from stepwise.export.run import export
+from stepwise.families import FAMILIES
 from tests import conftest
+from tests.support.paths import ROOT, STEPWISE
 
-ROOT = Path(__file__).parents[3]
 MINIATURE = ROOT / "miniatures" / "sd3"
-SD3 = PIPELINES["sd3"]
+SD3 = FAMILIES["sd3"]
 TEXTS = [
     "",
     " ",
@@ -52,7 +53,7 @@ def other(folder):
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "export", "sd3", "--checkpoint", *map(str, arguments)]
+    return [STEPWISE, "export", "sd3", "--checkpoint", *map(str, arguments)]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
@@ -82,7 +83,7 @@ def test_token_lengths_are_capped_as_diffusers_does(folder):
     assert token_length(open_checkpoint(folder, SD3), t5) == 256
 
 
-def test_the_manifest_describes_what_lies_beside_it(repository):
+def test_the_manifest_describes_what_lies_next_to_it(repository):
     checkpoint = open_checkpoint(MINIATURE, SD3)
     target = Target(checkpoint, repository, "sd3")
     manifest = Manifest.read(target.prepare)
@@ -91,7 +92,7 @@ def test_the_manifest_describes_what_lies_beside_it(repository):
     assert (manifest.latent_channels, manifest.vae_scale, manifest.missing) == (16, 8, ())
     for component in SD3.components:
         assert manifest.graphs[component.name] == graph_digest(target.version(component))
-    rows = report.read(target.prepare)
+    rows = parity_report.read(target.prepare)
     assert {row.component for row in rows} == {component.name for component in SD3.components}
     assert all(row.ok for row in rows)
 
@@ -132,8 +133,8 @@ def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(
     kept.mkdir()
     for component in SD3.components:
         key = trace_key(where, component)
-        (kept / key).symlink_to(Path(os.environ[finished.KEPT], key))
-    monkeypatch.setenv(finished.KEPT, str(kept))
+        (kept / key).symlink_to(Path(os.environ[records.KEPT], key))
+    monkeypatch.setenv(records.KEPT, str(kept))
     process = subprocess.Popen(
         command(MINIATURE, "--repository", tmp_path, "--name", "other"),
         cwd=ROOT,
@@ -154,7 +155,7 @@ def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(
         assert (tmp_path / path).read_text() == text
 
     stamp = first.stat().st_mtime_ns
-    caplog.set_level("INFO", "export")
+    caplog.set_level("INFO", "stepwise.export")
     conftest.export("sd3", MINIATURE, "--repository", str(tmp_path), "--name", "other")
     assert "clip_l: finished before" in caplog.text
     assert "vae_decoder: exporting" in caplog.text
@@ -167,18 +168,18 @@ def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(
     [("export.json", None), ("export.json", "{"), ("model.onnx", "other"), ("parity.json", None)],
 )
 def test_a_component_is_finished_only_as_a_whole(repository, tmp_path, other, file, content):
-    clip = SD3.encoders[0]
+    video = SD3.encoders[0]
     copied = tmp_path / "sd3_clip_l" / "1"
     shutil.copytree(repository / "sd3_clip_l" / "1", copied)
     target = Target(open_checkpoint(MINIATURE, SD3), tmp_path, "sd3")
-    assert len(finished.read(target, clip)) == 4
-    assert finished.read(replace(target, checkpoint=other), clip) is None
-    assert finished.read(replace(target, precision="fp16"), clip) is None
+    assert len(records.read(target, video)) == 4
+    assert records.read(replace(target, checkpoint=other), video) is None
+    assert records.read(replace(target, precision="fp16"), video) is None
     if content is None:
         (copied / file).unlink()
     else:
         (copied / file).write_text(content)
-    assert finished.read(target, clip) is None
+    assert records.read(target, video) is None
 
 
 def test_an_export_that_fails_takes_the_old_manifest_away(repository, tmp_path, folder):

@@ -2,7 +2,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,22 +10,23 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from export.checkpoint import open_checkpoint
-from export.engine import build
-from export.engines import FILE, build_engines, read, table
-from export.errors import EngineError
-from export.graph_config import engine_config
-from export.libraries import compute_capability, load
-from export.profiles import Profile, profiles
-from export.target import GRAPH, Target
-from pipelines import PIPELINES
-from pipelines.decode import shrink
-from pipelines.manifest import Manifest
+from stepwise.description.manifest import Manifest
+from stepwise.export.errors import EngineError
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.onnx.graph_files import GRAPH
+from stepwise.export.repository.component_config import engine_config
+from stepwise.export.repository.layout import Target
+from stepwise.export.tensorrt.build import FILE, build_engines, read, table
+from stepwise.export.tensorrt.builder import build
+from stepwise.export.tensorrt.libraries import compute_capability, load
+from stepwise.export.tensorrt.profiles import Profile, profiles
+from stepwise.families import FAMILIES
+from stepwise.request.response import shrink
 from tests.conftest import further
+from tests.support.paths import ROOT, STEPWISE
 
-ROOT = Path(__file__).parents[3]
 MINIATURE = ROOT / "miniatures" / "sd3"
-SD3, SDXL = PIPELINES["sd3"], PIPELINES["sdxl"]
+SD3, SDXL = FAMILIES["sd3"], FAMILIES["sdxl"]
 RTX = "tensorrt-rtx"
 
 
@@ -144,11 +144,11 @@ def test_profiles_cover_what_the_pipeline_may_ask_for(repository):
 
 
 def test_the_triton_config_has_the_dims_of_the_engine(repository):
-    where, decoder, clip = target(repository), SD3.decoder, SD3.encoders[0]
+    where, decoder, video = target(repository), SD3.decoder, SD3.encoders[0]
     manifest = Manifest.read(where.prepare)
     shapes = {
         c.name: build(RTX, where.version(c) / GRAPH, profiles(where, manifest, c), "8.9").shapes
-        for c in (decoder, clip)
+        for c in (decoder, video)
     }
     config = engine_config(decoder, "sd3", shapes["vae_decoder"], profiles=1)
     assert (config.name, config.backend, config.max_batch_size) == (
@@ -156,20 +156,20 @@ def test_the_triton_config_has_the_dims_of_the_engine(repository):
     )  # fmt: skip
     assert [list(tensor.dims) for tensor in config.input] == [[16, -1, -1]]
     assert [list(tensor.dims) for tensor in config.output] == [[-1, -1, 3]]
-    config = engine_config(clip, "sd3", shapes["clip_l"], profiles=1)
+    config = engine_config(video, "sd3", shapes["clip_l"], profiles=1)
     assert [list(tensor.dims) for tensor in config.input] == [[20], [1]]
     assert [list(tensor.dims) for tensor in config.output] == [[20, 64], [64]]
-    served = where.model(clip) / "config.pbtxt"
+    served = where.model(video) / "config.pbtxt"
     onnxruntime = text_format.Parse(served.read_text(), ModelConfig())
     assert [t.name for t in config.output] == [t.name for t in onnxruntime.output]
     assert [t.data_type for t in config.input] == [t.data_type for t in onnxruntime.input]
 
 
 def test_a_gpu_that_the_library_does_not_know_is_named(repository):
-    where, clip = target(repository), SD3.encoders[0]
-    shapes = profiles(where, Manifest.read(where.prepare), clip)
+    where, video = target(repository), SD3.encoders[0]
+    shapes = profiles(where, Manifest.read(where.prepare), video)
     with pytest.raises(EngineError, match=r"capability 3\.5; allowed are .*8\.9.*12\.0"):
-        build(RTX, where.version(clip) / GRAPH, shapes, "3.5")
+        build(RTX, where.version(video) / GRAPH, shapes, "3.5")
 
 
 def test_a_graph_that_cannot_be_parsed_is_named(tmp_path):
@@ -209,7 +209,7 @@ def test_tensorrt_builds_for_the_gpu_that_is_there(tmp_path, monkeypatch):
 def test_what_cannot_be_built_is_said_before_anything_is_exported(tmp_path, arguments, words):
     # As on a machine without TensorRT, wherever this runs.
     (tmp_path / "tensorrt.py").write_text("raise ImportError('not installed')")
-    command = [sys.executable, "-m", "export", "sd3", "--checkpoint", str(MINIATURE)]
+    command = [STEPWISE, "export", "sd3", "--checkpoint", str(MINIATURE)]
     command += ["--repository", str(tmp_path / "repository"), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

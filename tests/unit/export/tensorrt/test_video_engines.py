@@ -1,18 +1,18 @@
-"""TensorRT engines of the families that make clips, each built without a GPU."""
+"""TensorRT engines of the families that make videos, each built without a GPU."""
 
 import functools
 import shutil
 
 import pytest
 
-from export.checkpoint import open_checkpoint
-from export.engines import build_engines, table
-from export.target import Target
-from pipelines import PIPELINES
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.repository.layout import Target
+from stepwise.export.tensorrt.build import build_engines, table
+from stepwise.families import FAMILIES
 from tests.conftest import further
-from tests.unit.export.test_engine import RTX
+from tests.unit.export.tensorrt.test_build import RTX
 
-FAMILIES = [family for family, pipeline in PIPELINES.items() if pipeline.makes_clips]
+VIDEOS = [family for family, pipeline in FAMILIES.items() if pipeline.makes_videos]
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def repositories(request, tmp_path_factory):
 
     @functools.cache
     def copied(precision):
-        source = request.getfixturevalue({"fp32": "clips", "fp16": "half_clips"}[precision])
+        source = request.getfixturevalue({"fp32": "videos", "fp16": "half_videos"}[precision])
         return shutil.copytree(source, tmp_path_factory.mktemp(precision) / "r", ignore=others)
 
     return copied
@@ -32,14 +32,16 @@ def repositories(request, tmp_path_factory):
 @pytest.mark.parametrize(
     ("precision", "capability"), [("fp16", "8.9"), further("fp16", "8.0"), further("fp32", "8.9")]
 )
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_component_of_a_clip_builds(repositories, checkpoints, family, precision, capability):
+@pytest.mark.parametrize("family", VIDEOS)
+def test_every_component_of_a_video_builds(
+    repositories, checkpoints, family, precision, capability
+):
     repository = repositories(precision)
-    checkpoint = open_checkpoint(checkpoints[family], PIPELINES[family])
+    checkpoint = open_checkpoint(checkpoints[family], FAMILIES[family])
     engines = build_engines(Target(checkpoint, repository, family, precision), RTX, capability)
     print(table(engines))
     assert [engine.component for engine in engines] == [
-        component.name for component in checkpoint.pipeline.components
+        component.name for component in checkpoint.family.components
     ]
     for engine in engines:
         assert engine.compute_capability == capability

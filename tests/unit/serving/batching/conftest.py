@@ -1,6 +1,6 @@
 import pytest
 
-from tests.unit.pipelines.inflight.build import Bench
+from tests.support.batching import Bench
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipelines.errors import Expired, InvalidRequest, Unavailable
-from pipelines.inflight.batcher import PROGRESS_PER_SECOND, PROGRESS_SECONDS
-from tests.unit.pipelines.inflight.build import Bench
+from stepwise.batching.batcher import PROGRESS_PER_SECOND, PROGRESS_SECONDS
+from stepwise.description.errors import Expired, InvalidRequest, Unavailable
+from tests.support.batching import Bench
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "waiting"])
@@ -75,7 +75,7 @@ def test_previews_come_every_few_steps_and_head_for_the_result(bench):
 
 
 @pytest.mark.parametrize(("pictures", "step_seconds"), [(1, 0.01), (8, 0.01), (8, 0.5), (40, 0.1)])
-def test_progress_is_told_in_turn_and_within_its_budget(pictures, step_seconds):
+def test_progress_is_told_round_robin_and_within_its_budget(pictures, step_seconds):
     bench = Bench()
     bench.step_seconds = step_seconds
     running = [bench.submit(steps=200, seed=seed, cap=100) for seed in range(pictures)]
@@ -116,30 +116,30 @@ def test_a_request_that_arrives_starts_within_two_steps(bench, neighbours):
     assert steps <= 2
 
 
-def test_a_finished_clip_keeps_its_place_until_it_is_decoded():
+def test_a_finished_video_keeps_its_place_until_it_is_decoded():
     bench = Bench(capacity=1, held=True)
-    bench.submit(name="clip", frames=5)
+    bench.submit(name="video", frames=5)
     bench.run()
     with pytest.raises(Unavailable, match="queue is full: 1 pictures"):
         bench.submit(frames=5)
-    with pytest.raises(InvalidRequest, match="request id: 'clip'"):
-        bench.submit(name="clip", frames=5)
-    bench.batcher.release("clip")
-    assert bench.submit(name="clip", frames=5).summary is None
+    with pytest.raises(InvalidRequest, match="request id: 'video'"):
+        bench.submit(name="video", frames=5)
+    bench.batcher.release("video")
+    assert bench.submit(name="video", frames=5).summary is None
 
 
-def test_whoever_decodes_a_finished_clip_is_to_be_told_of_its_cancellation():
+def test_whoever_decodes_a_finished_video_is_to_be_told_of_its_cancellation():
     bench = Bench(capacity=2, held=True)
-    bench.submit(name="clip", frames=5)
+    bench.submit(name="video", frames=5)
     assert bench.batcher.cancel("unknown")
     bench.run()
-    assert not bench.batcher.cancel("clip")
-    bench.batcher.release("clip")
-    assert bench.submit(name="clip", frames=5).summary is None
-    assert bench.batcher.cancel("clip")
+    assert not bench.batcher.cancel("video")
+    bench.batcher.release("video")
+    assert bench.submit(name="video", frames=5).summary is None
+    assert bench.batcher.cancel("video")
 
 
-def test_a_clip_that_fails_keeps_no_place():
+def test_a_video_that_fails_keeps_no_place():
     bench = Bench(capacity=1, held=True)
     bench.submit(frames=5)
     bench.failing = True
@@ -147,7 +147,7 @@ def test_a_clip_that_fails_keeps_no_place():
     assert bench.submit(frames=5).summary is None
 
 
-def test_clips_of_other_steps_and_samplers_get_their_solo_latents(bench):
+def test_videos_of_other_steps_and_samplers_get_their_solo_latents(bench):
     asked = [
         {"seed": 1, "steps": 4, "frames": 3},
         {"seed": 2, "steps": 7, "frames": 3, "sampler": "heun", "guidance": 1.0},

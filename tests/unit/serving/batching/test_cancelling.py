@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from pipelines.errors import Cancelled
-from pipelines.inflight.hangups import ASK_SECONDS, HangUps
-from pipelines.inflight.roll import REMEMBER_SECONDS
+from stepwise.batching.active_requests import REMEMBER_SECONDS
+from stepwise.batching.disconnects import ASK_SECONDS, Disconnects
+from stepwise.description.errors import Cancelled
 
 
 def test_a_cancelled_request_leaves_before_the_next_step(bench):
@@ -46,30 +46,30 @@ def test_an_early_cancellation_is_forgotten_after_a_while(bench):
     assert bench.submit(name="late").summary is None
 
 
-def test_callers_that_hung_up_are_found_in_turn(bench):
+def test_callers_that_disconnected_are_found_round_robin(bench):
     gone = set()
-    running = [bench.submit(steps=9, hung_up=lambda n=n: n in gone) for n in range(3)]
-    hang_ups = HangUps(bench.batcher)
+    running = [bench.submit(steps=9, disconnected=lambda n=n: n in gone) for n in range(3)]
+    disconnects = Disconnects(bench.batcher)
     gone.update({0, 2})
     for _ in range(3):
-        hang_ups.ask()
+        disconnects.ask()
     bench.batcher.step()
     assert [bool(answers.errors) for answers in running] == [True, False, True]
     assert isinstance(running[0].errors[0], Cancelled)
     bench.run()
-    hang_ups.ask()
+    disconnects.ask()
 
 
-def test_hanging_up_is_noticed_while_steps_run(bench):
+def test_disconnecting_is_noticed_while_steps_run(bench):
     gone = threading.Event()
-    answers = bench.submit(steps=9, hung_up=gone.is_set)
-    hang_ups = HangUps(bench.batcher)
-    hang_ups.start()
+    answers = bench.submit(steps=9, disconnected=gone.is_set)
+    disconnects = Disconnects(bench.batcher)
+    disconnects.start()
     gone.set()
     until = time.monotonic() + 10
     while not answers.errors and time.monotonic() < until:
         time.sleep(ASK_SECONDS)
         bench.batcher.step()
         bench.submit(steps=1)
-    hang_ups.close()
+    disconnects.close()
     assert isinstance(answers.errors[0], Cancelled)

@@ -3,9 +3,9 @@ import pytest
 import torch
 from diffusers.pipelines.easyanimate.pipeline_easyanimate import rescale_noise_cfg
 
-from pipelines.inflight.batch import guide
-from pipelines.inflight.request import Picture
-from tests.unit.pipelines.inflight.build import request
+from stepwise.batching.request import Picture
+from stepwise.batching.stacking import guide
+from tests.support.batching import request
 
 CEILING = 2e-6
 

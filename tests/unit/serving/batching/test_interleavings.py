@@ -8,9 +8,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pipelines.errors import Cancelled, InvalidRequest, Unavailable
-from pipelines.inflight.hangups import HangUps
-from tests.unit.pipelines.inflight.build import Bench, request
+from stepwise.batching.disconnects import Disconnects
+from stepwise.description.errors import Cancelled, InvalidRequest, Unavailable
+from tests.support.batching import Bench, request
 
 
 @hypothesis_settings(max_examples=25, deadline=None)
@@ -48,7 +48,7 @@ class Interleavings(RuleBasedStateMachine):
         super().__init__()
         self.bench = Bench(capacity=12)
         self.told, self.gone = [], set()
-        self.hang_ups = HangUps(self.bench.batcher)
+        self.disconnects = Disconnects(self.bench.batcher)
 
     @rule(
         steps=st.integers(1, 6),
@@ -69,7 +69,7 @@ class Interleavings(RuleBasedStateMachine):
             arrived=now,
             deadline=now + allowed,
             cap=CAPS[settings["side"]],
-            hung_up=lambda: number in self.gone,
+            disconnected=lambda: number in self.gone,
             **settings,
         )
         try:
@@ -85,7 +85,7 @@ class Interleavings(RuleBasedStateMachine):
     @rule(number=st.integers(0, 20))
     def hang_up(self, number):
         self.gone.add(number)
-        self.hang_ups.ask()
+        self.disconnects.ask()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 50.0]))
     def wait(self, seconds):

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.errors import ModelFailed, Unavailable
-from pipelines.inflight.batcher import Batcher
-from pipelines.inflight.loop import Loop
-from tests.unit.pipelines.inflight.build import predict, request
+from stepwise.batching.batcher import Batcher
+from stepwise.batching.loop import Loop
+from stepwise.description.errors import ModelFailed, Unavailable
+from tests.support.batching import predict, request
 
 SECONDS = 20
 
@@ -69,7 +69,7 @@ def test_a_request_joins_one_step_after_it_arrives(gate):
     assert answers.events[-1].mean_batch == 2
 
 
-def test_guidance_of_one_or_less_takes_one_slot(gate):
+def test_guidance_of_one_or_less_takes_one_row(gate):
     gate.open.set()
     loop = Loop(Batcher(gate, capacity=64))
     loop.submit(request(steps=2, guidance=1.0)[0])

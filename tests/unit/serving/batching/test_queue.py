@@ -1,8 +1,8 @@
 import pytest
 
-from pipelines.errors import Unavailable
-from pipelines.inflight.queue import AGEING_SECONDS, Queue
-from tests.unit.pipelines.inflight.build import request
+from stepwise.batching.queue import AGEING_SECONDS, Queue
+from stepwise.description.errors import Unavailable
+from tests.support.batching import request
 
 
 @pytest.fixture
@@ -63,33 +63,33 @@ def test_a_full_queue_says_so_and_what_to_do():
     assert len(queue) == 4
 
 
-def test_buckets_take_turns(queue):
+def test_buckets_alternate(queue):
     for side in (4, 8, 4):
         submit(queue, side=side, cap=2)
     sides = [queue.next_batch(0.0)[0].request.settings.latent_shape[1] for _ in range(4)]
     assert sides == [4, 8, 4, 8]
 
 
-@pytest.mark.parametrize(("priority", "turns"), [(0, 2), (1, 1), (2, 0.5)])
-def test_a_bucket_of_higher_priority_gets_more_turns(queue, priority, turns):
+@pytest.mark.parametrize(("priority", "calls"), [(0, 2), (1, 1), (2, 0.5)])
+def test_a_bucket_of_higher_priority_gets_more_calls(queue, priority, calls):
     submit(queue, side=4, priority=1)
     submit(queue, side=8, priority=priority)
     sides = [queue.next_batch(0.0)[0].request.settings.latent_shape[1] for _ in range(300)]
     ratio = sides.count(8) / sides.count(4)
-    print(f"priority {priority}: {ratio:.2f} turns for one of priority 1, {turns} expected")
-    assert ratio == pytest.approx(turns, rel=0.03)
+    print(f"priority {priority}: {ratio:.2f} calls for one of priority 1, {calls} expected")
+    assert ratio == pytest.approx(calls, rel=0.03)
 
 
 def test_new_buckets_do_not_keep_an_old_one_waiting(queue):
     submit(queue, side=4, seed=4, steps=50)
-    turns = 0
+    calls = 0
     for side in range(5, 65):
         submit(queue, side=side, seed=side)
         batch = queue.next_batch(0.0)
-        turns += seeds(batch) == [4]
+        calls += seeds(batch) == [4]
         queue.remove([picture for picture in batch if picture.seed != 4])
-    print(f"{turns} of 60 turns, floor 10")
-    assert turns >= 10
+    print(f"{calls} of 60 calls, floor 10")
+    assert calls >= 10
 
 
 def test_a_higher_priority_goes_first(queue):
@@ -142,22 +142,22 @@ def test_an_empty_queue_has_no_batch(queue):
     assert queue.next_batch(0.0) == []
 
 
-def test_clips_take_turns_by_how_long_their_calls_are(queue):
-    """A short clip or a picture gets a call for each frame of the long clip's call."""
+def test_videos_alternate_by_how_long_their_calls_are(queue):
+    """A short video or a picture gets a call for each frame of the long video's call."""
     submit(queue, seed=1, frames=13, steps=50)
     submit(queue, seed=2, frames=1, steps=50)
     calls = [seeds(queue.next_batch(0.0))[0] for _ in range(60)]
     long, first = calls.count(1), calls.index(2)
-    print(f"{long} calls of 13 frames among 60, the short clip's first is number {first}")
+    print(f"{long} calls of 13 frames among 60, the short video's first is number {first}")
     assert first <= 1
     assert 3 <= long <= 6
 
 
-def test_long_clips_get_as_many_frames_moved_as_short_ones(queue):
+def test_long_videos_get_as_many_frames_moved_as_short_ones(queue):
     submit(queue, seed=1, frames=37, steps=2)
     for seed in (2, 3, 4):
         submit(queue, seed=seed, frames=1, steps=1, side=4 + seed)
     order = [seeds(queue.next_batch(0.0))[0] for _ in range(3 * 37 * 4)]
     moved = {seed: order.count(seed) * (37 if seed == 1 else 1) for seed in (1, 2, 3, 4)}
-    print(f"frames moved by clip: {moved}")
+    print(f"frames moved by video: {moved}")
     assert max(moved.values()) <= 1.4 * min(moved.values())

@@ -3,10 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines import SDXL
-from pipelines.conditioning import slots
-from pipelines.settings import resolve
-from tests.unit.pipelines.test_settings import MANIFEST
+from stepwise.families.sdxl import SDXL
+from stepwise.request.resolve import resolve
+from tests.unit.serving.request.test_settings import MANIFEST
 
 EMBEDDINGS = {
     f"{role}{name}": np.full((1, *shape), value, np.float32)
@@ -20,8 +19,8 @@ EMBEDDINGS = {
 SETTINGS = resolve({}, SDXL, MANIFEST, {}, arrived=0.0)
 
 
-def test_both_encoders_stand_side_by_side_and_one_is_pooled():
-    negative, positive = slots(SDXL, EMBEDDINGS, SETTINGS)
+def test_both_encoders_stand_concurrently_and_one_is_pooled():
+    negative, positive = SDXL.row_conditioning(EMBEDDINGS, SETTINGS)
     for row, offset in ((positive, 0), (negative, 10)):
         assert row["encoder_hidden_states"].shape == (5, 7)
         assert row["encoder_hidden_states"][0].tolist() == [1 + offset] * 3 + [2 + offset] * 4
@@ -32,7 +31,7 @@ def test_both_encoders_stand_side_by_side_and_one_is_pooled():
 def test_an_absent_negative_prompt_is_zeros_and_the_prompt_is_not():
     embeddings = EMBEDDINGS | {"negative_clip_g_pooled": np.full((1, 4), np.nan)}
     settings = replace(SETTINGS, zero_negative=True)
-    negative, positive = slots(SDXL, embeddings, settings)
+    negative, positive = SDXL.row_conditioning(embeddings, settings)
     assert not negative["encoder_hidden_states"].any()
     assert not negative["text_embeds"].any()
     assert negative["time_ids"].tolist() == positive["time_ids"].tolist()
@@ -42,4 +41,4 @@ def test_an_absent_negative_prompt_is_zeros_and_the_prompt_is_not():
 @pytest.mark.parametrize(("guidance_scale", "rows"), [(0.0, 1), (1.0, 1), (1.1, 2)])
 def test_a_picture_takes_two_rows_with_guidance_and_one_without(guidance_scale, rows):
     settings = replace(SETTINGS, guidance_scale=guidance_scale)
-    assert len(slots(SDXL, EMBEDDINGS, settings)) == rows
+    assert len(SDXL.row_conditioning(EMBEDDINGS, settings)) == rows

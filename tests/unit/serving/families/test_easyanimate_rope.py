@@ -3,7 +3,7 @@ import pytest
 import torch
 from diffusers.models.transformers.transformer_easyanimate import EasyAnimateRotaryPosEmbed
 
-from pipelines.rotary import tables
+from stepwise.families.easyanimate_rope import tables
 
 # diffusers computes in float32 too, where the greatest angles have steps of 4e-6.
 CEILING = 5e-6

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import request_log
+from stepwise.request import log
 
 
 def test_a_line_that_cannot_be_written_is_told_of_and_lost(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("STEPWISE_REQUEST_LOG", "/dev/full")
-    request_log.write({"id": "one"})
+    log.write({"id": "one"})
     monkeypatch.setenv("STEPWISE_REQUEST_LOG", str(tmp_path / "gone" / "requests.jsonl"))
-    request_log.write({"id": "two"})
+    log.write({"id": "two"})
     assert "No space left" in caplog.text
     assert "No such file" in caplog.text
 
@@ -24,7 +24,7 @@ def test_what_a_client_says_ends_no_line(monkeypatch, tmp_path, code):
     monkeypatch.setenv("STEPWISE_REQUEST_LOG", str(path))
     name = f"é 北京{chr(code)}forged"
     for _ in range(2):
-        request_log.write({"client": name})
+        log.write({"client": name})
     text = path.read_text()
     lines = text.splitlines()
     assert [json.loads(line)["client"] for line in lines] == [name, name]
@@ -37,6 +37,6 @@ def test_each_record_is_one_line_of_any_splitter(name):
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         path = Path(folder) / "requests.jsonl"
         patch.setenv("STEPWISE_REQUEST_LOG", str(path))
-        request_log.write({"client": name})
+        log.write({"client": name})
         (line,) = path.read_bytes().decode().splitlines()
         assert json.loads(line)["client"] == name

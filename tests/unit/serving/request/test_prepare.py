@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from pipelines import SD3, SDXL
-from pipelines.errors import InvalidRequest
-from pipelines.prepare import Preparer
+from stepwise.description.errors import InvalidRequest
+from stepwise.families.sd3 import SD3
+from stepwise.families.sdxl import SDXL
+from stepwise.request.prepare import Preparer
 
 PROMPT = "a large red star in the top left on a white background"
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from pipelines import SD3
-from pipelines.decode import response, shrink
-from pipelines.events import Event
+from stepwise.families.sd3 import SD3
+from stepwise.request.events import Event
+from stepwise.request.response import response, shrink
 
 EVENT = Event("progress", 1, 3, 20, -7, 1.5, 30.25, 2.5, ("a note",))
 

@@ -3,11 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines import SD3, SDXL
-from pipelines.errors import InvalidRequest
-from pipelines.fields import text
-from pipelines.manifest import Manifest, Sides
-from pipelines.settings import Settings, resolve
+from stepwise.description.errors import InvalidRequest
+from stepwise.description.fields import text
+from stepwise.description.manifest import Manifest, Sides
+from stepwise.description.settings import Settings
+from stepwise.families.sd3 import SD3
+from stepwise.families.sdxl import SDXL
+from stepwise.request.resolve import resolve
 
 MANIFEST = Manifest(
     family="sd3",
@@ -35,7 +37,7 @@ def inputs(**values):
 
 
 def settings(**values) -> Settings:
-    return resolve(inputs(**values), SD3, MANIFEST, {"32x96": 4}, arrived=10.0)
+    return resolve(inputs(**values), SD3, MANIFEST, {"96x32": 4}, arrived=10.0)
 
 
 def test_absent_settings_get_the_defaults():
@@ -48,9 +50,9 @@ def test_absent_settings_get_the_defaults():
     assert got.deadline == 10.0 + SD3.limits.deadline_ms[1] / 1000
 
 
-def test_a_size_has_the_batch_cap_that_it_is_given_or_all_slots():
+def test_a_size_has_the_batch_cap_that_it_is_given_or_all_rows():
     assert settings(height=32, width=96).batch_cap == 4
-    assert settings().batch_cap == SD3.slots
+    assert settings().batch_cap == SD3.max_rows
 
 
 def test_how_a_request_is_served_travels_with_it():

@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines import SDXL
-from pipelines.errors import InvalidRequest
-from pipelines.manifest import Sides
-from pipelines.sizes import picture_size
-from tests.unit.pipelines.test_settings import MANIFEST
+from stepwise.description.errors import InvalidRequest
+from stepwise.description.manifest import Sides
+from stepwise.families.sdxl import SDXL
+from stepwise.request.sizes import picture_size
+from tests.unit.serving.request.test_settings import MANIFEST
 
 SIDES = Sides(native=1024, minimum=640, maximum=1632, multiple=8)
 BUCKETED = replace(MANIFEST, sides=SIDES, size=(1024, 1024), buckets=SDXL.buckets)
@@ -62,6 +62,6 @@ def test_another_size_is_refused_with_the_nearest_bucket(height, width):
         size(height=height, width=width)
 
 
-def test_a_size_beside_another_bucket_is_refused():
+def test_a_size_next_to_another_bucket_is_refused():
     with pytest.raises(InvalidRequest, match="bucket: got '832x1248'.*leave one of them out"):
         size(bucket="832x1248", height=1024, width=1024)

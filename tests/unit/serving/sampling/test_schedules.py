@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipelines.samplers import SAMPLERS, table
-from pipelines.schedules import SamplerError, check
+from stepwise.sampling.samplers import SAMPLERS, table
+from stepwise.sampling.schedules import SamplerError, check
 
 SDXL = {
     "_class_name": "EulerDiscreteScheduler",

@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from pipelines import formats
-from server import check
+from stepwise.description import formats
+from stepwise.server import check
 
 CHECKS = ("format", "configs", "graphs", "tokenizers", "engines")
 

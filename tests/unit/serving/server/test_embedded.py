@@ -2,7 +2,7 @@ import os
 import sys
 from pathlib import Path
 
-from server import embedded
+from stepwise.server import embedded
 
 
 def test_backend_directory_has_what_triton_looks_for(tmp_path):

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from export.checkpoint import open_checkpoint
-from export.engines import FILE, build_engines
-from export.target import Target
-from pipelines import PIPELINES
-from server.engines import capability_problem, engine_problems, version_problem
-from server.repository import exported
+from stepwise.export.loading.source import open_checkpoint
+from stepwise.export.repository.layout import Target
+from stepwise.export.tensorrt.build import FILE, build_engines
+from stepwise.families import FAMILIES
+from stepwise.server.engines import capability_problem, engine_problems, version_problem
+from stepwise.server.repository import exported
+from tests.support.paths import ROOT
 
-MINIATURE = Path(__file__).parents[3] / "miniatures" / "sd3"
+MINIATURE = ROOT / "miniatures" / "sd3"
 CLIP = "sd3_clip_l/1"
 
 
@@ -20,7 +21,7 @@ def built(repository, tmp_path_factory):
     """The miniature with an engine for each component."""
     path = Path(shutil.copytree(repository, tmp_path_factory.mktemp("built") / "repository"))
     build_engines(
-        Target(open_checkpoint(MINIATURE, PIPELINES["sd3"]), path, "sd3"), "tensorrt-rtx", "8.9"
+        Target(open_checkpoint(MINIATURE, FAMILIES["sd3"]), path, "sd3"), "tensorrt-rtx", "8.9"
     )
     return path
 

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from server.flags import Ports, Settings, arguments
+from stepwise.server.flags import Ports, Settings, arguments
 
 SETTINGS = Settings(
     repository=Path("/models"),

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from export.__main__ import parsed
-from pipelines import formats
-from server import check
-from server.errors import NothingToServe, OldExport
-from server.formats import refuse_old
-from server.process import serving
-from server.repository import exported
+from stepwise.description import formats
+from stepwise.export.cli import parsed
+from stepwise.server import check
+from stepwise.server.errors import NothingToServe, OldExport
+from stepwise.server.formats import refuse_old
+from stepwise.server.process import serving
+from stepwise.server.repository import exported
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def test_a_component_of_another_format_is_refused(copy):
 def test_the_command_of_the_sentence_exports_the_same_again(copy):
     edit(copy, format=0, loras=["style file.safetensors:0.5"], precision="fp16")
     words = shlex.split(refused(copy).partition("export it again with ")[2])
-    assert words[:3] == ["python", "-m", "export"]
-    arguments = parsed(words[3:])
+    assert words[:2] == ["stepwise", "export"]
+    arguments = parsed(words[2:])
     assert (arguments.pipeline, arguments.name, arguments.precision) == ("sd3", "sd3", "fp16")
     assert (
         arguments.checkpoint
@@ -80,7 +80,7 @@ def test_an_engine_of_another_format_is_refused(copy):
     message = refused(copy)
     assert f"model.rtx has the format {formats.ENGINE - 1} where this version serves" in message
     words = shlex.split(message.partition("build it again with ")[2])
-    assert parsed(words[3:]).target == "tensorrt-rtx"
+    assert parsed(words[2:]).target == "tensorrt-rtx"
 
 
 def test_a_pipeline_that_is_not_there_is_named_with_those_that_are(copy):

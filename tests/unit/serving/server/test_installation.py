@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from server import embedded, installation
-from server.flags import Settings, arguments
+from stepwise.server import embedded, installation
+from stepwise.server.flags import Settings, arguments
 
 
 def settings(found: installation.Installation) -> Settings:

@@ -1,6 +1,6 @@
 import pytest
 
-from server import log
+from stepwise.server import log
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@ import socket
 
 import pytest
 
-from server.errors import PortTaken
-from server.flags import LOOPBACK, Ports
-from server.ports import choose
+from stepwise.server.errors import PortTaken
+from stepwise.server.flags import LOOPBACK, Ports
+from stepwise.server.ports import choose
 
 
 def test_zero_becomes_three_different_free_ports():

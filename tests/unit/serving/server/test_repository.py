@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from server.errors import NothingToServe, ServerError
-from server.repository import exported
+from stepwise.server.errors import NothingToServe, ServerError
+from stepwise.server.repository import exported
 
 
 def export(folder, name, graphs) -> None:
@@ -29,7 +29,7 @@ def test_a_pipeline_without_manifest_is_not_served(tmp_path):
 
 
 def test_an_empty_repository_is_told_what_makes_a_pipeline(tmp_path):
-    with pytest.raises(NothingToServe, match="python -m export"):
+    with pytest.raises(NothingToServe, match="stepwise export"):
         exported(tmp_path)
 
 

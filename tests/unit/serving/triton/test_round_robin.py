@@ -1,6 +1,6 @@
 import threading
 
-from pipelines.turns import Turns
+from stepwise.triton.round_robin import RoundRobin
 
 
 def job(told, name, pieces, begin=None):
@@ -13,11 +13,11 @@ def job(told, name, pieces, begin=None):
 
 def run(*jobs):
     """What was done in which order; everything is lined up before the first piece ends."""
-    told, begin, turns = [], threading.Event(), Turns("test")
+    told, begin, worker = [], threading.Event(), RoundRobin("test")
     for owner, name, pieces in jobs:
-        turns.submit(owner, job(told, name, pieces, begin))
+        worker.submit(owner, job(told, name, pieces, begin))
     begin.set()
-    turns.close()
+    worker.close()
     return told
 
 
@@ -27,9 +27,9 @@ def test_an_owners_jobs_keep_their_order():
 
 
 def test_a_long_job_holds_nobody_up_for_longer_than_a_piece():
-    told = run(("a", "clip", 37), ("b", "picture", 1), ("c", "picture", 1))
+    told = run(("a", "video", 37), ("b", "picture", 1), ("c", "picture", 1))
     assert told.index(("picture", 0)) <= 2
-    assert [piece for name, piece in told if name == "clip"] == list(range(37))
+    assert [piece for name, piece in told if name == "video"] == list(range(37))
 
 
 def test_a_job_that_raises_ends_and_no_other(caplog):
@@ -37,14 +37,14 @@ def test_a_job_that_raises_ends_and_no_other(caplog):
         yield
         raise OSError("no space left")
 
-    told, turns = [], Turns("test")
-    turns.submit("a", failing())
-    turns.submit("a", job(told, "after", 1))
-    turns.submit("b", job(told, "beside", 3))
-    turns.close()
-    assert sorted(name for name, _ in told) == ["after"] + ["beside"] * 3
+    told, jobs = [], RoundRobin("test")
+    jobs.submit("a", failing())
+    jobs.submit("a", job(told, "after", 1))
+    jobs.submit("b", job(told, "other", 3))
+    jobs.close()
+    assert sorted(name for name, _ in told) == ["after"] + ["other"] * 3
     assert "no space left" in caplog.text
 
 
 def test_close_finishes_what_is_there():
-    assert len(run(("a", "clip", 5), ("b", "clip", 5))) == 10
+    assert len(run(("a", "video", 5), ("b", "video", 5))) == 10

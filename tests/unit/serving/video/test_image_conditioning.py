@@ -12,11 +12,11 @@ from diffusers.pipelines.easyanimate.pipeline_easyanimate_inpaint import (
 )
 from PIL import Image
 
-from pipelines import EASYANIMATE_I2V
-from pipelines.inpaint import inpaint_latents
-from pipelines.settings import resolve
-from tests.unit.pipelines.test_clips import SCALING, autoencoder, layout, runner
-from tests.unit.pipelines.test_settings import MANIFEST, inputs
+from stepwise.families.easyanimate import EASYANIMATE_I2V
+from stepwise.request.resolve import resolve
+from stepwise.video.image_conditioning import inpaint_latents
+from tests.unit.serving.request.test_settings import MANIFEST, inputs
+from tests.unit.serving.video.test_sliced_vae import SCALING, autoencoder, layout, runner
 
 NOISE = 0.0563
 CEILING = 2e-5
@@ -49,11 +49,11 @@ def due(start, end, frames, seed, noise):
 @pytest.mark.parametrize(("frames", "ends"), [(1, False), (5, False), (17, False), (9, True)])
 def test_images_become_what_diffusers_makes_of_them(frames, ends, noise):
     start, end = image(0), image(1) if ends else None
-    clip = layout(reference_noise=noise)
-    manifest = replace(MANIFEST, clip=clip)
+    video = layout(reference_noise=noise)
+    manifest = replace(MANIFEST, video=video)
     asked = {**inputs(frames=frames, seed=7), "start_image": start}
     settings = resolve(asked, EASYANIMATE_I2V, manifest, {}, arrived=0.0)
-    got = inpaint_latents(runner("encoder"), start, end, settings, clip)
+    got = inpaint_latents(runner("encoder"), start, end, settings, video)
     expected = due(start, end, frames, 7, noise)
     difference = np.abs(got - expected).max()
     print(f"{frames} frames: {difference:.1e}, at most {CEILING:.0e}")

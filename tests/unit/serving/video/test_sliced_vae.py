@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKLMagvit
 
-from export.exportable import Exportable
-from export.video_autoencoder import VideoDecoder, VideoEncoder
-from pipelines import clips
-from pipelines.caches import output_name
-from pipelines.manifest import ClipLayout
+from stepwise.description.manifest import VideoLayout
+from stepwise.description.vae_caches import output_name
+from stepwise.export.modules.exportable import Exportable
+from stepwise.export.modules.video_vae import VideoDecoder, VideoEncoder
+from stepwise.video import sliced_vae
 
 CONFIG = {
     "block_out_channels": (8, 16, 16, 24),
@@ -38,7 +38,7 @@ def parts() -> dict[str, Exportable]:
 
 
 def runner(part):
-    """``clips.Run`` over a part of the model; the number of calls is counted."""
+    """``videos.Run`` over a part of the model; the number of calls is counted."""
     module = parts()[part]
 
     def run(inputs):
@@ -52,13 +52,13 @@ def runner(part):
     return run
 
 
-def layout(**changes) -> ClipLayout:
+def layout(**changes) -> VideoLayout:
     fields = {
         **{"frames": 4, "scale": 8, "patch": 2, "head_dim": 32, "scaling_factor": SCALING},
         **{"tile": 512, "tile_stride": 448, "reference_noise": 0.0},
         **{f"{part}_caches": module.caches for part, module in parts().items()},
     }
-    return ClipLayout(**{**fields, **changes})
+    return VideoLayout(**{**fields, **changes})
 
 
 def latents(frames, height=6, width=6):
@@ -77,12 +77,12 @@ def due(given, **tiling):
     if tiling:
         model.enable_tiling(**tiling)
     with torch.no_grad():
-        return clips.as_frames(model.decode(1 / SCALING * given[None]).sample[0].numpy())
+        return sliced_vae.as_frames(model.decode(1 / SCALING * given[None]).sample[0].numpy())
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_slices_are_the_clip_that_diffusers_decodes(frames):
-    slices = list(clips.decode(runner("decoder"), latents(frames).numpy(), layout()))
+def test_slices_are_the_video_that_diffusers_decodes(frames):
+    slices = list(sliced_vae.decode(runner("decoder"), latents(frames).numpy(), layout()))
     assert [index for index, _ in slices] == [0, *range(1, 4 * frames - 3, 4)]
     assert [len(part) for _, part in slices] == [1] + [4] * (frames - 1)
     difference = np.abs(together(slices).astype(int) - due(latents(frames)).astype(int))
@@ -96,7 +96,7 @@ def test_slices_are_the_clip_that_diffusers_decodes(frames):
 def test_tiles_are_blended_as_diffusers_does(height, width):
     given, run = latents(2, height, width), runner("decoder")
     tiled = layout(tile=TILE, tile_stride=STRIDE)
-    got = together(clips.decode(run, given.numpy(), tiled))
+    got = together(sliced_vae.decode(run, given.numpy(), tiled))
     expected = due(
         given,
         **{f"tile_sample_min_{side}": TILE for side in ("height", "width")},
@@ -109,8 +109,8 @@ def test_tiles_are_blended_as_diffusers_does(height, width):
     assert not np.array_equal(got, due(given)), "tiles must have mattered"
 
 
-def test_a_clip_is_decoded_while_it_is_read():
+def test_a_video_is_decoded_while_it_is_read():
     run = runner("decoder")
-    slices = clips.decode(run, latents(37).numpy(), layout())
+    slices = sliced_vae.decode(run, latents(37).numpy(), layout())
     next(slices)
     assert run.calls == 1

@@ -10,9 +10,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from export.mixdq.histogram import Histogram, total
-from export.mixdq.layers import Layer
-from export.mixdq.recording import Part, Recording
+from stepwise.export.quantize.calibration.histogram import Histogram, total
+from stepwise.export.quantize.calibration.observers import Part, Recording
+from stepwise.export.quantize.layers import Layer
 
 LEVELS = 256
 # Of all values, how many may lie outside on either side.

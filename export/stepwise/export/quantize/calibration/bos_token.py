@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from export.errors import QuantizationError
-from export.mixdq.layers import Layer, unwrapped
+from stepwise.export.errors import QuantizationError
+from stepwise.export.quantize.layers import Layer, unwrapped
 
 Float32 = npt.NDArray[np.float32]
 # Largest difference between prompts, relative to the largest value: what float16 encoders round.

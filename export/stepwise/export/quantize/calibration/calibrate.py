@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from export.errors import QuantizationError, reason
-from export.mixdq.histogram import pack, unpack
-from export.mixdq.layers import Layer
-from export.mixdq.recording import Part, Place, Recording, recording
-from export.mixdq.study import Feed, Study, batches, draw
-from pipelines.inflight.request import Request
+from stepwise.batching.request import Request
+from stepwise.export.errors import QuantizationError, reason
+from stepwise.export.quantize.calibration.histogram import pack, unpack
+from stepwise.export.quantize.calibration.observers import Part, Place, Recording, recording
+from stepwise.export.quantize.calibration.sampling import Feed, Study, batches, draw
+from stepwise.export.quantize.layers import Layer
 
 
 def calibrate(study: Study, layers: Sequence[Layer], folder: Path) -> Recording:

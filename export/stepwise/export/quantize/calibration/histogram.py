@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from export.errors import QuantizationError
+from stepwise.export.errors import QuantizationError
 
 BINS = 2048
 _LEAST_EXPONENT = -24

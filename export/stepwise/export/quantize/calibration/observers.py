@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.mixdq.histogram import Histogram, count
-from export.mixdq.layers import Layer, unwrapped
+from stepwise.export.quantize.calibration.histogram import Histogram, count
+from stepwise.export.quantize.layers import Layer, unwrapped
 
 
 class Part(StrEnum):

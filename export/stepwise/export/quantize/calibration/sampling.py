@@ -1,6 +1,6 @@
 """A UNet under study: with the decoder and the texts to draw pictures, in torch and in batches."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,15 +9,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from export.checkpoint import Checkpoint
-from export.components import VaeDecoder
-from export.exportable import Exportable
-from export.loading import load
-from export.mixdq.layers import Layer, find
-from export.rehearsal import Drawing, encode
-from pipelines.inflight.batch import advance, guide, stack_conditioning, stack_latents
-from pipelines.inflight.request import Request
-from pipelines.samplers import X
+from stepwise.batching.request import Request
+from stepwise.export.checkpoint.folder import Checkpoint
+from stepwise.export.loading.loader import load
+from stepwise.export.modules.exportable import Exportable
+from stepwise.export.modules.vae import VaeDecoder
+from stepwise.export.preflight.smoke_test import Drawing, encode
+from stepwise.export.quantize.layers import Layer, find
+from stepwise.local.steps import Predict, denoise
 
 # Pictures that are drawn together.
 AT_ONCE = 4
@@ -25,8 +24,6 @@ _TEXT = "encoder_hidden_states"
 Array = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 Feed = Mapping[str, Array]
-# What a denoiser is given to what it predicts, (rows, channels, height, width).
-Predict = Callable[[Feed], Float32]
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Study:
     @property
     def texts(self) -> Array:
         """What the UNet is given for each picture's prompt, (pictures, tokens, width)."""
-        return np.stack([request.slots[-1][_TEXT] for request in self.requests])
+        return np.stack([request.row_conditioning[-1][_TEXT] for request in self.requests])
 
     def predict(self, feed: Feed) -> Float32:
         """One denoiser call."""
@@ -81,7 +78,7 @@ class Study:
 def open_study(checkpoint: Checkpoint, drawing: Drawing) -> Study:
     """Encode the prompts and load what draws the pictures; raises CheckpointError."""
     requests = encode(checkpoint, drawing)
-    parts = (checkpoint.pipeline.denoiser, checkpoint.pipeline.decoder)
+    parts = (checkpoint.family.denoiser, checkpoint.family.decoder)
     denoiser, decoder = (load(checkpoint, part) for part in parts)
     assert isinstance(decoder, VaeDecoder)
     return Study(denoiser, decoder, tuple(requests))
@@ -98,12 +95,4 @@ def draw(predict: Predict, requests: Iterable[Request]) -> Float32:
 
     All must have as many steps and the same shapes. Returns (pictures, channels, height, width).
     """
-    pictures = [next(request.pictures()) for request in requests]
-    for picture in pictures:
-        picture.start(0.0)
-    conditioning = stack_conditioning(pictures)
-    while not pictures[0].finished:
-        latents, timesteps = stack_latents(pictures)
-        feed = {"latents": latents, "timestep": timesteps, **conditioning}
-        advance(pictures, guide(pictures, predict(feed)))
-    return np.stack([picture.state[X] for picture in pictures])
+    return denoise([next(request.pictures()) for request in requests], predict)

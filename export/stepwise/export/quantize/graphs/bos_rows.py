@@ -7,8 +7,8 @@ may be zeros, and a request may read an earlier layer of CLIP.
 import numpy as np
 import onnx_ir as ir
 
-from export.mixdq.first_token import FirstToken
-from export.mixdq.patch import Patch
+from stepwise.export.quantize.calibration.bos_token import FirstToken
+from stepwise.export.quantize.graphs.graph_editor import Patch
 
 _BOOL, _INT64 = ir.DataType.BOOL, ir.DataType.INT64
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy.typing as npt
 import onnxruntime
 
-from export.builder_log import Kernel
-from export.mixdq.plan import Entry, Plan
-from export.quantization import FLOAT_BITS
+from stepwise.export.options import FLOAT_BITS
+from stepwise.export.quantize.plan import Entry, Plan
+from stepwise.export.tensorrt.builder_log import Kernel
 
 FLOAT = "float"
 _INT8 = "W8A8: int8 by int8"

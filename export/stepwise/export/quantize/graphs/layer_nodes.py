@@ -7,10 +7,10 @@ from typing import Any
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.errors import QuantizationError
-from export.islands import module_of
-from export.mixdq.layers import Layer
-from export.mixdq.patch import Patch
+from stepwise.export.errors import QuantizationError
+from stepwise.export.onnx.module_names import module_of
+from stepwise.export.quantize.graphs.graph_editor import Patch
+from stepwise.export.quantize.layers import Layer
 
 Array = npt.NDArray[Any]
 

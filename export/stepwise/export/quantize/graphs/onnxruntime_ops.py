@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from export.mixdq.activations import Activation, Range
-from export.mixdq.coded import Coded
-from export.mixdq.patch import CONTRIB, Patch
-from export.mixdq.sites import Site
+from stepwise.export.quantize.calibration.activation_ranges import Activation, Range
+from stepwise.export.quantize.graphs.graph_editor import CONTRIB, Patch
+from stepwise.export.quantize.graphs.layer_nodes import Site
+from stepwise.export.quantize.graphs.packed_weights import Coded
 
 _FLOAT, _UINT8 = ir.DataType.FLOAT, ir.DataType.UINT8
 _INT8 = ir.DataType.INT8
@@ -39,13 +39,15 @@ def pointwise(patch: Patch, site: Site, parts: Sequence[Coded], ranges: Activati
         zip(parts, ranges.inputs, site.parts(), strict=True)
     ):
         levels = _levels(patch, value, ranged)
-        turn = {"perm": _CHANNELS_LAST}
-        last = patch.node(f"{name}/turned{number}", "Transpose", [levels], _UINT8, attributes=turn)
+        transposed = {"perm": _CHANNELS_LAST}
+        last = patch.node(
+            f"{name}/turned{number}", "Transpose", [levels], _UINT8, attributes=transposed
+        )
         bias = None if number else site.bias
         product = _product(patch, name, last, ranged, part, bias, suffix=str(number))
         total = patch.node(f"{name}/Add", "Add", [total, product]) if total else product
-    turn = {"perm": _CHANNELS_FIRST}
-    return patch.node(f"{name}/turned", "Transpose", [total], attributes=turn)
+    transposed = {"perm": _CHANNELS_FIRST}
+    return patch.node(f"{name}/turned", "Transpose", [total], attributes=transposed)
 
 
 def convolution(patch: Patch, site: Site, parts: Sequence[Coded], ranges: Activation) -> ir.Value:

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
-from export.mixdq.patch import Patch
-from export.mixdq.plan import Entry
-from export.mixdq.sites import Site
-from export.mixdq.weights import encode, encode_by
+from stepwise.export.quantize.graphs.graph_editor import Patch
+from stepwise.export.quantize.graphs.layer_nodes import Site
+from stepwise.export.quantize.plan import Entry
+from stepwise.export.quantize.search.weight_rounding import encode, encode_by
 
 
 @dataclass(frozen=True)

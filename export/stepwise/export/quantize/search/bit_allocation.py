@@ -11,8 +11,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from export.errors import QuantizationError
-from export.mixdq.layers import Group
+from stepwise.export.errors import QuantizationError
+from stepwise.export.quantize.layers import Group
 
 # Of the budget, for what the solver rounds; the byte budget itself is never exceeded.
 _MARGIN = 1e-6

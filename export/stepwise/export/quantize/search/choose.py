@@ -6,19 +6,19 @@ from fnmatch import fnmatchcase
 
 from tqdm import tqdm
 
-from export.errors import QuantizationError
-from export.mixdq.activations import Clipping, activations
-from export.mixdq.allocate import Choice, sweep
-from export.mixdq.fake import Measured, quantized
-from export.mixdq.first_token import FirstToken
-from export.mixdq.layers import Group, Layer
-from export.mixdq.metrics import psnr
-from export.mixdq.plan import Entry
-from export.mixdq.recording import Recording
-from export.mixdq.runtimes import Limit, Runtime
-from export.mixdq.sensitivity import Scores, Trial, loss
-from export.mixdq.study import Study
-from export.quantization import FLOAT_BITS
+from stepwise.export.errors import QuantizationError
+from stepwise.export.options import FLOAT_BITS
+from stepwise.export.quantize.calibration.activation_ranges import Clipping, activations
+from stepwise.export.quantize.calibration.bos_token import FirstToken
+from stepwise.export.quantize.calibration.observers import Recording
+from stepwise.export.quantize.calibration.sampling import Study
+from stepwise.export.quantize.layers import Group, Layer
+from stepwise.export.quantize.plan import Entry
+from stepwise.export.quantize.search.bit_allocation import Choice, sweep
+from stepwise.export.quantize.search.fake_quant import Measured, quantized
+from stepwise.export.quantize.search.metrics import psnr
+from stepwise.export.quantize.search.runtimes import Limit, Runtime
+from stepwise.export.quantize.search.sensitivity import Scores, Trial, loss
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.mixdq.activations import Activation, Activations, Range
-from export.mixdq.first_token import FirstToken
-from export.mixdq.layers import Layer, unwrapped
-from export.mixdq.plan import Entry
-from export.mixdq.weights import encode
-from export.quantization import FLOAT_BITS
+from stepwise.export.options import FLOAT_BITS
+from stepwise.export.quantize.calibration.activation_ranges import Activation, Activations, Range
+from stepwise.export.quantize.calibration.bos_token import FirstToken
+from stepwise.export.quantize.layers import Layer, unwrapped
+from stepwise.export.quantize.plan import Entry
+from stepwise.export.quantize.search.weight_rounding import encode
 
 Forward = Callable[[Tensor], Tensor]
 

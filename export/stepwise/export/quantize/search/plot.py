@@ -7,8 +7,8 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from export.mixdq.layers import Group, Layer
-from export.mixdq.sensitivity import Scores, Trial, loss
+from stepwise.export.quantize.layers import Group, Layer
+from stepwise.export.quantize.search.sensitivity import Scores, Trial, loss
 
 _TITLES = {
     Group.CONTENT: "content layers: 1 - SSIM of pictures",

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from export.errors import QuantizationError
-from export.mixdq.fake import Rounding
-from export.mixdq.layers import Layer
-from export.mixdq.weights import block_of
-from export.quantization import BUDGETS, FLOAT_BITS
+from stepwise.export.errors import QuantizationError
+from stepwise.export.options import BUDGETS, FLOAT_BITS
+from stepwise.export.quantize.layers import Layer
+from stepwise.export.quantize.search.fake_quant import Rounding
+from stepwise.export.quantize.search.weight_rounding import block_of
 
 # Inputs of a linear layer that share a scale of 4 bits.
 BLOCK = 64

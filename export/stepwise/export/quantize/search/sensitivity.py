@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from export.mixdq.activations import Activations, Clipping
-from export.mixdq.fake import Measured, quantized
-from export.mixdq.first_token import FirstToken
-from export.mixdq.layers import Group, Layer
-from export.mixdq.metrics import noise, ssim
-from export.mixdq.plan import Entry
-from export.mixdq.runtimes import Runtime
-from export.mixdq.study import Feed, Study, batches, draw
-from export.quantization import FLOAT_BITS
+from stepwise.export.options import FLOAT_BITS
+from stepwise.export.quantize.calibration.activation_ranges import Activations, Clipping
+from stepwise.export.quantize.calibration.bos_token import FirstToken
+from stepwise.export.quantize.calibration.sampling import Feed, Study, batches, draw
+from stepwise.export.quantize.layers import Group, Layer
+from stepwise.export.quantize.plan import Entry
+from stepwise.export.quantize.search.fake_quant import Measured, quantized
+from stepwise.export.quantize.search.metrics import noise, ssim
+from stepwise.export.quantize.search.runtimes import Runtime
 
 # What stands for predictions without any noise.
 _SILENCE = 1e-12

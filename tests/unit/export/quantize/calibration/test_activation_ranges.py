@@ -5,11 +5,18 @@ import itertools
 import pytest
 import torch
 
-from export.mixdq.activations import Clipping, Range, activations, minmax, mse, percentile
-from export.mixdq.fake import round_to
-from export.mixdq.histogram import count
-from export.mixdq.layers import Group, Layer
-from export.mixdq.recording import Part, Place
+from stepwise.export.quantize.calibration.activation_ranges import (
+    Clipping,
+    Range,
+    activations,
+    minmax,
+    mse,
+    percentile,
+)
+from stepwise.export.quantize.calibration.histogram import count
+from stepwise.export.quantize.calibration.observers import Part, Place
+from stepwise.export.quantize.layers import Group, Layer
+from stepwise.export.quantize.search.fake_quant import round_to
 
 LAYER = Layer("shortcut", (4, 6, 1, 1), Group.QUALITY, split=4)
 MINMAX = dict.fromkeys(("shortcut", "attn2.to_k"), Clipping.MINMAX)

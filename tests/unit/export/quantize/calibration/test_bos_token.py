@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from export.errors import QuantizationError
-from export.mixdq.first_token import first_token
-from export.mixdq.layers import find
-from tests.unit.export.mixdq.conftest import feed
+from stepwise.export.errors import QuantizationError
+from stepwise.export.quantize.calibration.bos_token import first_token
+from stepwise.export.quantize.layers import find
+from tests.unit.export.quantize.conftest import feed
 
 
 def test_the_miniature_begins_every_prompt_alike(study):

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from export.errors import QuantizationError
-from export.mixdq.calibrate import calibrate
-from export.mixdq.layers import find
-from export.mixdq.recording import Part, Place, recording
-from tests.unit.export.mixdq.conftest import feed, run
+from stepwise.export.errors import QuantizationError
+from stepwise.export.quantize.calibration.calibrate import calibrate
+from stepwise.export.quantize.calibration.observers import Part, Place, recording
+from stepwise.export.quantize.layers import find
+from tests.unit.export.quantize.conftest import feed, run
 
 
 @pytest.fixture(scope="module")

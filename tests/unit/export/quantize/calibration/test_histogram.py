@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from export.errors import QuantizationError
-from export.mixdq.histogram import BINS, count, pack, total, unpack
+from stepwise.export.errors import QuantizationError
+from stepwise.export.quantize.calibration.histogram import BINS, count, pack, total, unpack
 
 PARTS = [torch.randn(3, 700), 40 * torch.randn(1500), torch.rand(9) - 90.0, torch.zeros(5)]
 

@@ -7,9 +7,16 @@ from dataclasses import replace
 
 import pytest
 
-from export.errors import QuantizationError
-from export.mixdq.allocate import Choice, allocate, largest, size, smallest, sweep
-from export.mixdq.layers import Group
+from stepwise.export.errors import QuantizationError
+from stepwise.export.quantize.layers import Group
+from stepwise.export.quantize.search.bit_allocation import (
+    Choice,
+    allocate,
+    largest,
+    size,
+    smallest,
+    sweep,
+)
 
 BITS = (4, 8, 16)
 

@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 
-from export.errors import QuantizationError
-from export.mixdq.activations import Clipping
-from export.mixdq.calibrate import calibrate
-from export.mixdq.choose import choose, measured
-from export.mixdq.fake import quantized
-from export.mixdq.first_token import first_token
-from export.mixdq.metrics import psnr
-from export.mixdq.plan import Entry
-from export.mixdq.runtimes import RUNTIMES, Limit
-from export.mixdq.sensitivity import trials
+from stepwise.export.errors import QuantizationError
+from stepwise.export.quantize.calibration.activation_ranges import Clipping
+from stepwise.export.quantize.calibration.bos_token import first_token
+from stepwise.export.quantize.calibration.calibrate import calibrate
+from stepwise.export.quantize.plan import Entry
+from stepwise.export.quantize.search.choose import choose, measured
+from stepwise.export.quantize.search.fake_quant import quantized
+from stepwise.export.quantize.search.metrics import psnr
+from stepwise.export.quantize.search.runtimes import RUNTIMES, Limit
+from stepwise.export.quantize.search.sensitivity import trials
 
 RUNTIME = RUNTIMES["onnxruntime"]
 CONV, LINEAR = NAMES = ("conv_in", "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.2")

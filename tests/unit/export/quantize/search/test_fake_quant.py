@@ -5,17 +5,22 @@ import pytest
 import torch
 from torch.nn import functional
 
-from export.errors import QuantizationError
-from export.mixdq.activations import Activation, Clipping, Range, activations
-from export.mixdq.fake import Measured, Rounding, quantized
-from export.mixdq.first_token import FirstToken, first_token
-from export.mixdq.layers import find
-from export.mixdq.metrics import noise
-from export.mixdq.plan import Entry
-from export.mixdq.recording import recording
-from export.mixdq.weights import encode
-from export.stored import Addition, Stored, add, as_stored
-from tests.unit.export.mixdq.conftest import feed, make, run
+from stepwise.export.errors import QuantizationError
+from stepwise.export.loading.mapped_weights import Addition, Stored, add, as_stored
+from stepwise.export.quantize.calibration.activation_ranges import (
+    Activation,
+    Clipping,
+    Range,
+    activations,
+)
+from stepwise.export.quantize.calibration.bos_token import FirstToken, first_token
+from stepwise.export.quantize.calibration.observers import recording
+from stepwise.export.quantize.layers import find
+from stepwise.export.quantize.plan import Entry
+from stepwise.export.quantize.search.fake_quant import Measured, Rounding, quantized
+from stepwise.export.quantize.search.metrics import noise
+from stepwise.export.quantize.search.weight_rounding import encode
+from tests.unit.export.quantize.conftest import feed, make, run
 
 ROUNDING = Rounding(symmetric=False, block=32, outputs=False)
 W8A8 = Entry(8, 8)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from export.mixdq.metrics import noise, psnr, ssim
+from stepwise.export.quantize.search.metrics import noise, psnr, ssim
 
 CHANCE = np.random.default_rng(0)
 PICTURES = CHANCE.integers(0, 256, (2, 3, 64, 64), np.uint8)

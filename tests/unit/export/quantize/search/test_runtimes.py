@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from export.errors import QuantizationError
-from export.mixdq.layers import Group, Layer, find
-from export.mixdq.runtimes import BUDGETS, RUNTIMES, Limit, limit
+from stepwise.export.errors import QuantizationError
+from stepwise.export.quantize.layers import Group, Layer, find
+from stepwise.export.quantize.search.runtimes import BUDGETS, RUNTIMES, Limit, limit
 from tests.conftest import ROOT
 
 LINEAR = Layer("linear", (10, 128), Group.QUALITY)
@@ -17,7 +17,9 @@ CONVOLUTION = Layer("convolution", (10, 100, 3, 3), Group.QUALITY)
 
 @pytest.fixture(scope="module")
 def sdxl():
-    config = json.loads((ROOT / "export/families/sdxl/unet/config.json").read_text())
+    config = json.loads(
+        (ROOT / "export/stepwise/export/families/data/sdxl/unet/config.json").read_text()
+    )
     with torch.device("meta"):
         return find(UNet2DConditionModel.from_config(config))
 

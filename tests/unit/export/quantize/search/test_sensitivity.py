@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from export.mixdq.activations import Clipping, activations
-from export.mixdq.calibrate import calibrate
-from export.mixdq.first_token import first_token
-from export.mixdq.layers import Group
-from export.mixdq.runtimes import RUNTIMES
-from export.mixdq.sensitivity import Trial, loss, measure, trials
+from stepwise.export.quantize.calibration.activation_ranges import Clipping, activations
+from stepwise.export.quantize.calibration.bos_token import first_token
+from stepwise.export.quantize.calibration.calibrate import calibrate
+from stepwise.export.quantize.layers import Group
+from stepwise.export.quantize.search.runtimes import RUNTIMES
+from stepwise.export.quantize.search.sensitivity import Trial, loss, measure, trials
 
 RUNTIME = RUNTIMES["onnxruntime"]
 NAMES = ("conv_in", "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.2")

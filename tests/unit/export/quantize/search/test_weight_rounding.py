@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from export.mixdq.weights import block_of, encode
+from stepwise.export.quantize.search.weight_rounding import block_of, encode
 
 
 @pytest.mark.parametrize(("bits", "least", "greatest"), [(8, -127, 127), (7, -63, 63), (4, -8, 7)])

@@ -1,0 +1,1 @@
+"""Files of pictures and videos, which say how they were made."""

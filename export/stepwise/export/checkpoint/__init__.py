@@ -1,0 +1,1 @@
+"""A checkpoint's files: opened, and refused if something is wrong with them."""

@@ -1,0 +1,26 @@
+"""What the exporter has to know of each family, in a file each. None imports torch by itself."""
+
+from importlib import import_module
+
+from stepwise.export.families.base import FamilyExport
+
+# By the family's name: the module, and the literal in it.
+_PLACES = {
+    "sd3": ("sd3", "SD3"),
+    "sdxl": ("sdxl", "SDXL"),
+    "sdxl_turbo": ("sdxl", "SDXL_TURBO"),
+    "easyanimate": ("easyanimate", "EASYANIMATE"),
+    "easyanimate_i2v": ("easyanimate", "EASYANIMATE"),
+}
+
+
+def family_export(name: str) -> FamilyExport:
+    """What the exporter has to know of the family with this name."""
+    module, literal = _PLACES[name]
+    found: FamilyExport = getattr(import_module(f"{__name__}.{module}"), literal)
+    return found
+
+
+def quantizable() -> tuple[str, ...]:
+    """The families with a UNet, which can be quantized."""
+    return tuple(name for name in _PLACES if family_export(name).calibration is not None)

@@ -1,0 +1,1 @@
+"""Float32 graphs to graphs that compute in float16."""

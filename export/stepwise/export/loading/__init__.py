@@ -1,0 +1,1 @@
+"""A checkpoint's components as torch modules."""

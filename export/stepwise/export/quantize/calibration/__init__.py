@@ -1,0 +1,1 @@
+"""What a UNet's layers are given, measured."""

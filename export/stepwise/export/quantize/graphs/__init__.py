@@ -1,0 +1,1 @@
+"""Quantized graphs for ONNX Runtime and TensorRT."""

@@ -1,0 +1,1 @@
+"""Which layers get how many bits."""

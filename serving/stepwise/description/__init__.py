@@ -1,0 +1,1 @@
+"""How a pipeline is described: tensors, components, manifests, and the fields of requests."""

@@ -1,0 +1,145 @@
+"""One exported pipeline in ONNX Runtime sessions of this process."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from stepwise.batching.request import Picture, Request, table
+from stepwise.description.errors import InvalidRequest
+from stepwise.description.family import Family
+from stepwise.description.fields import Array
+from stepwise.description.manifest import Manifest
+from stepwise.description.settings import Settings
+from stepwise.description.spec import INPAINT_LATENTS, Component, Tensor
+from stepwise.families import FAMILIES
+from stepwise.local.steps import bound, decode, denoise, encode_prompts
+from stepwise.request.prepare import Preparer
+from stepwise.video.image_conditioning import inpaint_latents
+
+Setting = str | int | float | Sequence[int] | NDArray[np.uint8]
+
+_TYPES: Mapping[str, Any] = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64}
+
+
+def open_session(graph: Path) -> onnxruntime.InferenceSession:
+    """A session for a graph with the thread settings that the served graphs have."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+class LocalPipeline:
+    """Makes the pictures or videos that a server makes of the same repository."""
+
+    def __init__(self, repository: str | Path, name: str) -> None:
+        """Open the graphs of the pipeline ``name``, which take their memory from now on.
+
+        Raises FileNotFoundError if ``repository`` holds no such pipeline.
+        """
+        folder = Path(repository, f"{name}_prepare")
+        self._prepare = Preparer(FAMILIES[Manifest.read(folder).family], folder)
+        self._sessions = {
+            component.name: open_session(
+                Path(repository, f"{name}_{component.name}", "1", "model.onnx")
+            )
+            for component in self.family.components
+        }
+
+    @property
+    def family(self) -> Family:
+        """The family that the pipeline is one of."""
+        return self._prepare.family
+
+    @property
+    def manifest(self) -> Manifest:
+        """What only the exported checkpoint knows."""
+        return self._prepare.manifest
+
+    def generate(self, prompt: str, **settings: Setting) -> list[Array]:
+        """All pictures of a request, uint8 (height, width, 3) each, or the one video that it asks
+        for, uint8 (frames, height, width, 3).
+
+        ``settings`` are those of a request to the server: ``steps=20, seed=7, num_images=2``.
+        Raises InvalidRequest for one that is not allowed.
+        """
+        request, decoder = self.request(prompt, **settings), self.family.decoder
+        return [
+            decode(decoder, latents, request.settings.video, bound(self.run, decoder))
+            for together in _batches(request)
+            for latents in denoise(together, self.predict)
+        ]
+
+    def request(self, prompt: str, **settings: Setting) -> Request:
+        """A request as the denoiser sees it: its texts and images are encoded.
+
+        Raises InvalidRequest as ``generate`` does.
+        """
+        inputs = dict(self._tensors({"prompt": prompt, **settings}))
+        prepared, resolved = self._prepare(inputs, time.monotonic())
+        embeddings = encode_prompts(self.family, prepared, self.run)
+        if self.family.image_encoder is not None:
+            embeddings[INPAINT_LATENTS.name] = self._encode_images(inputs, resolved)
+        return Request(
+            id="",
+            settings=resolved,
+            row_conditioning=self.family.row_conditioning(embeddings, resolved),
+            table=table(resolved),
+            send=_nobody,
+            fail=_nobody,
+            shared=self.family.shared(resolved),
+        )
+
+    def predict(self, feed: Mapping[str, Array]) -> Any:
+        """One denoiser call: the prediction for its inputs by name, (rows, *latent shape)."""
+        denoiser = self.family.denoiser
+        return self.run(denoiser, feed)[denoiser.outputs[0].name]
+
+    def run(self, component: Component, feed: Mapping[str, Array]) -> Mapping[str, Array]:
+        """The outputs of a component by name, for its inputs by name."""
+        session = self._sessions[component.name]
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(names, dict(feed)), strict=True))
+
+    def _tensors(self, settings: Mapping[str, Setting]) -> Iterator[tuple[str, Array]]:
+        known = {tensor.name: tensor for tensor in self.family.request}
+        for name, value in settings.items():
+            if name not in known:
+                raise InvalidRequest(f"{name}: got {value!r}; allowed are {', '.join(known)}")
+            yield name, _tensor(known[name], value)
+
+    def _encode_images(self, inputs: Mapping[str, Array], settings: Settings) -> Array:
+        video, layout = self.family.video, settings.video
+        assert video is not None
+        assert video.image_encoder is not None
+        assert layout is not None
+        start, end = (inputs.get(tensor.name) for tensor in video.images)
+        assert start is not None
+        return inpaint_latents(bound(self.run, video.image_encoder), start, end, settings, layout)
+
+
+def _batches(request: Request) -> Iterator[list[Picture]]:
+    """The pictures of a request, as many at a time as a denoiser call may have."""
+    pictures = list(request.pictures())
+    count = max(request.settings.batch_cap // len(request.row_conditioning), 1)
+    for start in range(0, len(pictures), count):
+        yield pictures[start : start + count]
+
+
+def _tensor(tensor: Tensor, value: Setting) -> Array:
+    if tensor.dtype == "BYTES":
+        return np.asarray([str(value).encode()], np.object_)
+    if len(tensor.dims) > 1:
+        return np.asarray(value)
+    try:
+        return np.asarray(value, _TYPES[tensor.dtype]).reshape(tuple(map(int, tensor.dims)))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidRequest(f"{tensor.name}: got {value!r}, which is no {tensor.dtype}") from error
+
+
+def _nobody(*_answer: object) -> None:
+    """Takes answers that nobody waits for."""

@@ -1,0 +1,1 @@
+"""A request: checked, completed, tokenized, logged, and answered."""

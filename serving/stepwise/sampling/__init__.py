@@ -1,0 +1,1 @@
+"""Samplers as tables, noise levels, and noise. No torch."""

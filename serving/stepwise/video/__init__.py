@@ -1,0 +1,1 @@
+"""Videos through a causal autoencoder, slice by slice."""

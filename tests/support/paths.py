@@ -1,0 +1,8 @@
+"""Where things are."""
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# The installed command ``stepwise``.
+STEPWISE = str(Path(sys.executable).with_name("stepwise"))
