@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.full_size.apart import Figures, apart
+from stepwise.description.graph_files import GRAPH
 from stepwise.description.spec import Component
 from stepwise.export.checkpoint.tokenizer import token_length
 from stepwise.export.families import family_export
@@ -19,7 +20,6 @@ from stepwise.export.loading.loader import load
 from stepwise.export.loading.source import open_checkpoint
 from stepwise.export.onnx import parity
 from stepwise.export.onnx.exporter import write_graph
-from stepwise.export.onnx.graph_files import GRAPH
 from stepwise.export.onnx.ort import open_session
 from stepwise.export.onnx.shapes import shape, traced
 from stepwise.export.preflight.resources import costs

@@ -21,13 +21,13 @@ import torch
 from benchmarks.full_size.apart import Figures, apart
 from benchmarks.full_size.component import CAPABILITY, LIBRARY, Array
 from miniatures import full
+from stepwise.description.graph_files import GRAPH
 from stepwise.description.spec import Component
 from stepwise.export.families import family_export
 from stepwise.export.fp16.convert import write_half
 from stepwise.export.modules.architectures import ARCHITECTURES
 from stepwise.export.modules.exportable import Exportable
 from stepwise.export.onnx.exporter import filled, save, write_trace
-from stepwise.export.onnx.graph_files import GRAPH
 from stepwise.export.tensorrt.builder import build
 from stepwise.export.tensorrt.profiles import Profile
 from stepwise.families import FAMILIES

@@ -15,10 +15,10 @@ import onnxruntime
 
 from benchmarks.full_size.apart import Figures, apart
 from benchmarks.full_size.component import Job
+from stepwise.description.graph_files import GRAPH
 from stepwise.export.fp16.convert import write_half
 from stepwise.export.loading.loader import load
 from stepwise.export.onnx.exporter import write_graph
-from stepwise.export.onnx.graph_files import GRAPH
 from stepwise.export.onnx.shapes import traced
 from stepwise.export.quantize.calibration.activation_ranges import Activation, Range
 from stepwise.export.quantize.calibration.bos_token import FirstToken

@@ -13,9 +13,9 @@ from tqdm import tqdm
 from miniatures.prompts import Prompt
 from stepwise.client import Client
 from stepwise.description.family import Family
+from stepwise.description.graph_files import GRAPH
 from stepwise.description.manifest import FILE, TOKENIZERS
 from stepwise.description.spec import Component
-from stepwise.export.onnx.graph_files import GRAPH
 from stepwise.export.repository import triton_configs
 from stepwise.export.repository.component_config import graph_config
 from stepwise.server.process import serving

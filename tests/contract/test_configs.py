@@ -23,7 +23,9 @@ def parse(path):
 @pytest.mark.parametrize("path", RENDERED)
 def test_committed_files_are_those_that_the_pipelines_give(path):
     text = (REPOSITORY / path).read_text()
-    assert text == RENDERED[path], f"{path} is stale: run python -m stepwise.export.repository.triton_configs"
+    assert text == RENDERED[path], (
+        f"{path} is stale: run python -m stepwise.export.repository.triton_configs"
+    )
 
 
 def test_every_config_parses_and_bears_the_name_of_its_folder(families):

@@ -13,9 +13,9 @@ import onnx
 import pytest
 
 from stepwise.description import formats
+from stepwise.description.graph_files import GRAPH
 from stepwise.export.checkpoint.lora_file import parse_lora
 from stepwise.export.loading.source import open_checkpoint
-from stepwise.export.onnx.graph_files import GRAPH
 from stepwise.export.repository import keys
 from stepwise.export.repository.layout import Target
 from stepwise.families import FAMILIES

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stepwise.description.formats import graph_format
+from stepwise.description.graph_files import GRAPH, graph_digest
 from stepwise.description.manifest import FILE, TOKENIZERS
 from stepwise.description.spec import Component
 from stepwise.export import progress
@@ -21,7 +22,7 @@ from stepwise.export.fp16.fp16_pass import halve
 from stepwise.export.loading.loader import load
 from stepwise.export.onnx import parity, parity_report
 from stepwise.export.onnx.exporter import write_graph
-from stepwise.export.onnx.graph_files import GRAPH, TRACE, graph_digest
+from stepwise.export.onnx.graph_files import TRACE
 from stepwise.export.onnx.ort import Feed, Feeds
 from stepwise.export.onnx.parity_report import Parity
 from stepwise.export.onnx.shapes import traced, untraced

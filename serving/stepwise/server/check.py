@@ -1,6 +1,5 @@
 """``stepwise check``: is what was exported whole, and does it make pictures?"""
 
-import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -9,6 +8,8 @@ from google.protobuf import text_format
 from tokenizers import Tokenizer
 from tritonclient.grpc import model_config_pb2
 
+from stepwise.description.graph_files import graph_digest
+from stepwise.description.manifest import TOKENIZERS
 from stepwise.server.engines import engine_problems
 from stepwise.server.errors import TritonFailed
 from stepwise.server.formats import export_problems
@@ -80,22 +81,13 @@ def _graph_problems(pipeline: Exported) -> Iterator[str]:
         folder = pipeline.folder.parent / f"{pipeline.name}_{component}" / "1"
         if not folder.is_dir():
             yield f"{folder} is missing: {_EXPORT_AGAIN}."
-        elif _digest(folder) != expected:
+        elif graph_digest(folder) != expected:
             yield f"{folder} is not what the export wrote (its hash differs): {_EXPORT_AGAIN}."
-
-
-def _digest(folder: Path) -> str:
-    """SHA-256 of a graph as its manifest has it: of its files' digests, in name order."""
-    total = hashlib.sha256()
-    for path in sorted(folder.glob("model.onnx*")):
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").hexdigest().encode())
-    return total.hexdigest()
 
 
 def _tokenizer_problems(pipeline: Exported) -> Iterator[str]:
     for encoder in pipeline.manifest["tokens"].keys() - set(pipeline.manifest["missing"]):
-        path = pipeline.folder / "tokenizers" / f"{encoder}.json"
+        path = pipeline.folder / TOKENIZERS / f"{encoder}.json"
         try:
             Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises nothing more specific

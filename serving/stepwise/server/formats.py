@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from stepwise.description import formats
-from stepwise.families import FAMILIES
+from stepwise.description.manifest import FILE as MANIFEST
 from stepwise.server.errors import OldExport
-from stepwise.server.repository import MANIFEST, Exported
+from stepwise.server.repository import Exported
 
 ENGINES = "engines.json"
 
@@ -22,7 +22,7 @@ def refuse_old(pipelines: Iterable[Exported]) -> None:
 def export_problems(pipeline: Exported) -> Iterator[str]:
     """A sentence if a pipeline was exported in another format than the one that is served."""
     got = {"repository": pipeline.manifest.get("format"), **pipeline.manifest.get("formats", {})}
-    for name, number in _due(pipeline.manifest).items():
+    for name, number in _due(pipeline).items():
         if got.get(name) != number:
             yield (
                 f"{pipeline.folder / MANIFEST}: the format of its {name} is {got.get(name)} where "
@@ -31,9 +31,9 @@ def export_problems(pipeline: Exported) -> Iterator[str]:
             return
 
 
-def _due(manifest: dict[str, Any]) -> dict[str, int | str]:
+def _due(pipeline: Exported) -> dict[str, int | str]:
     """The format of the repository and of each component of a family."""
-    family = FAMILIES.get(manifest.get("family", ""))
+    family, manifest = pipeline.family, pipeline.manifest
     precision, quantized = manifest.get("precision", ""), bool(manifest.get("quantized"))
     due: dict[str, int | str] = {"repository": formats.REPOSITORY}
     for part in family.components if family else ():

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stepwise.description.family import Family
+from stepwise.description.manifest import FILE as MANIFEST
+from stepwise.families import FAMILIES
 from stepwise.server.errors import NothingToServe, ServerError
 
-MANIFEST = "manifest.json"
 _PREPARE = "_prepare"
 _STAGES = ("prepare", "denoise", "decode")
 
@@ -23,14 +25,19 @@ class Exported:
     manifest: dict[str, Any]
 
     @property
+    def family(self) -> Family | None:
+        """The family that it is one of, if this version knows it."""
+        return FAMILIES.get(self.manifest.get("family", ""))
+
+    @property
     def makes_videos(self) -> bool:
         """Whether it answers with videos."""
-        return self.manifest.get("video") is not None
+        return self.family is not None and self.family.makes_videos
 
     @property
     def takes_images(self) -> bool:
         """Whether its videos go on from an image."""
-        return "vae_encoder" in self.manifest["graphs"]
+        return self.family is not None and self.family.image_encoder is not None
 
     @property
     def models(self) -> tuple[str, ...]:

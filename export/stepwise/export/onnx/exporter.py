@@ -16,12 +16,13 @@ from onnxscript.rewriter import onnx_fusions
 from onnxscript.rewriter.rules.common import slice_split_rule
 from torch.utils._pytree import tree_map_only
 
+from stepwise.description.graph_files import GRAPH
 from stepwise.description.spec import Component, Dim, Tensor
 from stepwise.export.errors import GraphError
 from stepwise.export.loading.mapped_weights import faked
 from stepwise.export.modules.exportable import Exportable
 from stepwise.export.onnx import initializers
-from stepwise.export.onnx.graph_files import GRAPH, LARGEST_INLINE_BYTES, TRACE
+from stepwise.export.onnx.graph_files import LARGEST_INLINE_BYTES, TRACE
 from stepwise.export.onnx.shapes import Sizes
 
 # onnxscript's default rules without the one that replaces two slices by a split. That one lists all

@@ -1,9 +1,7 @@
-"""The files of a graph in a version folder of the model repository."""
+"""Files that an export writes beside a graph, and when weights go to one of their own."""
 
-import hashlib
-from pathlib import Path
+from stepwise.description.graph_files import GRAPH
 
-GRAPH = "model.onnx"
 # What a graph is made from, without weights, beside it.
 TRACE = "trace.onnx"
 # Of a quantized component: TensorRT and ONNX Runtime want other graphs of one plan.
@@ -11,15 +9,3 @@ ENGINE_GRAPH = f"tensorrt/{GRAPH}"
 # A graph with its weights inside is in memory several times while it is read or written, so weights
 # of more than this go to a file beside it.
 LARGEST_INLINE_BYTES = 200_000_000
-
-
-def graph_digest(folder: Path) -> str:
-    """SHA-256 over the hexadecimal SHA-256 of each file of a graph, in name order.
-
-    They are ``model.onnx`` in a version folder and what begins with its name.
-    """
-    total = hashlib.sha256()
-    for path in sorted(folder.glob(f"{GRAPH}*")):
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").hexdigest().encode())
-    return total.hexdigest()

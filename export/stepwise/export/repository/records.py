@@ -15,10 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from stepwise.description.graph_files import GRAPH, graph_digest
 from stepwise.description.manifest import Manifest
 from stepwise.description.spec import Component
 from stepwise.export.onnx import parity_report
-from stepwise.export.onnx.graph_files import GRAPH, TRACE, graph_digest
+from stepwise.export.onnx.graph_files import TRACE
 from stepwise.export.onnx.parity_report import Parity
 from stepwise.export.repository import triton_configs
 from stepwise.export.repository.keys import component_key, export_key, trace_key

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from stepwise.description import formats
+from stepwise.description.graph_files import GRAPH
 from stepwise.description.manifest import Manifest
 from stepwise.description.spec import Component
-from stepwise.export.onnx.graph_files import ENGINE_GRAPH, GRAPH
+from stepwise.export.onnx.graph_files import ENGINE_GRAPH
 from stepwise.export.repository import triton_configs
 from stepwise.export.repository.component_config import engine_config
 from stepwise.export.repository.layout import Target

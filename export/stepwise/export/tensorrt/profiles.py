@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 
 from stepwise.description.family import Family
+from stepwise.description.graph_files import GRAPH
 from stepwise.description.manifest import Manifest, Sides
 from stepwise.description.spec import Component, Range, Tensor, ensemble_name
-from stepwise.export.onnx.graph_files import GRAPH
 from stepwise.export.onnx.shapes import shape
 from stepwise.export.repository.layout import Target
 from stepwise.request.resolve import resolve

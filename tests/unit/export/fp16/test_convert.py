@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from benchmarks.harness.diffusers_baseline import psnr
 from miniatures.captions import BY_CAPTION
 from miniatures.score import score
+from stepwise.description.graph_files import GRAPH
 from stepwise.description.manifest import Manifest
 from stepwise.export.errors import PrecisionError
 from stepwise.export.families import family_export
@@ -23,7 +24,6 @@ from stepwise.export.fp16.range_check import check_ranges, measure
 from stepwise.export.loading.loader import load
 from stepwise.export.loading.source import open_checkpoint
 from stepwise.export.onnx.exporter import write_graph
-from stepwise.export.onnx.graph_files import GRAPH
 from stepwise.export.onnx.module_names import module_of
 from stepwise.export.onnx.shapes import traced
 from stepwise.export.preflight.smoke_test import VARIED, rehearse

@@ -5,6 +5,7 @@ from dataclasses import replace
 import onnx_ir as ir
 import pytest
 
+from stepwise.description.graph_files import GRAPH
 from stepwise.export.errors import PrecisionError
 from stepwise.export.families import family_export
 from stepwise.export.families.base import Keep
@@ -12,7 +13,6 @@ from stepwise.export.fp16.convert import write_half
 from stepwise.export.fp16.fp16_pass import TOLERANCE
 from stepwise.export.fp16.range_check import check_ranges
 from stepwise.export.loading.source import open_checkpoint
-from stepwise.export.onnx.graph_files import GRAPH
 from stepwise.export.onnx.module_names import module_of
 from stepwise.export.preflight.smoke_test import VARIED, rehearse
 from stepwise.export.repository.layout import Target

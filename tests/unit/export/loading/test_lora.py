@@ -156,7 +156,7 @@ def test_every_layer_of_every_layout_is_fused(folder, models, layers, tmp_path, 
     assert furthest < TOLERANCE
 
 
-def beside(model, layers, factor):
+def added_by(model, layers, factor):
     """Hooks that add what a LoRA's two layers give to what each layer gives."""
 
     def add(module, inputs, output, down, up):
@@ -190,7 +190,7 @@ def test_the_fused_unet_predicts_what_the_low_rank_layers_add_next_to_it(folder,
     }
     with torch.inference_mode():
         before, got = plain(**inputs).sample, whole(**inputs).sample
-        beside(plain, layers, 0.7 * ALPHA / RANK)
+        added_by(plain, layers, 0.7 * ALPHA / RANK)
         due = plain(**inputs).sample
     distance, effect = ((x - due).norm() / due.norm() for x in (got, before))
     print(f"{distance:.1e} off, allowed {TOLERANCE}; without the LoRA {effect:.1e}")

@@ -6,10 +6,10 @@ import onnx_ir as ir
 import psutil
 import pytest
 
+from stepwise.description.graph_files import GRAPH
 from stepwise.export.errors import ResourceError
 from stepwise.export.loading.loader import load
 from stepwise.export.loading.source import open_checkpoint
-from stepwise.export.onnx.graph_files import GRAPH
 from stepwise.export.preflight import resources
 from stepwise.export.preflight.resources import Cost
 from stepwise.export.repository.layout import PRECISIONS, Target

@@ -5,8 +5,8 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from miniatures.captions import TRAINING
+from stepwise.description.graph_files import GRAPH
 from stepwise.export.loading.source import open_source
-from stepwise.export.onnx.graph_files import GRAPH
 from stepwise.export.options import FLOAT_BITS
 from stepwise.export.preflight.smoke_test import Drawing
 from stepwise.export.quantize.calibration.sampling import open_study

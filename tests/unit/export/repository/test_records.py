@@ -12,11 +12,12 @@ from diffusers import UNet2DConditionModel
 from onnxscript import rewriter
 from safetensors.torch import load_file, save_file
 
+from stepwise.description.graph_files import GRAPH
 from stepwise.export.loading.loader import load
 from stepwise.export.loading.source import open_checkpoint
 from stepwise.export.modules.sdxl_unet import SdxlUnet
 from stepwise.export.onnx import exporter
-from stepwise.export.onnx.graph_files import GRAPH, TRACE
+from stepwise.export.onnx.graph_files import TRACE
 from stepwise.export.onnx.shapes import traced
 from stepwise.export.repository import records
 from stepwise.export.repository.keys import component_key, trace_key

@@ -10,12 +10,12 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from stepwise.description.graph_files import graph_digest
 from stepwise.description.manifest import FILE, Manifest
 from stepwise.export.checkpoint.tokenizer import token_length
 from stepwise.export.errors import CheckpointError
 from stepwise.export.loading.source import open_checkpoint
 from stepwise.export.onnx import parity_report
-from stepwise.export.onnx.graph_files import graph_digest
 from stepwise.export.repository import records
 from stepwise.export.repository.keys import trace_key
 from stepwise.export.repository.layout import Target

@@ -10,10 +10,10 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from stepwise.description.graph_files import GRAPH
 from stepwise.description.manifest import Manifest
 from stepwise.export.errors import EngineError
 from stepwise.export.loading.source import open_checkpoint
-from stepwise.export.onnx.graph_files import GRAPH
 from stepwise.export.repository.component_config import engine_config
 from stepwise.export.repository.layout import Target
 from stepwise.export.tensorrt.build import FILE, build_engines, read, table

@@ -1,0 +1,18 @@
+"""The files of a graph in a version folder of the model repository."""
+
+import hashlib
+from pathlib import Path
+
+GRAPH = "model.onnx"
+
+
+def graph_digest(folder: Path) -> str:
+    """SHA-256 over the hexadecimal SHA-256 of each file of a graph, in name order.
+
+    They are ``model.onnx`` in a version folder and what begins with its name.
+    """
+    total = hashlib.sha256()
+    for path in sorted(folder.glob(f"{GRAPH}*")):
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").hexdigest().encode())
+    return total.hexdigest()
