@@ -90,10 +90,10 @@ def main() -> None:
     _print_table(rows)
     for sheet in ("contact_sheet.png", "videos.gif"):
         print(f"all of them side by side: {_shown(OUTPUT / sheet)}")
-    python = _shown(Path(sys.executable))
+    command = _shown(Path(sys.executable).with_name("stepwise"))
     print("to ask for more, and to make one of them again:")
-    print(f"  {python} -m server --repository {_shown(REPOSITORY)}")
-    print(f"  {python} -m client repeat '{rows[0][-1]}' --output again.png")
+    print(f"  {command} serve --repository {_shown(REPOSITORY)}")
+    print(f"  {command} repeat '{rows[0][-1]}' --output again.png")
 
 
 def _exported() -> Iterator[list[str]]:

@@ -34,6 +34,7 @@ GROUPS = {
     "tests/e2e/test_page.py": "live",
     "tests/e2e/test_sdxl.py": "families",
     "tests/e2e/test_videos.py": "families",
+    "tests/e2e/test_local.py": "families",
     "tests/e2e/test_fuzz.py": "families",
     "tests/e2e/test_benchmarks.py": "families",
     "tests/e2e/clients/": "clients",

@@ -184,7 +184,7 @@ def test_what_was_asked_and_how_it_went_is_logged(server, request_log):
 
 
 def test_metrics_count_steps_pictures_and_outcomes(server, client):
-    labels = 'pipeline="sd3",resolution="48x96"'
+    labels = 'pipeline="sd3",resolution="96x48"'
     client.pictures("sd3", PROMPT, steps=5, num_images=3, height=48, width=96)
     done = f'stepwise_requests_total{{outcome="done",{labels}}}'
     until(lambda: done in metrics(server))

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from stepwise.server import embedded, installation
+from stepwise.server.errors import ServerError
 from stepwise.server.flags import Settings, arguments
 
 
@@ -39,3 +40,11 @@ def test_the_wheel_serves_where_there_is_no_container(container, tmp_path):
     given = arguments(settings(found))
     assert f"--backend-directory={tmp_path / 'scratch'}" in given
     assert not [argument for argument in given if argument.startswith("--model-config-name")]
+
+
+def test_without_any_triton_it_says_where_to_get_one(container, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedded, "BINARY", tmp_path / "none")
+    with pytest.raises(
+        ServerError, match=r"no tritonserver, .* pip install 'stepwise-serving\[tri"
+    ):
+        installation.find(tmp_path / "scratch")
