@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -47,6 +48,9 @@ def main(arguments: list[str]) -> int:
         help="pipelines of the server to choose from (default: sd3)",
     )
     options = parser.parse_args(arguments)
+    if find_spec("gradio") is None:
+        # Said before a server is asked for anything.
+        raise ModuleNotFoundError("the page needs gradio", name="gradio")
     try:
         client = Client(options.url)
         _serve(options.url, options.port, {name: client.about(name) for name in options.pipeline})
