@@ -6,7 +6,7 @@ on, ``mock_denoise`` counts steps in a thread per request, tells events, and tak
 refuses every request. The prompt ``status`` is answered with the ids of the requests under way as
 notes, one that begins with ``[`` with that error. A video is ``scenes.scene``, in which given
 pictures are the first and the last frame. The prompt ``breaks`` fails after two slices, ``stalls``
-sends three and waits until it is cancelled, ``slow`` takes ten times as long.
+sends eleven and waits until it is cancelled, ``slow`` takes ten times as long.
 """
 
 import inspect
@@ -137,7 +137,7 @@ class TritonPythonModel:
                 sender.send(answer(told, index, step, steps, seed + index))
         for first in starts(settings.get("frames", 0)):
             time.sleep(pause)
-            while settings["prompt"] == "stalls" and first > 8 and name not in self.cancelled:
+            while settings["prompt"] == "stalls" and first > 40 and name not in self.cancelled:
                 time.sleep(pause)
             if name in self.cancelled:
                 return f"[CANCELLED] stopped at frame {first}"
