@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from stepwise.description.fields import Array
+from stepwise.description.graph_files import GRAPH
 from stepwise.description.manifest import Manifest, VideoLayout
 from stepwise.description.vae_caches import with_caches
 from stepwise.families import FAMILIES
@@ -76,7 +77,7 @@ def runner(repository: Path, manifest: Manifest) -> sliced_vae.Run:
     """The decoder's graph."""
     assert manifest.video is not None
     decoder = FAMILIES[manifest.family].decoder
-    graph = repository / f"{manifest.name}_{decoder.name}" / "1" / "model.onnx"
+    graph = repository / f"{manifest.name}_{decoder.name}" / "1" / GRAPH
     opened = open_session(graph)
     names = [tensor.name for tensor in with_caches(decoder, manifest.video.decoder_caches).outputs]
     return lambda inputs: dict(zip(names, opened.run(names, dict(inputs)), strict=True))

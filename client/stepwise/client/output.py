@@ -36,10 +36,10 @@ def output(options: Namespace, pipeline: str, about: About) -> Path:
             f"{' or '.join(suffixes)}"
         )
     for option in () if about.makes_videos else ("fps", "contact_sheet"):
-        if getattr(options, option, None) is not None:
+        if getattr(options, option) is not None:
             name = option.replace("_", "-")
             raise InvalidRequest(f"--{name}: is for videos, and {pipeline} makes pictures")
-    sheet_path = getattr(options, "contact_sheet", None)
+    sheet_path = options.contact_sheet
     if sheet_path is not None and sheet_path.suffix.lower() != ".png":
         raise InvalidRequest(f"--contact-sheet: got {sheet_path}; its name has to end in .png")
     return path

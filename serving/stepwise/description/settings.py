@@ -80,9 +80,14 @@ class Settings:
             ) from error
 
 
+def words(size: Size) -> str:
+    """A size as people write those of pictures, width first."""
+    height, width = size
+    return f"{width}x{height}"
+
+
 def resolution(size: Size, frames: int | None) -> str:
     """A size as requests, metrics, logs and batch caps have it: width x height, after the frames
     of a video.
     """
-    sides = "x".join(map(str, reversed(size)))
-    return sides if frames is None else f"{frames}x{sides}"
+    return words(size) if frames is None else f"{frames}x{words(size)}"

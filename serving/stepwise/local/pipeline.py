@@ -13,6 +13,7 @@ from stepwise.batching.request import Picture, Request, table
 from stepwise.description.errors import InvalidRequest
 from stepwise.description.family import Family
 from stepwise.description.fields import Array
+from stepwise.description.graph_files import GRAPH
 from stepwise.description.manifest import Manifest
 from stepwise.description.settings import Settings
 from stepwise.description.spec import INPAINT_LATENTS, Component, Tensor
@@ -44,9 +45,7 @@ class LocalPipeline:
         folder = Path(repository, f"{name}_prepare")
         self._prepare = Preparer(FAMILIES[Manifest.read(folder).family], folder)
         self._sessions = {
-            component.name: open_session(
-                Path(repository, f"{name}_{component.name}", "1", "model.onnx")
-            )
+            component.name: open_session(Path(repository, f"{name}_{component.name}", "1", GRAPH))
             for component in self.family.components
         }
 

@@ -8,7 +8,7 @@ from stepwise.description.errors import InvalidRequest
 from stepwise.description.family import Family
 from stepwise.description.fields import Array, text
 from stepwise.description.manifest import Manifest, VideoLayout
-from stepwise.description.settings import Size
+from stepwise.description.settings import Size, words
 from stepwise.description.spec import IMAGES
 
 _LONGEST_BUCKET = 32
@@ -45,12 +45,6 @@ def picture_size(inputs: Mapping[str, Array], manifest: Manifest) -> tuple[Size,
             f"width of {words(asked)}; leave one of them out"
         )
     return asked, notes
-
-
-def words(size: Size) -> str:
-    """A size as people write those of pictures, width first."""
-    height, width = size
-    return f"{width}x{height}"
 
 
 def _bucket(named: str, buckets: tuple[Size, ...]) -> tuple[Size, tuple[str, ...]]:

@@ -169,7 +169,10 @@ def test_a_video_from_a_picture_is_repeated_as_long_as_the_picture_is_there(
             "got a.mp4; mock makes pictures, whose files end in .png",
         ),
         (["generate", "mock", "--fps", "9"], "--fps: is for videos, and mock makes pictures"),
-        (["generate", "mock", "--contact-sheet", "a"], "contact_sheet: mock has no such setting"),
+        (
+            ["generate", "mock", "--contact-sheet", "a"],
+            "--contact-sheet: is for videos",
+        ),
         (["generate", "film"], "film makes videos: use stepwise video"),
         (["video", "mock"], "mock makes pictures: use stepwise generate"),
         (["video", "film", "--contact-sheet", "a.gif"], "got a.gif; its name has to end in .png"),

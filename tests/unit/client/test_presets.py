@@ -7,10 +7,11 @@ from tritonclient.utils import triton_to_np_dtype
 from stepwise.client import InvalidRequest, presets
 from stepwise.client.cli.main import main
 from stepwise.description.manifest import Manifest, Sides
+from stepwise.description.settings import words
 from stepwise.families import FAMILIES
 from stepwise.families.sdxl import BUCKETS
 from stepwise.request.resolve import resolve
-from stepwise.request.sizes import picture_size, words
+from stepwise.request.sizes import picture_size
 from tests.support.paths import ROOT
 
 CONFIGS = ROOT / "export" / "stepwise" / "export" / "families" / "data"

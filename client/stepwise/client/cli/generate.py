@@ -109,8 +109,7 @@ def _parser(command: str, purpose: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, help=f"file to write (default: {_DEFAULT_FILES[command]})"
     )
-    if command != "generate":
-        _add_video_options(parser)
+    _add_video_options(parser, shown=command != "generate")
     parser.add_argument(
         "--previews",
         type=Path,
@@ -128,19 +127,24 @@ def _parser(command: str, purpose: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_video_options(parser: argparse.ArgumentParser) -> None:
+def _add_video_options(parser: argparse.ArgumentParser, *, shown: bool) -> None:
+    """Options of videos, which every command takes, to refuse them alike for pictures."""
     parser.add_argument(
         "--fps",
         type=_fps,
         metavar="N",
         help=f"frames per second of a video's file, 1 to {video_files.MOST_FPS}\n"
-        f"(default: {video_files.FPS}, or as the file to repeat says)",
+        f"(default: {video_files.FPS}, or as the file to repeat says)"
+        if shown
+        else argparse.SUPPRESS,
     )
     parser.add_argument(
         "--contact-sheet",
         type=Path,
         metavar="FILE",
-        help=f"PNG file to write {contact_sheet.MOST} frames of a video to, evenly spaced",
+        help=f"PNG file to write {contact_sheet.MOST} frames of a video to, evenly spaced"
+        if shown
+        else argparse.SUPPRESS,
     )
 
 
@@ -189,7 +193,7 @@ def _generate(
     asked = _request(options)
     pipeline = {**asked, **given}[metadata.PIPELINE]
     about = client.about(pipeline)
-    _check(made, pipeline, about, given)
+    _check(made, pipeline, about)
     path = output.output(options, pipeline, about)
     advised = presets.load(options.preset, about.family).settings if options.preset else {}
     settings = {**asked, **advised, **given}
@@ -208,16 +212,14 @@ def _generate(
             output.write_pictures(events, bar, path, request, options.previews)
 
 
-def _check(made: Made, pipeline: str, about: About, given: dict[str, str]) -> None:
+def _check(made: Made, pipeline: str, about: About) -> None:
     makes: Made = "video" if about.makes_videos else "picture"
     if made not in (makes, "either"):
         command = "video" if about.makes_videos else "generate"
         raise InvalidRequest(f"{pipeline} makes {makes}s: use stepwise {command}")
-    if metadata.FPS in given:
-        raise InvalidRequest(f"--fps: is for videos, and {pipeline} makes pictures")
 
 
 def _make_folders(path: Path, options: argparse.Namespace) -> None:
-    sheet = getattr(options, "contact_sheet", None)
+    sheet = options.contact_sheet
     for folder in filter(None, [path.parent, options.previews, sheet and sheet.parent]):
         folder.mkdir(parents=True, exist_ok=True)
