@@ -1,5 +1,7 @@
 """The asyncio twin of ``client.client``: the same methods, to be awaited or iterated over."""
 
+import asyncio
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
@@ -52,7 +54,8 @@ class AsyncClient:
 
     def _start(self, request: Request) -> "AsyncEvents":
         attempts = Attempts(self._servers.round_robin(), self.timeout)
-        return AsyncEvents(request, attempts, self._events(request, attempts))
+        attempts.events = self._events(request, attempts)
+        return AsyncEvents(request, attempts, attempts.events)
 
     async def _results(self, request: Request) -> list[Event]:
         async with aclosing(self._start(request)) as events:
@@ -80,11 +83,12 @@ class AsyncClient:
                     attempts.end()
                     return
                 except BaseException as error:
+                    # Before telling, so that gRPC has completed the call when the server answers:
+                    # after the end of its event loop, that is an error in the log of the next one.
+                    call.cancel()
                     if abandoned(error):
                         await _tell_if_possible(server, request)
                     raise
-                finally:
-                    call.cancel()
         raise attempts.refusal()
 
 
@@ -98,9 +102,18 @@ class AsyncEvents(AsyncIterator[Event]):
         self._request = request
         self._attempts = attempts
         self._events = events
+        self._collected: weakref.finalize[..., AsyncEvents] | None = None
 
     async def __anext__(self) -> Event:
-        return await anext(self._events)
+        if self._collected is None:
+            loop = asyncio.get_running_loop()
+            self._collected = weakref.finalize(self, _close_soon, loop, self._events)
+            self._collected.atexit = False
+        try:
+            return await anext(self._events)
+        except BaseException:
+            self._collected.detach()
+            raise
 
     async def aclose(self) -> None:
         """Stop the request and say so to the server; for the task that iterates."""
@@ -116,9 +129,23 @@ class AsyncEvents(AsyncIterator[Event]):
                 raise of_status(error, server.url) from error
 
 
+def _close_soon(loop: asyncio.AbstractEventLoop, events: AsyncGenerator[Event, None]) -> None:
+    """Stop the request of an iterator that was collected, in its event loop.
+
+    When asyncio.run is about to end, it cancels the task made here before it begins. It then closes
+    the generators that are left, and waits for them: ``events`` is one, as it refers to itself.
+    """
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(lambda: loop.create_task(_close(events)))
+
+
+async def _close(events: AsyncGenerator[Event, None]) -> None:
+    await events.aclose()
+
+
 async def _tell(server: Server, request: Request) -> None:
     call = server.stub.ModelStreamInfer(iter([request.cancelling()]), timeout=CANCEL_SECONDS)
-    async for response in call:
+    for response in [response async for response in call]:
         if response.error_message:
             raise of_text(response.error_message, server.url)
 

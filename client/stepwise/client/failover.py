@@ -82,6 +82,8 @@ class Attempts:
         self._cancelled = False
         self._last: Event | None = None
         self._complete = False
+        self.events: object = None
+        """The generator that uses this, where it must outlive what iterates over it."""
 
     def __iter__(self) -> Iterator[Server]:
         """The server to try, as long as one is left that has not refused."""

@@ -120,8 +120,9 @@ async def async_timed_out(client):
     ],
 )
 def test_an_async_request_that_is_left_is_stopped_on_the_server(server, leave, caplog):
-    asyncio.run(leave(AsyncClient(server.grpc_url)))
-    assert_freed(server)
+    for _ in range(5):  # what one event loop leaves open, gRPC logs in the next one
+        asyncio.run(leave(AsyncClient(server.grpc_url)))
+        assert_freed(server)
     assert not caplog.messages
 
 
