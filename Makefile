@@ -15,7 +15,7 @@ endef
 PLAN := miniatures/plans/sdxl_turbo_w8a8
 
 .PHONY: help demo test test-all plan miniatures exported videos quality quantized bench load caps perf soak fuzz full-size \
-	screenshot browser clean
+	docs findings screenshot browser clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -114,6 +114,12 @@ full-size: $(STAMP) ## Export, check, build and serve components of true size, w
 	rm -rf out/full/easyanimate
 	$(PYTHON) -m benchmarks.full_size operators sd3
 	$(PYTHON) -m benchmarks.full_size operators sdxl
+
+docs: $(STAMP) ## Build the documentation into out/docs, and fail at a broken link
+	$(PYTHON) -m mkdocs build --strict
+
+findings: ## Run every script of findings/, one after the other (downloads several packages)
+	@set -e; for script in findings/*.sh; do echo "$$script"; bash "$$script"; done
 
 screenshot: $(STAMP) browser ## Redraw docs/page.png
 	SCREENSHOT=docs/page.png $(PYTHON) -m pytest tests/e2e/test_page.py -k readme
