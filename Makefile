@@ -119,7 +119,7 @@ docs: $(STAMP) ## Build the documentation into out/docs, and fail at a broken li
 	$(PYTHON) -m mkdocs build --strict
 
 findings: ## Run every script of findings/, one after the other (downloads several packages)
-	@set -e; for script in findings/*.sh; do echo "$$script"; bash "$$script"; done
+	@status=0; for script in findings/*.sh; do echo "$$script"; bash "$$script" || status=1; done; exit $$status
 
 screenshot: $(STAMP) browser ## Redraw docs/page.png
 	SCREENSHOT=docs/page.png $(PYTHON) -m pytest tests/e2e/test_page.py -k readme
