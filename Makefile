@@ -116,7 +116,7 @@ full-size: $(STAMP) ## Export, check, build and serve components of true size, w
 	$(PYTHON) -m benchmarks.full_size operators sdxl
 
 docs: $(STAMP) ## Build the documentation into out/docs, and fail at a broken link
-	$(PYTHON) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict
 
 findings: ## Run every script of findings/, one after the other (downloads several packages)
 	@status=0; for script in findings/*.sh; do echo "$$script"; bash "$$script" || status=1; done; exit $$status

@@ -1,5 +1,9 @@
-"""Every command in README.md and docs/ exists: modules, their options, make targets, files."""
+"""README.md, CONTRIBUTING.md, findings/ and docs/: commands, links and quoted errors exist.
 
+A command's module, options, make target and files exist. The documentation builds strictly.
+"""
+
+import ast
 import functools
 import os
 import re
@@ -10,32 +14,41 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from markdown.extensions.toc import slugify
 
 from stepwise.client import presets
 from stepwise.families import FAMILIES
 from tests.support.paths import ROOT, STEPWISE
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-# What a reader's own commands make; everything else that looks like a path must be there.
-MADE = ("out/", "checkpoints/")
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "findings/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
+# Made by commands of the pages; every other word that looks like a path must be a file.
+MADE = (".venv/", "out/", "checkpoints/")
 HUB = ("stabilityai/", "alibaba-pai/", "SPO-Diffusion-Models/", "madebyollin/")
+DISTRIBUTIONS = ("client", "serving", "export")
+# A link to a file of this repository, and the heading in it.
+LINK = re.compile(r"\]\((?!https?://)([^)#\s]*)#?([^)\s]*)\)")
 IMAGES = {"stepwise-export": "export", "stepwise": "serve"}
 DOCKER_VALUES = {
     *("--file", "--gpus", "--publish", "--shm-size", "--stop-timeout", "--tag", "--target"),
     *("--user", "--volume"),
 }
 DOCKER_FLAGS = {"--rm", "--detach"}
+SHELLS = ("sh", "bash", "shell")
 HF = {"download": {"--local-dir", "--include", "--exclude", "--force-download"}, "auth": set()}
 
 
 def commands(page: Path) -> list[str]:
-    """The shell commands of a page: indented blocks and ``sh`` fences, continuations joined."""
-    text = re.sub(r"```(?!sh\n).*?```", "", page.read_text(), flags=re.DOTALL)
-    text = re.sub(r"\\\n\s*", "", text)
-    fenced = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    lines = [line for block in fenced for line in block.splitlines()]
-    lines += re.findall(r"^    (\S.*)$", text, flags=re.MULTILINE)
-    return [line for line in lines if line.strip()]
+    """The shell commands of a page: indented blocks and shell fences, continuations joined."""
+    text = re.sub(r"\\\n\s*", "", page.read_text())
+    fences = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for name, block in fences if name in SHELLS for line in block.splitlines()]
+    unfenced = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    lines += re.findall(r"^    (\S.*)$", unfenced, flags=re.MULTILINE)
+    return [line for line in lines if shlex.split(line, comments=True)]
 
 
 CASES = [(page.relative_to(ROOT).as_posix(), line) for page in PAGES for line in commands(page)]
@@ -93,7 +106,7 @@ def check_presets(command: str, words: list[str]) -> None:
 
 
 def check_make(target: str) -> None:
-    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert target in targets, f"the Makefile has no {target}, but {targets}"
 
 
@@ -125,10 +138,26 @@ def check_files(words: list[str]) -> None:
             assert repository or (ROOT / word).exists(), f"{word} is not there"
 
 
+@functools.cache
+def strings() -> str:
+    """Every string of the three distributions; of an f-string, the parts between its values."""
+    sources = [path for name in DISTRIBUTIONS for path in sorted((ROOT / name).rglob("*.py"))]
+    nodes = [node for path in sources for node in ast.walk(ast.parse(path.read_text()))]
+    values = [node.value for node in nodes if isinstance(node, ast.Constant)]
+    return "\n".join(value for value in values if isinstance(value, str))
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {slugify(heading, "-") for heading in headings}
+
+
 def test_pages_have_commands():
     pages = {page.relative_to(ROOT).as_posix() for page in PAGES}
     assert len(pages) >= 5
-    assert {page for page, _ in CASES} == pages
+    # A decision explains; it need not have a command.
+    due = {page for page in pages if not page.startswith("docs/decisions/")}
+    assert due <= {page for page, _ in CASES} <= pages
 
 
 @pytest.mark.parametrize(("page", "line"), CASES, ids=[line for _, line in CASES])
@@ -146,12 +175,33 @@ def test_a_command_of_the_pages_exists(page, line):
         check_hf(rest)
     elif program == "docker":
         check_docker(rest)
-    else:
+    elif program == ".":
+        assert rest == [".venv/bin/activate"]
+    elif program != "bash":
         pytest.fail(f"{page} uses {program}, which this test knows nothing of: {line}")
     check_files(rest)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_to_files(page):
-    for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target, anchor in LINK.findall(page.read_text()):
+        linked = page.parent / target if target else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors(linked), f"{target} has no heading {anchor}"
+
+
+QUOTED = re.findall(r"^```text\n(.*?)^```", TROUBLESHOOTING.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("sentence", [line for block in QUOTED for line in block.splitlines()])
+def test_a_quoted_error_is_in_the_code(sentence):
+    known = strings()
+    for part in map(str.strip, re.split(r"<[^>]+>", sentence)):
+        assert part in known, f"no error says {part!r}"
+
+
+def test_the_documentation_builds_without_a_warning(tmp_path):
+    command = (sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {path.stem for path in tmp_path.glob("*.html")} >= {"index", "requests", "operations"}
