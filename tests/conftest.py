@@ -1,6 +1,6 @@
-"""Exports that tests share, and in which order modules begin.
+"""Exports that tests share, and the order of test modules.
 
-``make test`` runs all but what is marked ``further``: members of a set of which it runs others.
+``make test`` skips tests marked ``further``: more members of a set that it already samples.
 """
 
 import ast
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-# Two tests run at once, each on a core. Before anything imports what reads it.
+# Two tests run at once, one per core. Numerical libraries read this when they are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -23,7 +23,7 @@ from stepwise.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 # Tests of a module run one after another, in one process. Modules of a group share fixtures and
-# follow each other; groups begin in this order, the longest first.
+# run in sequence; groups start in this order, the longest first.
 GROUPS = {
     "tests/e2e/test_pictures.py": "live",
     "tests/e2e/test_samplers.py": "live",
@@ -43,13 +43,13 @@ GROUPS = {
 
 
 def further(*values: object) -> object:
-    """A set of parameters that ``make test`` leaves to ``make test-all``."""
+    """A set of parameters that only ``make test-all`` runs."""
     return pytest.param(*values, marks=pytest.mark.further)
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "further: a member of a set of which make test runs others")
-    config.addinivalue_line("markers", "draws(name): which source of a checkpoint a test serves")
+    config.addinivalue_line("markers", "further: only make test-all runs this member of a set")
+    config.addinivalue_line("markers", "draws(name): the checkpoint source that a test serves")
 
 
 def _group(nodeid: str) -> str:
@@ -64,7 +64,7 @@ def pytest_collection_modifyitems(items):
 
 
 class Groups(LoadScopeScheduling):
-    """Gives each process a group at a time, or a module that is in none."""
+    """Gives each process one group at a time, or one module without a group."""
 
     def _split_scope(self, nodeid: str) -> str:
         return _group(nodeid)
@@ -76,12 +76,12 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_finish(session):
-    # As in an export: garbage collections pass over imported libraries.
+    # As in an export: garbage collection then skips imported libraries.
     gc.freeze()
 
 
 def code(*folders: str) -> str:
-    """A digest of the code in some folders, without its comments and docstrings."""
+    """A digest of the code in these folders, without comments and docstrings."""
     total = hashlib.sha256()
     for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         tree = ast.parse(path.read_text())
@@ -94,8 +94,8 @@ def code(*folders: str) -> str:
     return total.hexdigest()
 
 
-# What tests export is kept between runs as long as the code that writes it is the same: by format
-# numbers alone, a change without a new number would be hidden from its tests.
+# Exports are kept between runs while the code that writes them stays the same. With format numbers
+# alone as keys, a change without a new number would be hidden from its tests.
 CODE = code("export/stepwise", "serving/stepwise")[:16]
 EXPORTED = ROOT / "out" / "tests" / CODE
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "stepwise" / "graphs"
@@ -104,7 +104,7 @@ os.environ.setdefault("STEPWISE_GRAPHS", str(CACHE / CODE))
 
 
 def pytest_sessionstart(session):
-    """Forget what other code has exported, in this folder at once and elsewhere after a week."""
+    """Delete exports of other code: in this folder at once, in the shared cache after a week."""
     if not hasattr(session.config, "workerinput"):
         others = [folder for folder in EXPORTED.parent.glob("*") if folder != EXPORTED]
         others += [
@@ -117,14 +117,14 @@ def pytest_sessionstart(session):
 
 
 def export(family: str, checkpoint: Path, *options: str) -> None:
-    """Export a checkpoint in this process; quick if it is there already."""
+    """Export a checkpoint in this process; fast if the export exists."""
     from stepwise.export.cli import parsed, run
 
     run(parsed([family, "--checkpoint", str(checkpoint), *options]))
 
 
 def export_all(checkpoints: Mapping[str, Path], repository: Path, *options: str) -> Path:
-    """Export the miniature of each family; tests that run at once share the work."""
+    """Export the miniature of each family; concurrent test processes share the work."""
     EXPORTED.mkdir(parents=True, exist_ok=True)
     due = dict(checkpoints)
     while due:
@@ -148,7 +148,7 @@ VIDEOS = [family for family, pipeline in FAMILIES.items() if pipeline.makes_vide
 
 @pytest.fixture(scope="session")
 def repository() -> Path:
-    """A model repository with the SD3 miniature in it."""
+    """A model repository with the SD3 miniature."""
     return export_all({"sd3": Path("miniatures/sd3")}, EXPORTED / "sd3")
 
 
@@ -160,23 +160,23 @@ def checkpoints() -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def families(checkpoints: dict[str, Path]) -> Path:
-    """A model repository with every family in it."""
+    """A model repository with every family."""
     return export_all(checkpoints, EXPORTED / "families")
 
 
 @pytest.fixture(scope="session")
 def halves(checkpoints: dict[str, Path]) -> Path:
-    """The same in float16."""
+    """A model repository with every family in float16."""
     return export_all(checkpoints, EXPORTED / "halves", "--precision", "fp16")
 
 
 @pytest.fixture(scope="session")
 def videos(checkpoints: dict[str, Path]) -> Path:
-    """A model repository with every family that makes videos in it, which is that of all."""
+    """The repository of ``families``, with at least every video family exported."""
     return export_all(only(checkpoints, VIDEOS), EXPORTED / "families")
 
 
 @pytest.fixture(scope="session")
 def half_videos(checkpoints: dict[str, Path]) -> Path:
-    """The same in float16."""
+    """The repository of ``halves``, with at least every video family exported."""
     return export_all(only(checkpoints, VIDEOS), EXPORTED / "halves", "--precision", "fp16")

@@ -21,14 +21,14 @@ def parse(path):
 
 
 @pytest.mark.parametrize("path", RENDERED)
-def test_committed_files_are_those_that_the_pipelines_give(path):
+def test_committed_configs_match_the_pipelines(path):
     text = (REPOSITORY / path).read_text()
     assert text == RENDERED[path], (
         f"{path} is stale: run python -m stepwise.export.repository.triton_configs"
     )
 
 
-def test_every_config_parses_and_bears_the_name_of_its_folder(families):
+def test_every_config_parses_and_is_named_like_its_folder(families):
     paths = sorted(families.glob("*/config.pbtxt"))
     assert len(paths) >= sum(4 + len(pipeline.components) for pipeline in FAMILIES.values())
     for path in paths:
@@ -37,12 +37,12 @@ def test_every_config_parses_and_bears_the_name_of_its_folder(families):
 
 @pytest.mark.parametrize("pipeline", FAMILIES.values(), ids=FAMILIES)
 def test_an_ensemble_wires_every_tensor_of_its_models(pipeline, families):
-    """Each step uses all inputs and outputs of its model, and reads only what is written."""
+    """Each step uses all inputs and outputs of its model and reads only tensors already written."""
     ensemble = parse(families / pipeline.name / "config.pbtxt")
     dims = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in ensemble.input}
     for step in ensemble.ensemble_scheduling.step:
         model = parse(families / step.model_name / "config.pbtxt")
-        # These come to their model directly, as requests of their own.
+        # The model receives these directly, as separate requests.
         messages = (CANCEL.name, DECODED.name)
         inputs = [tensor for tensor in model.input if tensor.name not in messages]
         assert set(step.input_map) == {tensor.name for tensor in inputs}
@@ -66,8 +66,8 @@ def fits(one, other):
 
 
 @pytest.mark.parametrize("pipeline", FAMILIES.values(), ids=FAMILIES)
-def test_graph_configs_have_exact_dims_where_the_graph_has(pipeline, families, checkpoints):
-    # Only a checkpoint knows which caches its autoencoder has.
+def test_graph_configs_fix_the_same_dims_as_the_graph(pipeline, families, checkpoints):
+    # Only the checkpoint says which caches its autoencoder has.
     served = open_checkpoint(checkpoints[pipeline.name], pipeline).family
     for component in served.components:
         config = parse(families / f"{pipeline.name}_{component.name}" / "config.pbtxt")

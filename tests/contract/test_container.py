@@ -1,4 +1,4 @@
-"""The image's steps, as far as they run without a container engine."""
+"""The steps of the container images that run without a container engine."""
 
 import ast
 import os
@@ -23,13 +23,13 @@ from tests.support.paths import ROOT
 
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
-# The distributions of each image, and what in it comes with Triton or TensorRT.
+# The distributions in each image; FROM_THE_IMAGE lists modules that come with Triton or TensorRT.
 ROLES = {"serve": ("client", "serving"), "export": ("client", "serving", "export")}
-# What extras bring is not in the images: a page, files of pictures and graphs without Triton.
+# The images have no extras: no page, no image files, no graphs without Triton.
 EXTRAS = {("client", extra) for extra in ("cli", "media", "page")} | {("serving", "local")}
 NOT_SERVED = {"input_images.py", "metadata.py", "output.py", "contact_sheet.py"}
 FROM_THE_IMAGE = {"triton_python_backend_utils", "tensorrt"}
-# pip takes wheels of any of these for Ubuntu 24.04 on x86-64.
+# Wheel platforms that pip accepts on Ubuntu 24.04, x86-64.
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64")
 
 
@@ -44,7 +44,7 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
 
 
 def names(role: str) -> set[str]:
-    """The packages that the distributions of an image need, but for our own."""
+    """The third-party packages that the distributions of an image need."""
     projects = [tomllib.loads((ROOT / n / "pyproject.toml").read_text()) for n in ROLES[role]]
     needed = [one for project in projects for one in project["project"]["dependencies"]]
     found = {re.split(r"[=<>\[]", line)[0].replace("_", "-").lower() for line in needed}
@@ -67,7 +67,7 @@ def pins(name: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> Path:
-    """A new virtual environment with what the serving image has."""
+    """A new virtual environment with the packages of the serving image."""
     folder = tmp_path_factory.mktemp("serve") / "venv"
     done = run(DEPLOY / "install.sh", "serve", folder)
     assert done.returncode == 0, done.stderr
@@ -87,7 +87,7 @@ def test_both_stages_pin_one_release():
     assert float(release[1]) >= 26.04
 
 
-def test_what_the_dockerfile_copies_exists_and_reaches_the_build():
+def test_files_that_the_dockerfile_copies_exist_and_reach_the_build():
     sources = re.findall(r"^COPY (\S+) \S+$", DOCKERFILE, re.MULTILINE)
     assert sources
     ignore = (ROOT / ".dockerignore").read_text().splitlines()
@@ -126,7 +126,7 @@ def third_party(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_nothing_that_an_image_installs_floats(role):
+def test_every_package_of_an_image_is_pinned(role):
     assert names(role) <= pins("constraints.txt").keys()
 
 
@@ -136,12 +136,12 @@ def test_constraints_and_requirements_agree():
         assert constraints.get(package, version) == version, package
 
 
-def test_the_serving_image_can_import_what_it_runs(environment):
+def test_the_serving_image_imports_its_modules(environment):
     modules = sorted(
         ".".join(path.relative_to(ROOT / name).with_suffix("").parts).removesuffix(".__init__")
         for name in ROLES["serve"]
         for path in sources(name)
-        # What Triton starts, it gives its own module.
+        # Modules that Triton starts import a module that only Triton provides.
         if path.parent.name != "triton" or path.name == "round_robin.py"
     )
     assert "stepwise.request.prepare" in modules
@@ -176,8 +176,8 @@ def test_tensorrt_bindings_need_the_tensorrt_of_an_image(tmp_path):
     assert "no libnvinfer package here; run this in a Triton image" in done.stderr
 
 
-def test_the_container_path_serves_and_its_health_check_tells(environment, tmp_path, monkeypatch):
-    """The wheel's Triton laid out as the image has it: the binary, its backends, no scratch."""
+def test_the_container_layout_serves_and_its_health_check_works(environment, tmp_path, monkeypatch):
+    """The wheel's Triton in the image's layout: the binary, its backends, no scratch folder."""
     container = tmp_path / "tritonserver"
     shutil.copytree(embedded.BINARY.parent, container / "bin")
     embedded.lay_out(container / "backends")
@@ -194,12 +194,12 @@ def test_the_container_path_serves_and_its_health_check_tells(environment, tmp_p
     assert f"not ready on port {port}" in done.stderr
 
 
-def test_compose_gives_the_server_memory_time_and_another_start():
+def test_compose_sets_shared_memory_grace_period_and_restart():
     service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["stepwise"]
     assert service["shm_size"] == "1gb"
     assert service["restart"] == "on-failure"
     grace = float(service["stop_grace_period"].removesuffix("s"))
-    # Of a server with fifty models.
+    # A server with fifty models.
     models = tuple(map(str, range(50)))
     settings = Settings(Path(), (), models, Path(), "", "")
     assert grace > DRAIN_SECONDS + settings.exit_seconds + 5

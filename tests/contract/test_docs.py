@@ -120,7 +120,7 @@ def subcommand(words: list[str]) -> list[str]:
 
 
 def check_docker(words: list[str]) -> None:
-    """Options are those that we know; what follows one of our images is its module's."""
+    """Docker options must be known; words after one of our images are that command's options."""
     named = next((word for word in words if word in IMAGES and words[0] == "run"), None)
     end = words.index(named) if named else len(words)
     assert set(options(words[:end])) <= DOCKER_VALUES | DOCKER_FLAGS
@@ -135,7 +135,7 @@ def check_files(words: list[str]) -> None:
     for word in words:
         if re.fullmatch(r"[\w.-]+(/[\w.-]+)+", word) and not word.startswith(MADE):
             repository = word.count("/") == 1 and word.startswith(HUB)
-            assert repository or (ROOT / word).exists(), f"{word} is not there"
+            assert repository or (ROOT / word).exists(), f"{word} does not exist"
 
 
 @functools.cache
@@ -161,7 +161,7 @@ def test_pages_have_commands():
 
 
 @pytest.mark.parametrize(("page", "line"), CASES, ids=[line for _, line in CASES])
-def test_a_command_of_the_pages_exists(page, line):
+def test_a_documented_command_exists(page, line):
     words = shlex.split(line, comments=True)
     program, rest = os.path.basename(words[0]), words[1:]
     if program == "python":

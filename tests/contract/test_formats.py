@@ -1,6 +1,6 @@
-"""Whoever changes what is written raises a format number: graphs are those of their number.
+"""A graph may change only together with its format number.
 
-``FORMATS=write`` notes the graphs of new numbers in ``formats.json``.
+``FORMATS=write`` records the graphs of new numbers in ``formats.json``.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ def shape(path: Path) -> str:
 
 
 def found(repository: Path, precision: str) -> dict[str, str]:
-    """Each component's format, and the shape of its graph."""
+    """The digest of each component's graph, by component and format number."""
     return {
         f"{family}/{part.name} {formats.graph_format(part, precision, False)}": shape(
             repository / f"{family}_{part.name}" / "1" / GRAPH
@@ -47,17 +47,17 @@ def found(repository: Path, precision: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("precision", "exports"), [("fp32", "families"), ("fp16", "halves")])
-def test_a_graph_changes_with_its_format_number_alone(request, precision, exports):
+def test_a_graph_changes_only_with_its_format_number(request, precision, exports):
     got = found(request.getfixturevalue(exports), precision)
     noted = json.loads(NOTED.read_text()) if NOTED.is_file() else {}
     if os.environ.get("FORMATS") == "write":
-        # A number that has been noted stands for what it was noted for.
+        # A recorded number keeps its graph.
         noted = {**got, **noted}
         NOTED.write_text(json.dumps(noted, indent=2, sort_keys=True) + "\n")
     changed = [name for name, digest in got.items() if noted.get(name) != digest]
     assert not changed, (
-        f"the graphs of {changed} are not those of their format; raise Component.format, or HALF "
-        "in description/formats.py, and run this test with FORMATS=write"
+        f"the graphs of {changed} changed without a new format number; raise Component.format, or "
+        "HALF in description/formats.py, and run this test with FORMATS=write"
     )
 
 
@@ -73,7 +73,7 @@ def all_keys(target):
     return {part.name: keys.component_key(target, part) for part in parts}
 
 
-def test_another_version_of_a_library_that_writes_graphs_is_another_key(target, monkeypatch):
+def test_another_version_of_a_library_that_writes_graphs_changes_every_key(target, monkeypatch):
     before = all_keys(target)
     assert all_keys(target) == before
     monkeypatch.setattr(keys, "version", lambda name: "0" if name == "onnxscript" else "1")
@@ -82,14 +82,14 @@ def test_another_version_of_a_library_that_writes_graphs_is_another_key(target, 
     keys.versions.cache_clear()
 
 
-def test_a_lora_that_is_for_the_unet_leaves_the_other_keys(target):
+def test_a_unet_lora_changes_only_the_key_of_the_unet(target):
     lora = parse_lora(str(ROOT / "miniatures/sdxl_outline/pytorch_lora_weights.safetensors"))
     checkpoint = replace(target.checkpoint, loras=(lora,))
     before, after = all_keys(target), all_keys(replace(target, checkpoint=checkpoint))
     assert {name for name in before if before[name] != after[name]} == {"unet"}
 
 
-def test_pipelines_share_the_keys_of_what_is_the_same(target, tmp_path):
+def test_pipelines_share_the_keys_of_equal_components(target, tmp_path):
     turbo = open_checkpoint(ROOT / "miniatures" / "sdxl_turbo", FAMILIES["sdxl_turbo"])
     other = all_keys(Target(turbo, tmp_path, "sdxl_turbo"))
     same = {name for name, key in all_keys(target).items() if other[name] == key}

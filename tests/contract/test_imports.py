@@ -1,4 +1,4 @@
-"""Imports go one way: between distributions, between rooms, and between the layers of each."""
+"""Imports go one way: between distributions and between the packages of each."""
 
 import ast
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from tests.support.paths import ROOT
 
 FOLDERS = {"client": ROOT / "client", "serving": ROOT / "serving", "export": ROOT / "export"}
-# What a distribution may import of ours.
+# Which of our distributions each one may import.
 ALLOWED = {
     "client": {"client"},
     "serving": {"serving"},
@@ -19,8 +19,8 @@ ALLOWED = {
     "model_repository": {"serving"},
     "benchmarks": {"benchmarks", "client", "export", "miniatures", "serving"},
 }
-# From top to bottom: a room imports only what stands below it. Rooms in one line import nothing of
-# each other.
+# From top to bottom: a package imports only packages on lower lines. Packages on one line do not
+# import each other.
 SERVING = (
     {"server", "triton", "local"},
     {"batching", "video"},
@@ -41,7 +41,7 @@ EXPORT = (
     {"errors", "options", "progress"},
 )
 MOST_LINES = 300
-# Pairs of files of the exporter of which one imports the other, but for those that quantize.
+# Imports between files of the exporter, without its quantization.
 MOST_IMPORTS = 175
 
 
@@ -58,19 +58,19 @@ MODULES = {name: path for folder in FOLDERS.values() for name, path in modules(f
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The modules that a file imports, wherever in it."""
+    """The modules that a file imports, at any place in it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports are not used here"
+            assert node.level == 0, f"{path}: use absolute imports"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 yield whole if whole in MODULES else str(node.module)
 
 
 def distribution(module: str) -> str:
-    """Which of ours a module is of, "" if it is of none."""
+    """The distribution that a module belongs to, "" for a third-party module."""
     top, _, rest = module.partition(".")
     if top != "stepwise":
         return top if top in ALLOWED or top == "miniatures" else ""
@@ -89,7 +89,7 @@ def test_a_distribution_imports_only_what_it_may(name):
 
 
 def edges(prefix: str) -> set[tuple[str, str]]:
-    """Each pair of modules with a prefix of which the first imports the second."""
+    """Pairs of modules with a prefix, where the first imports the second."""
     inside = {name: path for name, path in MODULES.items() if name.startswith(prefix)}
     found = {(name, other) for name, path in inside.items() for other in imported(path)}
     return {(name, other) for name, other in found if other in inside and name != other}
@@ -102,7 +102,7 @@ def room(module: str, prefix: str) -> str:
 @pytest.mark.parametrize(
     ("prefix", "layers"), [("stepwise.", SERVING), ("stepwise.export.", EXPORT)]
 )
-def test_no_room_imports_what_stands_above_it_or_next_to_it(prefix, layers):
+def test_no_package_imports_one_above_or_next_to_it(prefix, layers):
     floor = {name: place for place, names in enumerate(layers) for name in names}
     pairs = {
         (room(one, prefix), room(other, prefix))
@@ -112,11 +112,11 @@ def test_no_room_imports_what_stands_above_it_or_next_to_it(prefix, layers):
     arrows = {(one, other) for one, other in pairs if one and one != other}
     assert arrows
     wrong = {(one, other) for one, other in arrows if floor[one] >= floor[other]}
-    print(f"{len(arrows)} arrows between rooms; wrong: {wrong}")
+    print(f"{len(arrows)} imports between packages; wrong: {wrong}")
     assert not wrong
 
 
-def test_the_exporters_files_import_few_others():
+def test_files_of_the_exporter_import_few_others():
     quantize = "stepwise.export.quantize"
     pairs = {
         (one, other)
@@ -133,13 +133,13 @@ def test_no_file_is_long():
     assert {path.name: n for path, n in long.items() if n > MOST_LINES} == {}
 
 
-def test_the_spec_stands_below_everything():
+def test_the_spec_imports_none_of_our_modules():
     assert not {distribution(name) for name in imported(MODULES["stepwise.description.spec"])} - {
         ""
     }
 
 
-def test_only_one_folder_knows_the_python_backend():
+def test_only_the_triton_package_imports_the_python_backend():
     knowing = {
         name for name, path in MODULES.items() if "triton_python_backend_utils" in imported(path)
     }
@@ -152,7 +152,7 @@ def shown(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_only_the_page_needs_what_pages_are_made_of():
+def test_only_the_page_imports_gradio():
     code = "import sys, stepwise.client.cli.generate; print('gradio' in sys.modules)"
     assert shown(code) == "False"
     needing = {path for path in MODULES.values() if "gradio" in imported(path)}
@@ -166,7 +166,7 @@ def test_the_client_and_the_help_of_its_command_need_few_libraries():
         assert shown(code).splitlines()[-1] == "[]"
 
 
-def test_importing_what_serves_costs_numpy_and_the_standard_library():
+def test_serving_modules_import_only_numpy_and_the_standard_library():
     code = (
         "import sys, stepwise.families, stepwise.request.prepare, stepwise.batching.loop; "
         "list(stepwise.families.FAMILIES.values()); "
@@ -176,6 +176,6 @@ def test_importing_what_serves_costs_numpy_and_the_standard_library():
     assert shown(code) == "[]"
 
 
-def test_the_registry_imports_no_family_until_it_is_asked_for_one():
+def test_the_registry_imports_no_family_before_its_first_use():
     code = "import sys, stepwise.families; print('stepwise.families.sd3' in sys.modules)"
     assert shown(code) == "False"

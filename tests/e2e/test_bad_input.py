@@ -1,4 +1,4 @@
-"""Bad input gets a sentence that names the field, and everybody else is served on."""
+"""Bad input gets an error that names the field; other requests are not affected."""
 
 import threading
 
@@ -13,7 +13,7 @@ PROMPT = "a large red star in the top left on a white background"
 
 
 def send(server, pipeline="sd3", **tensors):
-    """Raw request tensors past our client; the error's message, or None for a picture."""
+    """Send raw tensors without our client; return the error message, or None on success."""
     messages = []
     done = threading.Event()
 
@@ -35,7 +35,7 @@ def send(server, pipeline="sd3", **tensors):
         raw.start_stream(answer)
         try:
             raw.async_stream_infer(pipeline, inputs, enable_empty_final_response=True)
-            assert done.wait(60), "no answer within a minute"
+            assert done.wait(60), "no response within a minute"
         except InferenceServerException as error:
             messages.append(error.message())
     return messages[0] if messages else None
@@ -72,14 +72,14 @@ PROMPT_TENSOR = {"prompt": words(PROMPT.encode()), "steps": np.asarray([2], np.i
         ({"colour": words(b"red")}, "colour"),
     ],
 )
-def test_a_bad_tensor_is_named_and_the_server_goes_on(server, tensors, says):
+def test_an_error_names_the_bad_tensor_and_the_server_continues(server, tensors, says):
     message = send(server, **{**PROMPT_TENSOR, **tensors})
     assert message is not None
     assert says in message
     assert send(server, **PROMPT_TENSOR) is None
 
 
-def test_a_request_without_a_prompt_is_told_so(server):
+def test_a_request_without_a_prompt_is_refused(server):
     for tensors in ({}, {"steps": np.asarray([2], np.int32)}):
         assert "prompt: got none; say what the picture should show" in send(server, **tensors)
 
@@ -98,12 +98,12 @@ def test_the_client_names_a_setting_that_the_pipeline_lacks(client):
         client.pictures("sd3", PROMPT, steps="many")
 
 
-def test_the_client_says_what_the_server_said(client):
+def test_the_client_raises_the_error_of_the_server(client):
     with pytest.raises(InvalidRequest, match="steps: got 0; allowed are 1 to 100"):
         client.pictures("sd3", PROMPT, steps=0)
 
 
-def test_a_pipeline_or_server_that_is_not_there_is_named(client):
+def test_an_error_names_a_missing_pipeline_or_server(client):
     with pytest.raises(ServerUnavailable, match="sdxl"):
         client.pictures("sdxl", PROMPT)
     with pytest.raises(ServerUnavailable, match="127.0.0.1:9: .* is the server running"):
@@ -118,7 +118,7 @@ def test_a_thousand_errors_leave_the_server_alive(server, client):
     assert client.pictures("sd3", PROMPT, steps=1)[0].image.shape == (64, 64, 3)
 
 
-def test_clients_that_vanish_leave_the_others_alone(client):
+def test_clients_that_disconnect_do_not_affect_others(client):
     control = client.pictures("sd3", PROMPT, steps=10, seed=5)[0].image
     for _ in range(5):
         events = client.generate("sd3", PROMPT, steps=40, seed=6)

@@ -1,4 +1,4 @@
-"""Requests share denoising steps on the live server, and no neighbour changes a picture."""
+"""Requests share denoising steps on the live server, and batching changes no picture."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ def request(client, index, wait=0.0):
     return list(client.generate("sd3", PROMPTS[index], steps=STEPS[index], seed=index))
 
 
-def test_eight_requests_in_flight_give_their_solo_pictures(client):
+def test_eight_concurrent_requests_give_their_solo_pictures(client):
     solo = [request(client, index) for index in range(len(STEPS))]
     with ThreadPoolExecutor(len(STEPS)) as threads:
         waits = [0.02 * index for index in range(len(STEPS))]

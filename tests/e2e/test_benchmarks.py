@@ -1,4 +1,4 @@
-"""A small version of each long measurement: what it counts is right, whatever its timings are."""
+"""Runs a small version of each long benchmark and checks its counts, not its timings."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ FLOOR_DB = 40.0
 SMALL = load.Plan(lanes=4, rounds=1, requests=12, blocks=1, arrivals=3, joins=1, calls=1)
 
 
-def test_load_is_answered_and_only_the_server_in_flight_batches(families_server, tmp_path):
+def test_all_load_is_served_and_only_the_in_flight_server_batches(families_server, tmp_path):
     figures = load.measure(families_server, "sd3", tmp_path / "load.png", SMALL)
     for workload in ("steps", "mixed"):
         closed = figures["closed_loop"][workload]
@@ -42,7 +42,7 @@ def test_load_is_answered_and_only_the_server_in_flight_batches(families_server,
     assert (tmp_path / "load.png").stat().st_size > 10_000
 
 
-def test_pipelines_concurrently_are_both_answered(families_server):
+def test_two_concurrent_pipelines_both_serve(families_server):
     figures = colocated.measure(
         families_server, "sd3", colocated.Plan(lanes=2, rounds=1, seconds=2)
     )
@@ -59,7 +59,7 @@ def test_pipelines_concurrently_are_both_answered(families_server):
 @pytest.mark.parametrize(
     ("family", "steps"), [("sd3", {"20"}), ("sdxl", {"20"}), ("sdxl_turbo", {"4", "1"})]
 )
-def test_quality_holds_served_pictures_to_those_of_diffusers(
+def test_quality_compares_served_pictures_with_diffusers(
     families_server, checkpoints, family, steps
 ):
     few = prompts.load()[198:202]
@@ -103,7 +103,7 @@ def test_perf_analyzer_measures_the_same_server(families_server):
     assert figures["requests_per_second_ours"][0] > 0
 
 
-def test_a_short_soak_finds_every_request_answered_once(families_server):
+def test_every_request_of_a_short_soak_gets_one_final_response(families_server):
     figures = soak.measure(families_server, "sd3", seconds=5)
     answered = figures["by_fate"]["answered"]["OK"]
     print(f"{figures['requests']} requests, {answered} pictures, failures {figures['failures']}")

@@ -13,7 +13,7 @@ from tests.e2e.test_serving import logged
 PROMPT = "a large red star in the top left on a white background"
 
 
-def test_the_command_writes_pngs_and_says_their_seeds(server, client, tmp_path, capsys):
+def test_the_command_writes_pngs_and_prints_their_seeds(server, client, tmp_path, capsys):
     path = tmp_path / "star.png"
     options = ["--steps", "4", "--seed", "7", "--num-images", "2", "--output", str(path)]
     assert main(["generate", "sd3", PROMPT, "--url", server.grpc_url, *options]) == 0
@@ -25,7 +25,7 @@ def test_the_command_writes_pngs_and_says_their_seeds(server, client, tmp_path, 
     assert np.abs(written.astype(int) - wanted).max() <= 1
 
 
-def test_what_the_server_refuses_is_one_sentence_and_status_1(server, tmp_path, capsys):
+def test_a_refused_request_gives_one_sentence_and_status_1(server, tmp_path, capsys):
     options = ["--steps", "0", "--output", str(tmp_path / "none.png")]
     assert main(["generate", "sd3", PROMPT, "--url", server.grpc_url, *options]) == 1
     assert "steps: got 0; allowed are 1 to 100" in capsys.readouterr().err
@@ -63,7 +63,7 @@ def test_a_file_without_a_request_is_refused(tmp_path, capsys):
     assert "cannot be read as a picture" in capsys.readouterr().err
 
 
-# Some ten seconds of work for the miniature.
+# About ten seconds of work for the miniature.
 LONG = {"steps": 100, "num_images": 16}
 
 
@@ -102,11 +102,11 @@ def closed_async(url):
 
 
 @pytest.mark.parametrize("leave", [closed, timed_out, cancelled_by_a_thread, closed_async])
-def test_a_request_that_is_left_is_cancelled_on_the_server(server, request_log, leave):
+def test_an_abandoned_request_is_cancelled_on_the_server(server, request_log, leave):
     assert logged(request_log, leave(server.grpc_url).request_id)["outcome"] == "CANCELLED"
 
 
-def test_a_deadline_of_the_request_is_timed_out(client):
+def test_a_missed_deadline_raises_timed_out(client):
     with pytest.raises(TimedOut, match="deadline"):
         client.pictures("sd3", PROMPT, **LONG, deadline_ms=200)
 

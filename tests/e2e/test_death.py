@@ -1,4 +1,4 @@
-"""The death of a model's process: readiness tells it, and running requests end with a sentence."""
+"""When a model's process dies, readiness turns off and active requests end with an error."""
 
 import re
 import shutil
@@ -16,10 +16,10 @@ import pytest
 from stepwise.client import Client, ClientError, ServerUnavailable
 from tests.support.paths import ROOT, STEPWISE
 
-# What a request may take to end: Triton's time to exit, and then it is killed.
+# Time limit for the server to become unready: Triton's exit timeout, then it is killed.
 SECONDS = 10
 
-# The denoising thread breaks at its third step, outside of the denoiser's call.
+# The denoising thread fails at its third step, outside the denoiser's call.
 BROKEN_LOOP = """
 from stepwise.triton.denoise import Denoise
 
@@ -38,7 +38,7 @@ class TritonPythonModel(Denoise):
 
 @contextmanager
 def command(repository: Path) -> Iterator[tuple[subprocess.Popen, dict[str, str]]]:
-    """``stepwise serve`` and its addresses."""
+    """The process of ``stepwise serve`` and its addresses by name."""
     ports = ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]
     process = subprocess.Popen(
         [STEPWISE, "serve", "--repository", str(repository), *ports],
@@ -72,7 +72,7 @@ def ready(http: str) -> bool:
 
 
 def ends(process: subprocess.Popen, model: str) -> None:
-    """The command ends by itself and says which model died."""
+    """Assert that the command ends by itself and names the dead model."""
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 1
     last = errors.splitlines()[-1]

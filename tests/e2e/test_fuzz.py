@@ -1,6 +1,6 @@
-"""Generated requests: each gets a picture or a sentence that names a field, and leaves nothing.
+"""Generated requests: each returns a picture or an error that names a field, and leaks nothing.
 
-``FUZZ_EXAMPLES`` says how many; ``make test-all`` sends 150 and ``make fuzz`` 2,000.
+``FUZZ_EXAMPLES`` sets their number; ``make test-all`` sends 150 and ``make fuzz`` 2,000.
 """
 
 import os
@@ -60,7 +60,7 @@ odd = {
 
 @st.composite
 def tensors(draw, family):
-    """Request tensors by name: mostly right, some of them wrong in value, type or shape."""
+    """Request tensors by name: mostly valid, some with a wrong value, type or shape."""
     known = {tensor.name: tensor for tensor in FAMILIES[family].request}
     chosen = {"prompt": np.full((1,), PROMPT.encode(), np.object_), "steps": _one(2, np.int32)}
     for field in draw(st.lists(st.sampled_from([*known, "colour"]), max_size=4, unique=True)):
@@ -83,7 +83,7 @@ def _one(value, dtype):
 
 
 def footprint(server):
-    """What requests could leave behind: unanswered ones, threads, shared memory, memory in MB."""
+    """Counts that leaks would raise: pending requests, processes, threads, and memory in MB."""
     with urllib.request.urlopen(server.metrics_url) as page:
         pending = re.findall(
             r"^nv_inference_pending_request_count\{.*\} (\S+)", page.read().decode(), re.MULTILINE
@@ -103,11 +103,11 @@ def footprint(server):
 
 @pytest.fixture(params=["sd3", "sdxl"])
 def fuzzed(request, families_server):
-    """A family, and a server that has it and whose log nobody reads."""
+    """A family and a server that serves it; no test reads this server's log."""
     return request.param, families_server
 
 
-def test_every_generated_request_is_answered_and_leaves_nothing(fuzzed):
+def test_every_generated_request_gets_a_response_and_leaks_nothing(fuzzed):
     family, server = fuzzed
     client = Client(server.grpc_url)
 
@@ -134,7 +134,7 @@ def test_every_generated_request_is_answered_and_leaves_nothing(fuzzed):
         ask()
 
     image = control()
-    # Pools and buffers reach their size.
+    # Let pools and buffers grow to their final size.
     run(WARM_UP)
     before = footprint(server)
     run(EXAMPLES)

@@ -1,4 +1,4 @@
-"""The distributions in virtual environments without the checkout, as their users have them."""
+"""The distributions as users install them: in virtual environments without the checkout."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.further
 
 
 def run(*command, cwd):
-    """A command whose Python sees nothing of the checkout."""
+    """Run a command in a Python environment that cannot import the checkout."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     words = [str(word) for word in command]
     done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True)
@@ -49,7 +49,7 @@ def wheels(tmp_path_factory):
 
 
 def environment(folder, wheels, *requirements):
-    """The scripts of a new virtual environment with these, of which ours are the wheels."""
+    """The scripts folder of a new environment; our distributions come from ``wheels``."""
     place, pinned = folder / "venv", folder / "constraints.txt"
     assert run(sys.executable, "-m", "venv", place, cwd=folder).returncode == 0
     lines = (ROOT / "requirements.txt").read_text().replace("[grpc]", "").splitlines()
@@ -62,13 +62,13 @@ def environment(folder, wheels, *requirements):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory, wheels):
-    """An environment with the client alone."""
+    """An environment with only the client."""
     return environment(tmp_path_factory.mktemp("alone"), wheels, "stepwise-client")
 
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory, wheels):
-    """An environment with all three, torch included."""
+    """An environment with all three distributions, including torch."""
     ours = ("stepwise-client[cli]", "stepwise-serving[triton,local]", "stepwise-export")
     return environment(tmp_path_factory.mktemp("everything"), wheels, *ours)
 
@@ -77,7 +77,7 @@ def size(folder):
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_the_client_alone_is_small_and_says_what_its_command_needs(alone, tmp_path):
+def test_the_client_alone_is_small_and_names_missing_packages(alone, tmp_path):
     (pip,) = alone.parent.glob("lib/python*/site-packages/pip")
     own = size(alone.parent) - size(pip)
     print(f"{own / 1e6:.0f} MB without pip, at most {MOST_BYTES / 1e6:.0f}")
@@ -101,7 +101,7 @@ def test_the_client_alone_is_small_and_says_what_its_command_needs(alone, tmp_pa
 
 @contextmanager
 def served(scripts, repository, cwd):
-    """A server of a repository, started in a folder; its gRPC address."""
+    """Serve a repository with ``cwd`` as working folder; yields the gRPC address."""
     ports = ("--grpc-port", "0", "--http-port", "0", "--metrics-port", "0")
     command = [str(scripts / "stepwise"), "serve", "--repository", str(repository), *ports]
     with subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, text=True) as process:
@@ -112,8 +112,8 @@ def served(scripts, repository, cwd):
             process.terminate()
 
 
-def test_all_three_export_serve_and_draw_without_the_checkout(everything, tmp_path):
-    """From a checkpoint to a picture in an empty folder, and the same one without Triton."""
+def test_all_three_export_serve_and_generate_without_the_checkout(everything, tmp_path):
+    """Makes a picture from a checkpoint in an empty folder, then the same one without Triton."""
     checkpoint = ROOT / "miniatures" / "sd3"
     export = (everything / "stepwise", "export", "sd3", "--checkpoint", checkpoint)
     assert run(*export, cwd=tmp_path).returncode == 0
@@ -128,7 +128,7 @@ def test_all_three_export_serve_and_draw_without_the_checkout(everything, tmp_pa
     assert run(everything / "stepwise", "check", cwd=tmp_path).returncode == 0
 
 
-def test_editable_installs_are_what_the_tests_run():
+def test_tests_run_the_editable_installs():
     modules = {"client": stepwise.client, "export": stepwise.export, "serving": stepwise.families}
     for folder, module in modules.items():
         assert Path(module.__file__).is_relative_to(ROOT / folder)

@@ -1,4 +1,4 @@
-"""The local pipeline makes what a server makes of the same repository."""
+"""The local pipeline gives the same outputs as a server of the same repository."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from stepwise.description.errors import InvalidRequest
 from stepwise.local import LocalPipeline
 
 PROMPT = "a large red star in the top left on a white background"
-# Rounding may tip a level over where other rows share a batch.
+# Other rows in a batch may change rounding by one level.
 CEILING = 1
 CASES = {
     "sd3": {"steps": 5, "guidance_scale": 3.0, "num_images": 3, "height": 48, "width": 96},
@@ -20,7 +20,7 @@ CASES = {
 
 
 def served(url, name, settings):
-    """All that a server makes: pictures, or the one video."""
+    """All outputs of a server: pictures, or one video."""
     client = Client(url)
     if client.about(name).makes_videos:
         return [client.video(name, PROMPT, **settings).frames]
@@ -28,7 +28,7 @@ def served(url, name, settings):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_makes_what_a_server_makes(families, families_server, name):
+def test_local_outputs_match_those_of_a_server(families, families_server, name):
     pipeline, settings = LocalPipeline(families, name), {"seed": 7, **CASES[name]}
     if pipeline.family.image_encoder is not None:
         sides = pipeline.manifest.size

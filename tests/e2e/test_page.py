@@ -1,4 +1,4 @@
-"""The page in a real browser, against a real server; the last test makes the README's picture."""
+"""The page in a real browser with a real server. One test makes the README's screenshot."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from tests.support.browser import (
 )
 
 PROMPT = "a large red star in the top left on a white background"
-# Some ten seconds of work for the miniature.
+# About ten seconds of work for the miniature.
 LONG = {"Steps": 100, "Pictures": 16}
 README_PROMPTS = (
     "a large green triangle in the bottom right on a gray background",
@@ -56,12 +56,12 @@ def open_page(browser, page):
 
 
 def asked_for(request_log, prompt):
-    """The log's lines of requests with this prompt."""
+    """The lines of the request log for this prompt."""
     lines = [json.loads(line) for line in request_log.read_text().splitlines()]
     return [line for line in lines if line["asked"].get("prompt") == prompt]
 
 
-def test_a_picture_is_the_clients_and_its_file_says_how_it_was_made(client, open_page, tmp_path):
+def test_a_picture_matches_the_clients_and_its_file_holds_the_request(client, open_page, tmp_path):
     tab = open_page()
     settings = {"steps": 12, "guidance_scale": 1.5, "sampler": "dpmpp_2m", "seed": 7}
     generate(tab, Prompt=PROMPT, Sampler="dpmpp_2m", Steps=12, Guidance=1.5, Seed="7")
@@ -79,7 +79,7 @@ def test_a_picture_is_the_clients_and_its_file_says_how_it_was_made(client, open
     assert {name: request[name] for name in settings} == settings
 
 
-def test_the_log_says_what_was_asked_and_how_it_went(open_page, request_log):
+def test_the_log_shows_settings_and_timings(open_page, request_log):
     tab = open_page()
     prompt = f"{PROMPT} <b>logged</b>"
     generate(tab, Prompt=prompt, Steps=4, Pictures=2)
@@ -95,7 +95,7 @@ def test_the_log_says_what_was_asked_and_how_it_went(open_page, request_log):
     assert told == pytest.approx(logged, abs=1)
 
 
-def test_previews_come_and_cancel_stops_the_request_on_the_server(open_page, request_log):
+def test_previews_appear_and_cancel_stops_the_request_on_the_server(open_page, request_log):
     tab = open_page()
     prompt = f"{PROMPT} cancelled"
     generate(tab, Prompt=prompt, **LONG)
@@ -114,7 +114,7 @@ def test_previews_come_and_cancel_stops_the_request_on_the_server(open_page, req
         ("Seed", "<b>7</b>${1}", "seed: got '<b>7</b>${1}'; a number of type INT64 is needed"),
     ],
 )
-def test_a_bad_value_is_answered_with_the_servers_sentence(open_page, label, value, sentence):
+def test_a_bad_value_shows_the_error_of_the_server(open_page, label, value, sentence):
     tab = open_page()
     generate(tab, Prompt=PROMPT, **{label: value})
     expect(tab.get_by_role("alert")).to_contain_text(sentence)
@@ -150,7 +150,7 @@ def test_a_closed_tab_cancels(open_page, request_log):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_page_that_is_stopped_cancels_and_leaves_no_file(
+def test_a_stopped_page_cancels_and_leaves_no_file(
     server, open_page, request_log, tmp_path, number
 ):
     prompt = f"{PROMPT} stopped by {number}"
@@ -176,7 +176,7 @@ SETTINGS = (
 
 @pytest.fixture
 def two_pipelines(tmp_path, monkeypatch):
-    """The address of a page with two pipelines of a server that is not there."""
+    """The address of a page with two pipelines and no server."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     from stepwise.client.page import layout
     from stepwise.client.page.handlers import Page
@@ -200,7 +200,7 @@ def two_pipelines(tmp_path, monkeypatch):
     blocks.close(verbose=False)
 
 
-def test_a_chosen_pipeline_brings_its_samplers_and_ranges(open_page, two_pipelines):
+def test_a_pipeline_shows_its_samplers_and_ranges(open_page, two_pipelines):
     tab = open_page(two_pipelines)
     fill(tab, Sampler="heun", Pipeline="fast")
     expect(tab.get_by_label("number input for Steps")).to_have_value("4")
@@ -211,7 +211,7 @@ def test_a_chosen_pipeline_brings_its_samplers_and_ranges(open_page, two_pipelin
     expect(cell(tab, 0, 2)).to_contain_text("sampler ddim, num_images 1, steps 40")
 
 
-def test_a_preset_fills_the_form_and_none_empties_it(open_page, two_pipelines):
+def test_a_preset_fills_the_form_and_none_clears_it(open_page, two_pipelines):
     advice = presets.load("helloworld-xl")
     tab = open_page(two_pipelines)
     expect(tab.get_by_label("Words")).to_have_count(0)
@@ -227,7 +227,7 @@ def test_a_preset_fills_the_form_and_none_empties_it(open_page, two_pipelines):
     prompt = tab.get_by_label("Prompt", exact=True)
     fill(tab, Steps=20, Prompt="a lighthouse,", Words="colour: earthy tones")
     expect(prompt).to_have_value("a lighthouse, earthy tones")
-    for label in ("Preset", "Words"):  # which are left as they are
+    for label in ("Preset", "Words"):  # focused but not changed
         tab.get_by_label(label).click()
         tab.get_by_label(label).press("Tab")
     fill(tab, Size=advice.sizes[0], Words="quality: masterpiece")
@@ -245,7 +245,7 @@ def test_a_preset_fills_the_form_and_none_empties_it(open_page, two_pipelines):
     expect(cell(tab, 0, 2)).not_to_contain_text("bucket")
 
 
-def test_a_pipeline_with_buckets_is_asked_for_a_size_and_others_for_sides(open_page, two_pipelines):
+def test_a_pipeline_with_buckets_has_a_size_and_others_have_sides(open_page, two_pipelines):
     tab = open_page(two_pipelines)
     expect(tab.get_by_label("Size")).to_have_count(0)
     fill(tab, Height="64")
@@ -261,7 +261,7 @@ def test_a_pipeline_with_buckets_is_asked_for_a_size_and_others_for_sides(open_p
     expect(cell(tab, 0, 2)).to_contain_text("bucket 700x700")
 
 
-def test_the_page_as_the_readme_shows_it(open_page, tmp_path):
+def test_the_screenshot_of_the_readme(open_page, tmp_path):
     tab = open_page()
     fill(tab, Sampler="dpmpp_2m", Steps=20, Guidance=1.5, Pictures=4)
     for seed, prompt in enumerate(README_PROMPTS, 1):
@@ -289,7 +289,7 @@ MAIN = "from stepwise.client.cli.main import main; sys.exit(main(sys.argv[1:]))"
         ),
     ],
 )
-def test_what_keeps_a_page_from_starting_is_one_sentence(server, page, before, said):
+def test_a_page_that_cannot_start_prints_one_sentence(server, page, before, said):
     port = str(urlsplit(page).port)
     code = f"import sys; {before}\n{MAIN}"
     command = [sys.executable, "-c", code, "page", "--url", server.grpc_url, "--port", port]

@@ -1,4 +1,4 @@
-"""Served pictures are the pictures that diffusers makes."""
+"""Served pictures match those of diffusers."""
 
 import pytest
 
@@ -51,7 +51,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("prompt", "settings"), CASES)
-def test_a_served_picture_is_the_one_that_diffusers_makes(client, diffusers, prompt, settings):
+def test_a_served_picture_matches_diffusers(client, diffusers, prompt, settings):
     served = client.pictures("sd3", prompt, **settings)[0].image
     call = {"guidance_scale": 7.0, "height": 64, "width": 64, **settings}
     seed, steps = call.pop("seed"), call.pop("steps")
@@ -62,15 +62,15 @@ def test_a_served_picture_is_the_one_that_diffusers_makes(client, diffusers, pro
     assert closeness >= FLOOR_DB
 
 
-def test_a_picture_has_what_its_prompt_says(client):
-    """One easy caption per shape; the full lists are scored by ``make quality``."""
+def test_a_picture_shows_its_prompt(client):
+    """One easy caption per shape; ``make quality`` scores the full lists."""
     _, settings = PIPELINES["sd3"]
     for seed, prompt in enumerate(PROMPTS, 1):
         picture = client.pictures("sd3", prompt, seed=seed, **settings)[0].image
         assert all(score(picture, BY_CAPTION[prompt]).values()), prompt
 
 
-def test_several_images_come_one_by_one_with_their_own_seeds(client):
+def test_several_images_arrive_one_by_one_with_consecutive_seeds(client):
     prompt = CASES[0][0]
     results = client.pictures("sd3", prompt, steps=4, seed=20, num_images=3)
     assert [(event.index, event.seed) for event in results] == [(0, 20), (1, 21), (2, 22)]
@@ -81,7 +81,7 @@ def test_several_images_come_one_by_one_with_their_own_seeds(client):
         assert closeness >= SOLO_FLOOR_DB
 
 
-def test_an_absent_seed_is_drawn_and_returned(client):
+def test_a_missing_seed_is_drawn_and_returned(client):
     first, second = (client.pictures("sd3", CASES[0][0], steps=2)[0] for _ in range(2))
     assert first.seed != second.seed
     again = client.pictures("sd3", CASES[0][0], steps=2, seed=first.seed)[0]

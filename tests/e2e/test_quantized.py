@@ -1,4 +1,4 @@
-"""A quantized pipeline is exported from a plan and served beside the one that it was made from."""
+"""A quantized pipeline is exported from a plan and served next to its float pipeline."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from tests.conftest import ROOT, export
 
 CHECKPOINT = Path("miniatures/sdxl_turbo")
 NAME = "sdxl_turbo_w4a8"
-# Of 40 pictures, how many are right, and how near they are to those of the float graph.
+# Of 40 pictures: least number that show their prompt, and least PSNR against the float graph.
 RIGHT_FLOOR, FLOOR_DB, COUNT = 37, 25.0, 40
 ENDS = ("conv_in", "conv_out")
 
@@ -59,7 +59,7 @@ def repository(arguments):
 
 @pytest.fixture(scope="module")
 def pictures(repository):
-    """Of both pipelines, for the same prompts and seeds, from one server."""
+    """Prompts, and both pipelines' pictures for the same prompts and seeds, from one server."""
     asked = prompts.load()[:COUNT]
     with serving(repository) as server:
         client = Client(server.grpc_url)
@@ -81,7 +81,7 @@ def test_quantized_pictures_are_right(pictures):
         assert right >= RIGHT_FLOOR
 
 
-def test_quantized_pictures_are_near_those_of_the_float_graph(pictures):
+def test_quantized_pictures_are_close_to_those_of_the_float_graph(pictures):
     _, made = pictures
     found = [psnr(*pair) for pair in zip(made["sdxl_turbo"], made[NAME], strict=True)]
     print(f"{np.median(found):.1f} dB in the median, {FLOOR_DB}; {min(found):.1f} at worst")
@@ -113,7 +113,7 @@ def test_the_graph_is_smaller(repository):
     assert sizes[0] > 4 * sizes[1]
 
 
-def test_a_rerun_keeps_it_and_another_plan_makes_the_unet_alone_anew(
+def test_a_rerun_reuses_the_export_and_a_new_plan_changes_only_the_unet(
     arguments, repository, plan, caplog
 ):
     folder, options = arguments

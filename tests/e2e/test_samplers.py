@@ -1,4 +1,4 @@
-"""Every sampler that diffusers gets right on SD3 makes diffusers' picture, in any company."""
+"""Every sampler that diffusers gets right on SD3 matches its picture, alone and in a batch."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +13,7 @@ from tests.support.oracles import oracles
 FLOOR_DB = 40.0
 SOLO_FLOOR_DB = 50.0
 STEPS = 16
-# The miniature's own shift. DEIS is not here because diffusers leaves noise in its pictures.
+# The miniature's own shift. DEIS is left out because diffusers leaves noise in its pictures.
 ORACLES = [
     oracle
     for oracle in oracles()
@@ -32,7 +32,7 @@ TOGETHER = (
 
 
 @pytest.mark.parametrize("oracle", ORACLES, ids=lambda oracle: oracle.sampler)
-def test_a_served_picture_is_the_one_that_diffusers_makes(client, diffusers, oracle):
+def test_a_served_picture_matches_diffusers(client, diffusers, oracle):
     prompt, seed = PROMPTS[0], 7
     served = client.pictures("sd3", prompt, steps=STEPS, seed=seed, sampler=oracle.sampler)[0]
     reference = diffusers.pictures(
@@ -50,7 +50,7 @@ def test_a_served_picture_is_the_one_that_diffusers_makes(client, diffusers, ora
 
 
 def picture(client, index):
-    """A picture of its own sampler, step count, seed and prompt."""
+    """A picture with the sampler, step count, seed and prompt of this index."""
     settings = {"steps": 12 + index, "seed": index, "sampler": TOGETHER[index]}
     return client.pictures("sd3", PROMPTS[index], **settings)[0]
 
@@ -68,7 +68,7 @@ def test_eight_samplers_in_one_batch_give_their_solo_pictures(client):
         assert closeness >= SOLO_FLOOR_DB
 
 
-def test_every_word_is_served_or_refused_with_a_reason(client):
+def test_every_sampler_is_served_or_refused_with_a_reason(client):
     for sampler in SAMPLERS:
         if sampler.endswith("_trailing"):
             with pytest.raises(InvalidRequest, match="this checkpoint is a flow"):

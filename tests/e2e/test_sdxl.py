@@ -1,4 +1,4 @@
-"""SDXL's families make the pictures of StableDiffusionXLPipeline, beside each other and SD3."""
+"""SDXL's families match StableDiffusionXLPipeline while served next to each other and SD3."""
 
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ FLOOR_DB = 40.0
 SOLO_FLOOR_DB = 50.0
 PROMPT = "a large red star in the top left on a white background"
 NEGATIVE = "a small blue circle in the center on a black background"
-# What diffusers calls the settings that have another name there.
+# Settings with another name in diffusers.
 NAMES = {"crop": "crops_coords_top_left"}
 MICRO = {"original_size": (32, 48), "crop": (8, 0), "target_size": (64, 48)}
 CASES = [
@@ -64,13 +64,13 @@ def near(served, expected, floor=FLOOR_DB):
 
 
 @pytest.mark.parametrize("settings", CASES)
-def test_euler_makes_the_picture_of_diffusers(client, diffusers, settings):
+def test_euler_matches_diffusers(client, diffusers, settings):
     served = client.pictures("sdxl", PROMPT, steps=20, seed=7, **settings)[0]
     near(served.image, reference(diffusers["sdxl"], 7, 20, {"guidance_scale": 5.0, **settings}))
 
 
 @pytest.mark.parametrize("settings", CASES[:2])
-def test_dpmpp_2m_karras_makes_the_picture_of_diffusers(client, diffusers, settings):
+def test_dpmpp_2m_karras_matches_diffusers(client, diffusers, settings):
     named = {"sampler": "dpmpp_2m_karras", **settings}
     served = client.pictures("sdxl", PROMPT, steps=20, seed=8, **named)[0]
     scheduler = library.DPMSolverMultistepScheduler(**BETAS, steps_offset=1, use_karras_sigmas=True)
@@ -79,12 +79,12 @@ def test_dpmpp_2m_karras_makes_the_picture_of_diffusers(client, diffusers, setti
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_turbo_makes_the_picture_of_diffusers(client, diffusers, steps):
+def test_turbo_matches_diffusers(client, diffusers, steps):
     served = client.pictures("sdxl_turbo", PROMPT, steps=steps, seed=9)[0]
     near(served.image, reference(diffusers["sdxl_turbo"], 9, steps, {"guidance_scale": 0.0}))
 
 
-def test_turbo_has_few_steps_and_one_unless_asked(client):
+def test_turbo_allows_few_steps_and_defaults_to_one(client):
     assert client.pictures("sdxl_turbo", PROMPT)[0].steps == 1
     with pytest.raises(InvalidRequest, match="steps: got 5; allowed are 1 to 4"):
         client.pictures("sdxl_turbo", PROMPT, steps=5)
@@ -93,8 +93,8 @@ def test_turbo_has_few_steps_and_one_unless_asked(client):
 @pytest.mark.parametrize(
     "settings", [{"negative_prompt": ""}, {"clip_skip": 1}, MICRO], ids=["empty", "skip", "micro"]
 )
-def test_what_a_request_says_changes_its_picture(client, settings):
-    """An empty negative prompt too, which means much the same to the miniature as an absent one."""
+def test_every_setting_changes_the_picture(client, settings):
+    """Includes an empty negative prompt, which the miniature treats much like a missing one."""
     plain, other = (
         client.pictures("sdxl", PROMPT, steps=12, seed=3, guidance_scale=15.0, **said)[0].image
         for said in ({}, settings)
@@ -131,12 +131,12 @@ def test_a_picture_is_as_large_as_its_bucket(client):
         ({"crop": (-1, 0)}, "crop: got -1; allowed are 0 to 16384"),
     ],
 )
-def test_what_cannot_be_drawn_is_named(client, settings, says):
+def test_an_invalid_setting_is_named(client, settings, says):
     with pytest.raises(InvalidRequest, match=says):
         client.pictures("sdxl", PROMPT, **settings)
 
 
-def test_a_preset_fills_in_what_the_command_leaves_out(server, tmp_path, capsys):
+def test_a_preset_fills_in_missing_options(server, tmp_path, capsys):
     url, paths = ["--url", server.grpc_url], [tmp_path / "first.png", tmp_path / "again.png"]
     asked = ["--preset", "helloworld-xl", "--steps", "12", "--bucket", "48x80"]
     assert main(["generate", "sdxl", PROMPT, *url, *asked, "--output", str(paths[0])]) == 0

@@ -1,4 +1,4 @@
-"""SDXL from one file and with a LoRA: the pictures that diffusers makes of the same files."""
+"""SDXL from a single file and with a LoRA, compared with diffusers on the same files."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.conftest import ROOT, export
 from tests.support.originals import write_original
 
 FLOOR_DB = 40.0
-# The LoRA's pictures must not be those without it; at half its scale, shapes are half filled.
+# With the LoRA, pictures must differ from those without it; at half scale, shapes are half filled.
 CEILING_DB = {0.5: 35.0, 1.0: 30.0}
 PROMPT = "a large green square in the center on a white background"
 SDXL, TURBO = (ROOT / "miniatures" / family for family in ("sdxl", "sdxl_turbo"))
@@ -30,7 +30,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(request, files, tmp_path_factory):
-    """A client of a server with the sources that the chosen tests draw with."""
+    """A client of a server with the checkpoint sources that the selected tests use."""
     sources = {
         "plain": ("sdxl", SDXL),
         "outline": ("sdxl", SDXL, "--lora", LORA),

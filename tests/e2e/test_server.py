@@ -1,4 +1,4 @@
-"""The server on a small repository: onnxruntime backend, failures, draining, leaving nothing."""
+"""The server on a small repository: onnxruntime backend, failures, draining and cleanup."""
 
 import os
 import queue
@@ -102,7 +102,7 @@ def test_returns_only_the_outputs_asked_for(triton):
     assert [output.name for output in answer.get_response().outputs] == ["out_FP16"]
 
 
-def test_an_error_stays_with_its_request(triton):
+def test_an_error_affects_only_its_request(triton):
     def look_up(index):
         try:
             answer = triton.infer("mock_lookup", [tensor("ids", "INT64", [[index]])])
@@ -118,7 +118,7 @@ def test_an_error_stays_with_its_request(triton):
     assert look_up(0) == 0.0
 
 
-def test_check_sees_whether_a_picture_comes(server):
+def test_check_reports_whether_a_picture_is_made(server):
     assert list(picture_problem(server.grpc_url, Exported("mock", Path(), {"graphs": {}}))) == []
     (problem,) = picture_problem(server.grpc_url, Exported("nobody", Path(), {"graphs": {}}))
     assert "nobody" in problem
@@ -195,7 +195,7 @@ def test_a_broken_model_is_named(tmp_path):
 
 
 class Command:
-    """``stepwise serve`` as a person runs it, and what there is to know about its Triton."""
+    """A ``stepwise serve`` process, with its address, its Triton process and its shm prefix."""
 
     def __init__(self, repository: Path, temporary: Path) -> None:
         ports = ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]
@@ -230,7 +230,7 @@ def command(repository, tmp_path) -> Iterator[Command]:
 
 
 class Stream:
-    """One request to the mock pipeline, and its answers as they come."""
+    """One request to the mock pipeline; collects its responses as they arrive."""
 
     def __init__(self, url: str, steps: int) -> None:
         self.answers: queue.Queue = queue.Queue()
@@ -272,7 +272,7 @@ def test_a_second_interrupt_stops_at_once(command):
     time.sleep(0.5)
     command.process.send_signal(signal.SIGINT)
     assert command.finish()[0] == 0
-    # The request was not waited for.
+    # The server did not wait for the request.
     with pytest.raises(InferenceServerException):
         list(stream.values())
 
@@ -285,6 +285,6 @@ def test_the_command_fails_when_triton_dies(command):
     assert "Started GRPCInferenceService" in errors
 
 
-def test_killing_the_command_takes_triton_along(command):
+def test_killing_the_command_kills_triton(command):
     command.process.kill()
     assert_nothing_left(command.triton.pid, command.shm_prefix, within=15)

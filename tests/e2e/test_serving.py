@@ -1,4 +1,4 @@
-"""How requests are served beside each other: cancelled, late, too many, watched."""
+"""Concurrent requests: cancellation, deadlines, a full queue, logs and metrics."""
 
 import json
 import time
@@ -39,7 +39,7 @@ def until(condition):
 
 
 def logged(server_log, request_id):
-    """The request's line of the log."""
+    """The request's line in the log."""
 
     def found():
         lines = [json.loads(line) for line in server_log.read_text().splitlines()]
@@ -54,7 +54,7 @@ def cancel(stream, request_id):
     stream.send("sd3_denoise", cancel=request_id)
 
 
-def test_previews_come_between_progress_in_order(client):
+def test_previews_and_progress_arrive_in_order(client):
     events = list(client.generate("sd3", PROMPT, steps=20, seed=7, preview_every=5))
     steps = [event.step for event in events]
     assert steps == sorted(steps)
@@ -63,7 +63,7 @@ def test_previews_come_between_progress_in_order(client):
     assert {event.image.shape for event in previews} == {(64, 64, 3)}
     result = events[-1].image.astype(int)
     distance = [np.abs(event.image - result).mean() for event in previews]
-    print(f"distance of the previews from the result {distance} of 255, ceiling 8 for the last")
+    print(f"distance of previews from the result {distance} of 255, ceiling 8 for the last")
     assert distance == sorted(distance, reverse=True)
     assert distance[-1] <= 8
 
@@ -83,7 +83,7 @@ def test_a_cancelled_request_ends_at_once(server, request_log):
     until(lambda: active(server) == 0)
 
 
-def test_a_cancellation_may_come_first(server):
+def test_a_cancellation_may_arrive_before_its_request(server):
     name = str(uuid.uuid4())
     with raw.Stream(server) as stream:
         cancel(stream, name)
@@ -109,7 +109,7 @@ def test_fifty_cancellations_leave_nothing_behind(server, client):
     assert {path.name for path in Path("/dev/shm").iterdir()} == regions
 
 
-def test_a_caller_of_the_denoiser_itself_cancels_by_disconnecting(server, request_log):
+def test_a_direct_client_of_the_denoiser_cancels_by_disconnecting(server, request_log):
     plain = grpc.InferenceServerClient(server.grpc_url)
 
     def run(component, inputs):
@@ -127,14 +127,14 @@ def test_a_caller_of_the_denoiser_itself_cancels_by_disconnecting(server, reques
     assert logged(request_log, name)["outcome"] == "CANCELLED"
 
 
-def test_the_denoiser_alone_says_where_requests_belong(server):
+def test_the_denoiser_refuses_a_request_without_embeddings(server):
     with raw.Stream(server) as stream:
         stream.send("sd3_denoise", settings="{}")
         assert "got no clip_l_hidden_states" in stream.last()
 
 
 @pytest.mark.parametrize("deadline_ms", [1, 150])
-def test_a_request_that_is_late_is_dropped(server, request_log, deadline_ms):
+def test_a_late_request_is_dropped(server, request_log, deadline_ms):
     name = str(uuid.uuid4())
     with raw.Stream(server) as stream:
         stream.send("sd3", name, **LONG, num_images=8, deadline_ms=deadline_ms)
@@ -143,7 +143,7 @@ def test_a_request_that_is_late_is_dropped(server, request_log, deadline_ms):
     assert logged(request_log, name)["outcome"] == "DEADLINE_EXCEEDED"
 
 
-def test_a_full_queue_is_answered_at_once_and_takes_requests_again(server):
+def test_a_full_queue_refuses_at_once_and_accepts_again_later(server):
     names = [str(uuid.uuid4()) for _ in range(SD3.capacity // 16 + 1)]
     with raw.Stream(server) as stream:
         for name in names:
@@ -159,7 +159,7 @@ def test_a_full_queue_is_answered_at_once_and_takes_requests_again(server):
         assert stream.last() is None
 
 
-def test_what_was_asked_and_how_it_went_is_logged(server, request_log):
+def test_settings_and_outcomes_are_logged(server, request_log):
     good, bad = str(uuid.uuid4()), str(uuid.uuid4())
     with raw.Stream(server) as stream:
         stream.send("sd3", good, prompt=PROMPT, steps=3, client="tests")

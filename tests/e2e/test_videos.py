@@ -1,4 +1,4 @@
-"""EasyAnimate's pipelines make the videos of diffusers, slice by slice, beside other requests."""
+"""EasyAnimate's pipelines match the videos of diffusers, stream slices and share the server."""
 
 import math
 import random
@@ -19,7 +19,7 @@ SOLO_FLOOR_DB = 50.0
 PROMPT = "a red circle moving left on a white background"
 OTHER = "a blue star moving up on a black background"
 SIZE = {"num_frames": 17, "height": 48, "width": 48}
-# What diffusers calls the settings that have another name there.
+# Settings with another name in diffusers.
 NAMES = {"frames": "num_frames"}
 FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": math.e}
 CASES = [
@@ -55,7 +55,7 @@ def diffusers(checkpoints):
 
 
 def drawn(caption):
-    """The first and the last frame of a drawing."""
+    """The first and last frame of a caption's reference video."""
     frames = draw(BY_CAPTION[caption], random.Random(1))
     return frames[0], frames[-1]
 
@@ -78,20 +78,20 @@ def asked(settings):
 
 
 @pytest.mark.parametrize("settings", CASES)
-def test_videos_are_those_of_diffusers(client, diffusers, settings):
+def test_videos_match_diffusers(client, diffusers, settings):
     served = client.video("easyanimate", PROMPT, steps=10, seed=7, **asked(settings))
     near(served.frames, reference(diffusers["easyanimate"], PROMPT, 7, 10, settings))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_other_flow_samplers_make_the_videos_of_diffusers(client, diffusers, sampler):
+def test_other_flow_samplers_match_diffusers(client, diffusers, sampler):
     served = client.video("easyanimate", PROMPT, steps=10, seed=8, frames=17, sampler=sampler)
     scheduler = SAMPLERS[sampler]
     near(served.frames, reference(diffusers["easyanimate"], PROMPT, 8, 10, {}, scheduler))
 
 
 @pytest.mark.parametrize("settings", [{}, {"frames": 1}, {"frames": 9, "guidance_rescale": 0.5}])
-def test_videos_go_on_from_an_image_as_in_diffusers(client, diffusers, settings):
+def test_videos_start_from_an_image_as_in_diffusers(client, diffusers, settings):
     start, _ = drawn(PROMPT)
     given = {**asked(settings), "start_image": start}
     served = client.video("easyanimate_i2v", PROMPT, steps=10, seed=9, **given)
@@ -99,7 +99,7 @@ def test_videos_go_on_from_an_image_as_in_diffusers(client, diffusers, settings)
     near(served.frames, reference(peer, PROMPT, 9, 10, settings, start=start))
 
 
-def test_videos_end_in_an_image_as_in_diffusers(client, diffusers):
+def test_videos_end_with_an_image_as_in_diffusers(client, diffusers):
     start, end = drawn(OTHER)
     given = {"frames": 17, "start_image": start, "end_image": end}
     served = client.video("easyanimate_i2v", OTHER, steps=10, seed=10, **given)
@@ -107,7 +107,7 @@ def test_videos_end_in_an_image_as_in_diffusers(client, diffusers):
     near(served.frames, reference(peer, OTHER, 10, 10, {}, start=start, end=end))
 
 
-def test_fresh_noise_comes_after_that_of_the_image(client, diffusers):
+def test_the_sampler_draws_noise_after_the_image_conditioning(client, diffusers):
     start, _ = drawn(PROMPT)
     given = {"frames": 9, "start_image": start, "sampler": "dpmpp_2m_sde"}
     served = client.video("easyanimate_i2v", PROMPT, steps=10, seed=11, **given)
@@ -118,7 +118,7 @@ def test_fresh_noise_comes_after_that_of_the_image(client, diffusers):
     near(served.frames, due)
 
 
-def test_slices_come_in_order_and_the_first_before_the_last_is_decoded(client):
+def test_slices_arrive_in_order_and_as_they_are_decoded(client):
     events = list(client.generate("easyanimate", PROMPT, steps=2, frames=49, seed=1))
     slices = [event for event in events if event.kind == "result"]
     assert [event.index for event in slices] == [0, *range(1, 49, 4)]
@@ -129,12 +129,12 @@ def test_slices_come_in_order_and_the_first_before_the_last_is_decoded(client):
         if event.kind == "result":
             arrived.append(time.monotonic() - began)
     print(f"first of {len(arrived)} slices after {arrived[0]:.2f} s, last after {arrived[-1]:.2f}")
-    # Decoding all but the first takes nearly all of the time between them.
+    # Decoding all slices after the first takes nearly all of the time in between.
     assert arrived[0] < arrived[-1]
     assert len(arrived) == 37
 
 
-def test_videos_of_different_step_counts_batch_and_are_what_they_are_alone(client):
+def test_videos_of_different_step_counts_batch_and_give_their_solo_videos(client):
     settings = [
         {"steps": 6, "seed": 1, "sampler": "euler"},
         {"steps": 11, "seed": 2, "sampler": "heun"},
@@ -161,7 +161,7 @@ def test_previews_show_the_first_frame(client):
 
 
 def test_pictures_and_short_videos_are_not_starved_by_long_ones(client):
-    """While long videos run, a picture of SD3 and a video of one frame are finished."""
+    """An SD3 picture and a one-frame video finish while long videos run."""
     stop, done = threading.Event(), []
 
     def keep_busy(seed):
@@ -181,10 +181,10 @@ def test_pictures_and_short_videos_are_not_starved_by_long_ones(client):
     print(f"one frame {short.queued_ms + short.denoising_ms:.0f} ms, picture "
           f"{picture[0].queued_ms + picture[0].denoising_ms:.0f} ms")  # fmt: skip
     assert short.frames.shape == (1, 48, 48, 3)
-    assert finished_first, "a long video was done before the short requests were"
+    assert finished_first, "a long video finished before the short requests"
 
 
-def test_a_video_that_is_given_up_leaves_room_for_others(client):
+def test_an_abandoned_video_frees_its_place(client):
     events = client.generate("easyanimate", PROMPT, steps=2, frames=145, seed=1)
     next(event for event in events if event.kind == "result")
     events.close()
@@ -192,7 +192,7 @@ def test_a_video_that_is_given_up_leaves_room_for_others(client):
     assert len(again.frames) == 5
 
 
-def test_a_video_that_is_cancelled_while_it_is_decoded_ends(client):
+def test_a_video_cancelled_while_decoding_ends(client):
     events, came = client.generate("easyanimate", PROMPT, steps=2, frames=145, seed=1), []
 
     def cancel_at_the_first_slice():
@@ -203,11 +203,11 @@ def test_a_video_that_is_cancelled_while_it_is_decoded_ends(client):
 
     with pytest.raises(Cancelled):
         cancel_at_the_first_slice()
-    print(f"{len(came)} of 145 frames came")
+    print(f"{len(came)} of 145 frames arrived")
     assert 0 < len(came) < 145
 
 
-def test_videos_that_are_decoded_at_once_all_come_whole(client):
+def test_videos_decoded_concurrently_are_complete(client):
     def make(seed):
         return client.video("easyanimate", PROMPT, steps=2, frames=33, seed=seed).frames
 
@@ -217,7 +217,7 @@ def test_videos_that_are_decoded_at_once_all_come_whole(client):
         near(together[seed], make(seed), SOLO_FLOOR_DB)
 
 
-def test_as_many_videos_as_there_is_room_for_and_then_as_many_again(client):
+def test_the_queue_can_be_filled_with_videos_twice(client):
     for _ in range(2):
         with ThreadPoolExecutor(32) as threads:
             videos = list(
@@ -241,7 +241,7 @@ def test_as_many_videos_as_there_is_room_for_and_then_as_many_again(client):
         ("easyanimate_i2v", {}, "start_image: got none"),
     ],
 )
-def test_bad_values_are_answered_with_what_works(client, pipeline, settings, sentence):
+def test_an_error_names_the_bad_value_and_allowed_ones(client, pipeline, settings, sentence):
     with pytest.raises(InvalidRequest, match=sentence):
         client.video(pipeline, PROMPT, steps=1, **{"frames": 5, **settings})
 
@@ -255,7 +255,7 @@ def test_bad_values_are_answered_with_what_works(client, pipeline, settings, sen
         ({"end_image": (48, 48), "frames": 1}, "end_image: got one for a video of 1 frame"),
     ],
 )
-def test_images_that_do_not_fit_are_answered_with_what_does(client, settings, sentence):
+def test_an_error_names_an_image_that_does_not_fit(client, settings, sentence):
     given = {"frames": 5, "start_image": (48, 48), **settings}
     images = {n: np.zeros((*v, 3), np.uint8) for n, v in given.items() if n.endswith("image")}
     with pytest.raises(InvalidRequest, match=sentence):

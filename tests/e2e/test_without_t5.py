@@ -1,4 +1,4 @@
-"""A checkpoint without its optional T5 encoder is exported and served, and says so."""
+"""A checkpoint without its optional T5 encoder is exported and served, with a note."""
 
 import shutil
 import subprocess
@@ -29,7 +29,7 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def test_it_makes_the_picture_of_diffusers_and_says_what_is_missing(checkpoint, tmp_path):
+def test_it_matches_diffusers_and_notes_the_missing_encoder(checkpoint, tmp_path):
     command = [STEPWISE, "export", "sd3", "--checkpoint", str(checkpoint)]
     options = ["--repository", str(tmp_path), "--name", "sd3_small"]
     subprocess.run([*command, *options], cwd=ROOT, check=True)

@@ -1,4 +1,4 @@
-"""EasyAnimate's graphs against the modules of diffusers, without anything of ours in between."""
+"""EasyAnimate's graphs against the modules of diffusers, with none of our modules in between."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from stepwise.export.modules.video_vae import VideoDecoder, VideoEncoder, caches
 from stepwise.video import sliced_vae as slices
 
 FLOOR = 1e-4
-# Double precision has 16 digits, of which a few are lost on the way through all layers.
+# Double precision has 16 digits; rounding in all layers loses a few.
 EXACT = 1e-12
 # Traced at 3 frames of 4 x 6 latents, two rows and 24 tokens.
 SIZES = [(1, 256, 5, 6, 6), (3, 7, 1, 10, 4), (2, 40, 13, 2, 14)]
@@ -75,7 +75,7 @@ def manifest(videos):
 
 
 def encoded(repository, manifest, prompt):
-    """Ids and mask of a prompt, from the files that a server has."""
+    """Token ids and mask of a prompt, from the files of a model repository."""
     path: Path = repository / "easyanimate_prepare" / "tokenizers" / "qwen.json"
     before, after = manifest.templates["qwen"]
     encoding = Tokenizer.from_file(str(path)).encode(f"{before}{prompt}{after}")
@@ -107,7 +107,7 @@ def test_tokenizer_files_and_templates_give_diffusers_tokens(videos, manifest, p
 
 @torch.no_grad()
 def test_the_text_encoder_graph_gives_diffusers_embeddings(videos, manifest, pipeline):
-    """All prompts in one batch, whose rows have different lengths."""
+    """All prompts in one batch; its rows have different lengths."""
     pairs = [encoded(videos, manifest, prompt) for prompt in PROMPTS]
     ids, mask = (np.concatenate(rows) for rows in zip(*pairs, strict=True))
     got = runner(videos, "easyanimate", "qwen")({"ids": ids, "attention_mask": mask})
@@ -141,7 +141,7 @@ def test_the_transformer_graph_matches_diffusers(
 
 
 def whole(run, latents, layout):
-    """A video in two calls: the first frame of latents, then all others as one slice."""
+    """A video decoded in two calls: the first latent frame, then all others as one slice."""
     height, width = latents.shape[2:]
     seen = {
         input_name(i): cache.empty(height, width) for i, cache in enumerate(layout.decoder_caches)
@@ -192,7 +192,7 @@ def test_slices_encode_to_the_whole_video(videos, checkpoints, frames):
 @torch.no_grad()
 @pytest.mark.parametrize("frames", FRAMES[:-1])
 def test_slices_are_exact_in_double_precision(autoencoder, frames):
-    """The modules that are exported; in single precision only the order of sums differs."""
+    """The exported modules; in single precision only the order of sums would differ."""
     model = AutoencoderKLMagvit.from_config(autoencoder.config).double().eval()
     model.load_state_dict(autoencoder.state_dict())
     levels = 2 * torch.rand(1, 3, frames, 16, 24, dtype=torch.float64) - 1
@@ -209,7 +209,7 @@ def test_slices_are_exact_in_double_precision(autoencoder, frames):
 
 
 def streams(part, given):
-    """What a module gives for one slice after another, which begin with no caches."""
+    """A module's outputs for consecutive slices; the caches start empty."""
     seen = [torch.zeros(cache.empty(2, 3).shape, dtype=torch.float64) for cache in part.caches]
     outputs = []
     for index, frames in enumerate(given):
@@ -235,7 +235,7 @@ def test_a_slice_that_begins_a_video_is_four_equal_frames(autoencoder):
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [VideoDecoder, VideoEncoder])
-def test_caches_are_what_convolutions_have_seen_in_the_order_of_their_calls(autoencoder, kind):
+def test_caches_have_the_shapes_and_the_order_of_the_convolutions(autoencoder, kind):
     part = kind(AutoencoderKLMagvit.from_config(autoencoder.config).eval())
     _, *last = part(*part.example({"slice": 1, "height": 2, "width": 3, "first": 0}))
     found = caches(autoencoder.config)["vae_decoder" if kind is VideoDecoder else "vae_encoder"]

@@ -1,7 +1,7 @@
-"""Samplers on a flow whose solution is known, for those above all that diffusers has none for.
+"""Samplers on a flow with a known solution, mainly those that diffusers does not have.
 
-Data is Gaussian, of mean MEAN and variance VARIANCE at every pixel. The best denoiser is then
-linear in x, x is Gaussian at every noise level, and the samplers must carry the one into the other.
+Data is Gaussian with mean MEAN and variance VARIANCE at every pixel. The optimal denoiser is then
+linear in x, x is Gaussian at every noise level, and samplers must reproduce these Gaussians.
 """
 
 from collections.abc import Iterator
@@ -20,10 +20,11 @@ UNSHIFTED = SD3 | {"shift": 1.0}
 WORDS = [name for name in SAMPLERS if not name.endswith("_trailing")]
 MEAN, VARIANCE = 0.7, 0.25
 FLOOR = 1e-4
-# Multistep samplers take unit noise for the first level, which is 0.9997.
+# Multistep samplers start from unit noise, although the first noise level is 0.9997.
 POINT_FLOOR = 1e-3
-# How the error falls from 40 to 160 steps: the power of the step's size, at least. A consistency
-# sampler solves no equation, and diffusers' third order is slow (see dpmpp_3m_sde).
+# Least order of convergence from 40 to 160 steps: the power of the step size with which the error
+# falls. A consistency sampler solves no equation, and diffusers' third order is slow (see
+# dpmpp_3m_sde).
 FALLS = {
     "euler": 0.9,
     "euler_karras": 0.9,
@@ -48,10 +49,10 @@ FALLS = {
 
 
 class Impulses:
-    """A generator whose n-th draw is 1 at the n-th pixel alone, so that noises can be told apart.
+    """A generator that sets only the n-th pixel to 1 in its n-th draw, to separate the draws.
 
-    What a linear sampler makes of white noise is then known exactly: the square root of the sum
-    of the squares of what is left of each impulse.
+    This gives a linear sampler's response to white noise exactly: its deviation is the root of
+    the sum of squares of the impulses that remain.
     """
 
     def __init__(self) -> None:
@@ -84,14 +85,14 @@ def rows(sampler, config, steps, variance) -> Iterator[tuple[float, float]]:
 
 
 def velocity(x, sigma, variance):
-    """noise - x0, where x0 is what is to be expected of the data given x."""
+    """noise - x0, where x0 is the expected value of the data given x."""
     alpha = 1 - sigma
     gain = alpha * variance / (alpha**2 * variance + sigma**2)
     return (x - (MEAN + gain * (x - alpha * MEAN))) / sigma
 
 
 def exact(table: Table) -> tuple[float, float]:
-    """Mean and deviation at the end of the exact solution from unit noise at the first level."""
+    """Final mean and deviation of the exact solution that starts from unit noise."""
     if table.M[:, 0, NOISE].any():
         return MEAN, VARIANCE**0.5
     sigma, alpha = sigmas(table)[0], 1 - sigmas(table)[0]
@@ -100,8 +101,8 @@ def exact(table: Table) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("sampler", WORDS)
-def test_a_point_stays_where_it_is_at_every_level_down_to_zero(sampler):
-    """Where all data is one point, x has mean (1 - sigma) * MEAN and deviation sigma throughout."""
+def test_a_single_data_point_is_exact_at_every_noise_level(sampler):
+    """If all data is one point, x has mean (1 - sigma) * MEAN and deviation sigma at each level."""
     worst = 0.0
     for steps in STEPS:
         levels = np.append(sigmas(table(sampler, SD3, steps))[1:], 0.0)
@@ -114,7 +115,7 @@ def test_a_point_stays_where_it_is_at_every_level_down_to_zero(sampler):
 
 
 @pytest.mark.parametrize("sampler", FALLS)
-def test_the_exact_flow_is_met_as_steps_get_smaller(sampler):
+def test_the_error_falls_with_the_step_size(sampler):
     errors = []
     for steps in (40, 160):
         *_, last = rows(sampler, UNSHIFTED, steps, VARIANCE)
@@ -125,15 +126,15 @@ def test_the_exact_flow_is_met_as_steps_get_smaller(sampler):
     assert fall >= FALLS[sampler]
 
 
-def test_euler_ancestral_on_a_flow_is_diffusers_in_another_variable():
-    """x / (1 - sigma) has the noise level sigma / (1 - sigma), which is all that Karras asks."""
+def test_euler_ancestral_on_a_flow_matches_diffusers_in_another_variable():
+    """x / (1 - sigma) has noise level sigma / (1 - sigma): the form of Karras et al."""
     steps = 20
     mine = [sample for sample, _ in ours("euler_ancestral", SD3, steps)]
     timesteps = table("euler_ancestral", SD3, steps).timestep
     levels = np.append(sigmas(table("euler_ancestral", SD3, steps)), 0.0)
     generator = torch.Generator("cpu").manual_seed(SEED)
     initial, fresh = (torch.randn((1, 4, SIDE, SIDE), generator=generator) for _ in range(2))
-    # The first level is infinite in that variable: all noise is fresh after it.
+    # In that variable the first level is infinite, so all noise after it is fresh.
     x0 = initial - torch.from_numpy(denoiser(initial.numpy(), timesteps[0]))
     sample = x0 * (1 - levels[1]) + fresh * levels[1]
     scheduler = EulerAncestralDiscreteScheduler()

@@ -24,8 +24,8 @@ from tests.support.paths import ROOT
 MINIATURE = ROOT / "miniatures" / "sd3"
 SD3 = FAMILIES["sd3"]
 FLOOR = 1e-4
-# Latents are traced at 6 x 8, texts at 15 and 24 tokens. Odd numbers of 2 x 2 patches have gone
-# wrong before; the position embeddings reach latents of 48 x 48.
+# Latents are traced at 6 x 8, texts at 15 and 24 tokens. Odd counts of 2 x 2 patches are
+# error-prone; the position embeddings cover latents up to 48 x 48.
 SIZES = [
     {"batch": 1, "tokens": 20, "text": 276, "height": 12, "width": 12},
     {"batch": 5, "tokens": 9, "text": 40, "height": 10, "width": 4},
@@ -56,7 +56,7 @@ def run(repository, name, **inputs):
 
 
 @pytest.mark.parametrize("component", SD3.components, ids=lambda c: c.name)
-def test_graphs_match_torch_at_sizes_that_were_not_traced(repository, checkpoint, component):
+def test_graphs_match_torch_at_untraced_sizes(repository, checkpoint, component):
     examples = expect(load(checkpoint, component), component, SIZES)
     rows = compare(component, graph(repository, component.name), examples)
     assert len(rows) == len(SIZES) * len(component.outputs)
@@ -83,13 +83,13 @@ def test_the_decoder_matches_torch_before_it_rounds(repository, checkpoint, size
     decoded = module.model.decode(latents / module.scaling + module.shift).sample
     reference = (decoded * 0.5 + 0.5).clamp(0, 1).numpy()
     difference = np.abs(levels / 255 - reference).max()
-    print(f"pictures in [0, 1] before rounding: {difference:.1e}, floor {FLOOR:.0e}")
+    print(f"images in [0, 1] before rounding: {difference:.1e}, floor {FLOOR:.0e}")
     assert difference <= FLOOR
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("grid", [24, 23])
-def test_cropped_position_embeddings_are_those_of_diffusers(grid):
+def test_cropped_position_embeddings_match_diffusers(grid):
     torch.manual_seed(0)
     original = PatchEmbed(8, 8, 2, in_channels=16, embed_dim=12, pos_embed_max_size=grid)
     module = CroppedPatches(original)
@@ -100,7 +100,7 @@ def test_cropped_position_embeddings_are_those_of_diffusers(grid):
 
 @torch.no_grad()
 def test_the_transformer_graph_matches_the_model_of_diffusers(repository):
-    """Without any module of ours in between, at the size of a picture of 80 x 112 pixels."""
+    """Uses none of our modules; the latents are those of an 80 x 112 image."""
     torch.manual_seed(1)
     model = SD3Transformer2DModel.from_pretrained(MINIATURE / "transformer").float().eval()
     latents, timestep = torch.randn(3, 16, 10, 14), torch.tensor([1000.0, 517.3, 0.25])
@@ -152,7 +152,7 @@ def near(got, expected):
 
 @torch.no_grad()
 def test_pictures_are_rounded_exactly_as_diffusers_rounds_them(checkpoint):
-    """The module that is exported against the autoencoder and image processor of diffusers."""
+    """The exported module against the autoencoder and image processor of diffusers."""
     vae = AutoencoderKL.from_pretrained(MINIATURE / "vae", torch_dtype=torch.float32).eval()
     latents = torch.randn(2, 16, 10, 6, generator=torch.Generator().manual_seed(1))
     decoded = vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor).sample
@@ -203,13 +203,13 @@ def test_a_graph_with_other_tensors_than_the_spec_is_refused(repository):
 
 
 def other_picture():
-    """The decoder as a graph with pictures of a fixed size would have it."""
+    """The decoder's spec with a fixed image size."""
     picture = replace(SD3.decoder.outputs[0], dims=("batch", 64, 64, 3))
     return replace(SD3.decoder, outputs=(picture,))
 
 
 @pytest.mark.parametrize("damage", [2e-4, np.nan])
-def test_a_graph_that_computes_something_else_is_refused(damage):
+def test_a_graph_with_wrong_outputs_is_refused(damage):
     reference = np.ones((2, 3), np.float32)
     row = measure("t5", SD3.encoders[2].outputs[0], reference, reference + np.float32(damage))
     with pytest.raises(ParityError, match="t5: hidden_states"):

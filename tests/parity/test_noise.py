@@ -8,7 +8,7 @@ FLOOR = 1e-6
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7, -1, -(2**63), 2**32 + 5, 2**63 - 1])
-def test_noise_is_torchs_and_goes_on_from_the_same_stream(seed):
+def test_noise_and_later_draws_match_torch(seed):
     reference, ours = torch.Generator("cpu").manual_seed(seed), Generator(seed)
     for shape in ((1, 16, 8, 8), (1, 4, 5, 7), (17,), (1, 16, 12, 6)):
         expected = torch.randn(shape, generator=reference).numpy()

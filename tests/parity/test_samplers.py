@@ -1,4 +1,4 @@
-"""Samplers step by step against diffusers' schedulers, driven by the batch that serves requests."""
+"""Samplers step by step against diffusers' schedulers, run by the batcher that serves requests."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_a_sampler_follows_diffusers_at_every_step(oracle):
     print(f"{oracle}: at most {worst:.1e} from diffusers, floor {FLOOR:.0e}")
 
 
-def test_every_word_has_an_oracle():
+def test_every_sampler_has_an_oracle():
     on_diffusions = {o.sampler for o in oracles() if "prediction_type" in o.config}
     on_flows = {sampler for sampler, _, _ in FLOWS} | set(EXACT)
     assert on_diffusions == set(SAMPLERS)

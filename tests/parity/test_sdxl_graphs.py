@@ -1,4 +1,4 @@
-"""SDXL's graphs against the modules of diffusers, without anything of ours in between."""
+"""SDXL's graphs against the modules of diffusers, with none of our modules in between."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from stepwise.export.loading.source import open_checkpoint
 from stepwise.families.sdxl import SDXL
 
 FLOOR = 1e-4
-# Traced at 12 x 16. The UNet halves sides twice; 170 x 96 is 1360 x 768 pixels of the real one.
+# Traced at 12 x 16. The UNet halves sides twice; 170 x 96 is 1360 x 768 pixels at true size.
 SIDES = [(16, 16), (10, 24), (6, 10), (9, 13), (7, 5), (2, 3), (170, 96), (96, 170)]
 PROMPTS = ["a large red star in the top left on a white background", "", "🦊 und mehr"]
 
@@ -42,9 +42,7 @@ def unet(checkpoints):
 
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), SIDES)
-def test_the_unet_graph_matches_diffusers_at_sides_that_are_no_multiples_of_4(
-    families, unet, height, width
-):
+def test_the_unet_graph_matches_diffusers_at_any_side(families, unet, height, width):
     torch.manual_seed(height)
     batch = 1 if height * width > 1000 else 3
     latents, timestep = torch.randn(batch, 4, height, width), 1000 * torch.rand(batch)
@@ -65,7 +63,7 @@ def test_the_unet_graph_matches_diffusers_at_sides_that_are_no_multiples_of_4(
 
 
 @torch.no_grad()
-def test_each_row_of_a_clip_batch_leaves_out_its_own_layers(families, checkpoints):
+def test_each_row_of_a_clip_batch_has_its_own_clip_skip(families, checkpoints):
     pipeline = StableDiffusionXLPipeline.from_pretrained(
         checkpoints["sdxl"], torch_dtype=torch.float32
     )
@@ -99,7 +97,7 @@ def test_pictures_are_rounded_exactly_as_diffusers_rounds_them(checkpoints):
 @pytest.mark.parametrize(
     ("option", "value"), [("time_cond_proj_dim", 16), ("in_channels", 9)], ids=["lcm", "inpainting"]
 )
-def test_a_unet_that_wants_other_inputs_is_refused(checkpoints, tmp_path, option, value):
+def test_a_unet_with_other_inputs_is_refused(checkpoints, tmp_path, option, value):
     folder = tmp_path / "checkpoint"
     shutil.copytree(checkpoints["sdxl"], folder)
     config = json.loads((folder / "unet" / "config.json").read_text())

@@ -1,4 +1,4 @@
-"""Requests for tests of the queue, the batch and the loop."""
+"""Requests for tests of the queue, the batcher and the loop."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ SCHEDULE = {"num_train_timesteps": 1000, "shift": 3.0}
 
 @dataclass
 class Answers:
-    """What one request was told, in order."""
+    """The responses to one request, in order."""
 
     events: list[Event] = field(default_factory=list)
     latents: list[np.ndarray] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Answers:
     summary: Summary | None = None
 
     def send(self, event, latents, summary):
-        assert not self.done.is_set(), "an answer after the last one"
+        assert not self.done.is_set(), "a response after the final one"
         self.events.append(event)
         if latents is not None:
             (self.latents if event.kind == "result" else self.previews).append(latents)
@@ -44,7 +44,7 @@ class Answers:
             self.end(summary)
 
     def fail(self, error, summary):
-        assert not self.done.is_set(), "an error after the last answer"
+        assert not self.done.is_set(), "an error after the final response"
         self.errors.append(error)
         self.end(summary)
 
@@ -71,10 +71,10 @@ def request(
     frames=0,
     **serving,
 ):
-    """A request whose conditioning is ``value`` (and its opposite for the negative row).
+    """A request with ``value`` as conditioning, and ``-value`` for the negative row.
 
-    ``name`` is its id; ``serving`` are priority, client and preview_every. With ``frames`` of
-    latents it is a video.
+    ``name`` is its id; ``serving`` takes priority, client and preview_every. With ``frames``, in
+    latent frames, it asks for a video.
     """
     settings = Settings(
         steps=steps,
@@ -101,7 +101,7 @@ def request(
     name = name or f"request-{next(_NAMES)}"
 
     def asked():
-        assert not answers.done.is_set(), "asked after the last answer"
+        assert not answers.done.is_set(), "polled after the final response"
         return disconnected()
 
     built = Request(name, settings, rows, table(settings), answers.send, answers.fail, asked)
@@ -109,14 +109,14 @@ def request(
 
 
 def predict(latents, timesteps, conditioning):
-    """A denoiser that depends on all its inputs, row by row."""
+    """A denoiser: each row's output depends on all inputs of that row."""
     by_row = (-1, *[1] * (latents.ndim - 1))
     text = conditioning["text"].mean(axis=1).reshape(by_row)
     return np.tanh(latents + 0.3 * text) * (0.5 + timesteps.reshape(by_row) / 1000)
 
 
 class Bench:
-    """A batcher with a clock, and the rows of every call."""
+    """A batcher with a manual clock that records the rows of every call."""
 
     def __init__(self, capacity=64, *, held=False):
         self.now, self.rows, self.sides, self.failing = 0.0, [], [], False

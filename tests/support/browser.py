@@ -1,4 +1,4 @@
-"""The page and a browser that looks at it: how tests open it, fill in its form and read its log."""
+"""The page in a browser: tests open it, fill in its form and read its log."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ WIDTH = 1280
 
 @contextmanager
 def serving_page(server, folder, *options):
-    """The page's process and address; ``folder`` is where its temporary files go."""
+    """The page's process and address; its temporary files go to ``folder``."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     command = [STEPWISE, "page", "--url", server.grpc_url]
@@ -47,7 +47,7 @@ def chromium():
 
 @contextmanager
 def opening(browser, page):
-    """Opens the page in a browser of its own; nothing may leave this machine."""
+    """Opens the page in a new browser context; requests to other machines fail the test."""
     asked, contexts = [], []
 
     def opened(url=page):
@@ -68,7 +68,7 @@ def opening(browser, page):
 
 
 def fill(tab, **values):
-    """Fill in the form by label; what is not among ``values`` stays."""
+    """Fill in the form by label; fields missing from ``values`` stay unchanged."""
     for label, value in values.items():
         if label in ("Pipeline", "Preset", "Words", "Sampler", "Size"):
             tab.get_by_label(label).click()

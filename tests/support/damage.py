@@ -1,4 +1,4 @@
-"""What can happen to a checkpoint on its way here: each kind damages a copy of the miniature."""
+"""Kinds of damage to a downloaded checkpoint; each damages a copy of the miniature."""
 
 import json
 import shutil
@@ -78,7 +78,7 @@ def _rename(folder: Path, name: str) -> None:
 
 
 def _mistake(folder: Path, name: str) -> None:
-    """A folder where a file should be, and the other way round."""
+    """Replace a file by a folder, or a folder by a file."""
     was_folder = (folder / name).is_dir()
     _lose(folder, name)
     (folder / name).write_text("{}") if was_folder else (folder / name).mkdir()
@@ -90,7 +90,7 @@ def _dangle(folder: Path, name: str) -> None:
 
 
 def _edit(folder: Path, name: str, key: float, value: object) -> None:
-    """Remove a key (``value`` is Ellipsis) or give it another value."""
+    """Remove a key (if ``value`` is Ellipsis) or set it to another value."""
     fields = json.loads((folder / name).read_text())
     chosen = list(fields)[int(key * len(fields))]
     if value is ...:
@@ -122,7 +122,7 @@ def _weights(folder: Path, name: str, key: float, what: object) -> None:
 
 
 def _single_file(folder: Path, name: str) -> None:
-    """A weights file in the place of the whole checkpoint."""
+    """Replace the whole checkpoint by a weights file."""
     shutil.rmtree(folder)
     shutil.copyfile(MINIATURE / name, folder)
 
@@ -132,7 +132,7 @@ _folders, _anything = st.sampled_from(FOLDERS), st.sampled_from(FILES + FOLDERS)
 _share = st.floats(0, 1, exclude_max=True)
 _change = st.sampled_from(["lost", "extra", "reshaped", "not finite", *DTYPES])
 
-# The arguments of each kind, after the folder.
+# Strategies for the arguments of each kind, after the folder.
 KINDS: dict[Callable[..., None], tuple[st.SearchStrategy, ...]] = {
     _lose: (_anything,),
     _truncate: (_files, _share),
@@ -148,13 +148,13 @@ KINDS: dict[Callable[..., None], tuple[st.SearchStrategy, ...]] = {
     _weights: (_weight_files, _share, _change),
     _single_file: (_weight_files,),
 }
-# Edits can go wrong in the most ways.
+# Edits have the most ways to fail.
 _OFTEN = [*KINDS, _edit, _edit, _edit, _weights]
 
 
 @st.composite
 def damages(draw: st.DrawFn) -> tuple[str, tuple[object, ...], Damage]:
-    """The name of a kind, its arguments, and the function that does it to a folder."""
+    """The name of a kind, its arguments, and the function that damages a folder."""
     kind = draw(st.sampled_from(_OFTEN))
     arguments = tuple(draw(strategy) for strategy in KINDS[kind])
     return kind.__name__.strip("_"), arguments, lambda folder: kind(folder, *arguments)

@@ -1,4 +1,4 @@
-"""The SDXL-Turbo miniature while it draws: least and greatest values of every layer, and calls."""
+"""Records the SDXL-Turbo miniature during generation: value ranges of every layer, UNet calls."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ PICTURES, STEPS = 8, (1, 4)
 
 @dataclass(frozen=True)
 class Drawn:
-    """What was recorded; ``calls`` are inputs of the UNet by name and what it gave for them."""
+    """The recording; ``calls`` are pairs of the UNet's inputs by name and its output."""
 
     layers: tuple[Layer, ...]
     activations: dict[str, Activation]
@@ -26,7 +26,7 @@ class Drawn:
 
 
 class Recorder:
-    """Hooks on a UNet."""
+    """Hooks on a UNet that record its calls and the ranges of its layers."""
 
     def __init__(self, unet):
         self.layers, self.calls = find(unet), []
@@ -39,7 +39,7 @@ class Recorder:
 
     def _watch(self, layer):
         def hook(_module, inputs, output):
-            # The first token is not quantized where it is known.
+            # A known first token is not quantized.
             value = inputs[0][:, 1:] if layer.begins_alike else inputs[0]
             parts = (value,) if layer.split is None else value.tensor_split([layer.split], dim=1)
             for place, part in enumerate(parts):

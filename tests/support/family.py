@@ -1,4 +1,4 @@
-"""SDXL as far as loading a checkpoint goes."""
+"""Loads SDXL checkpoints for tests."""
 
 from pathlib import Path
 
@@ -15,11 +15,11 @@ PARTS = {component.subfolder: component for component in SDXL.components}
 
 
 def load_model(checkpoint: Checkpoint, subfolder: str) -> nn.Module:
-    """A component as its library has it."""
+    """A component as a model of its own library."""
     model: nn.Module = load(checkpoint, PARTS[subfolder]).model
     return model
 
 
 def key(checkpoint: Checkpoint) -> str:
-    """The key of an export of a checkpoint."""
+    """The key of a checkpoint's export."""
     return export_key(Target(checkpoint, Path("repository"), checkpoint.family.name))

@@ -1,6 +1,6 @@
-"""Counts phrases that make technical English hard to read, in docs, docstrings and comments.
+"""Counts phrases that make docs, docstrings and comments hard to read.
 
-``python -m tests.support.language [PATH …]`` prints the counts per 1,000 words and each place.
+``python -m tests.support.language [PATH …]`` prints each place and the counts per 1,000 words.
 """
 
 import ast
@@ -14,19 +14,19 @@ from pathlib import Path
 
 from tests.support.paths import ROOT
 
-# Phrase: most per 1,000 words.
+# The highest allowed count per 1,000 words of each phrase.
 LIMITS = {
     r"what (?:is|that|it|was|are)": 0.5,
     r"tell|tells|told|telling": 0.2,
     r"whose": 0.3,
     r"beside": 0.2,
 }
-# Generated files, and texts of others.
+# A table that quotes old sentences, and this file with its patterns.
 SKIPPED = ("docs/style-before-after.md", "tests/support/language.py")
 
 
 def files(paths: Iterable[str] = ()) -> list[Path]:
-    """The tracked Markdown, Python and shell files below some paths, all by default."""
+    """The tracked Markdown, Python and shell files under these paths, by default of the project."""
     patterns = ("*.md", "*.py", "*.sh", "Makefile", "Dockerfile")
     listed = subprocess.run(
         ["git", "ls-files", *paths], cwd=ROOT, capture_output=True, text=True, check=True
@@ -39,7 +39,7 @@ def files(paths: Iterable[str] = ()) -> list[Path]:
 
 
 def prose(path: Path) -> Iterator[tuple[int, str]]:
-    """Each paragraph of a file that is written for readers, with its first line's number."""
+    """Each paragraph, docstring or comment of a file, with the number of its first line."""
     if path.suffix == ".md":
         yield from _markdown(path.read_text())
     elif path.suffix == ".py":
@@ -77,7 +77,7 @@ def words(text: str) -> int:
 
 
 def rates(paths: Iterable[Path]) -> dict[str, float]:
-    """Each phrase of ``LIMITS`` per 1,000 words."""
+    """The count per 1,000 words of each phrase in ``LIMITS``."""
     texts = [text for path in paths for _, text in prose(path)]
     total = sum(map(words, texts))
     return {

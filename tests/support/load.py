@@ -1,4 +1,4 @@
-"""Outcomes as a run leaves them, and a server that is a function."""
+"""Builds outcomes of load runs, and a fake server without a network."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ ASK = Ask("a small red star", SIZE, {"steps": 4})
 
 
 def outcome(marks, scheduled=0.0, sent=0.0, done=1.0, error="", ask=ASK):
-    """``marks`` are (seconds, step, mean batch)."""
+    """An outcome; each of ``marks`` is (seconds, step, mean batch)."""
     told = tuple(Mark(at, step, mean, 0.0) for at, step, mean in marks)
     return Outcome(ask, scheduled, sent, done, told, error, None)
 
@@ -21,7 +21,7 @@ def event(step, steps, kind="progress"):
 
 
 class Server:
-    """Answers one request after another, ``seconds`` each; fails those without steps."""
+    """Serves requests one at a time, ``seconds`` each, and fails requests with 0 steps."""
 
     def __init__(self, seconds=0.0):
         self.seconds, self.at_once, self.most_at_once = seconds, 0, 0

@@ -1,12 +1,16 @@
-"""A small model repository that answers as exported pipelines do, for tests of the client.
+"""A small model repository that responds like exported pipelines, for tests of the client.
 
-``mock`` makes pictures, ``film`` videos. ``mock_prepare`` holds the defaults and passes settings
-on, ``mock_denoise`` counts steps in a thread per request, tells events, and takes
-``cancel``, ``mock_decode`` makes response tensors of the events. A repository built with ``full``
-refuses every request. The prompt ``status`` is answered with the ids of the requests under way as
-notes, one that begins with ``[`` with that error. A video is ``scenes.scene``, in which given
-pictures are the first and the last frame. The prompt ``breaks`` fails after two slices, ``stalls``
-sends eleven and waits until it is cancelled, ``slow`` takes ten times as long.
+``mock`` makes pictures, ``film`` videos. ``mock_prepare`` adds the defaults to the settings.
+``mock_denoise`` counts steps in one thread per request, sends events and accepts ``cancel``.
+``mock_decode`` turns events into response tensors. A repository built with ``full`` refuses every
+request. A video shows ``scenes.scene``; input images replace its first and last frame. Some
+prompts are special:
+
+- ``status`` returns the ids of active requests as notes;
+- a prompt that starts with ``[`` fails with itself as the error;
+- ``breaks`` fails after two slices;
+- ``stalls`` sends eleven slices, then waits until it is cancelled;
+- ``slow`` takes ten times as long.
 """
 
 import inspect

@@ -1,8 +1,8 @@
 """A small model repository in the layout of an exported pipeline, for tests of the server itself.
 
-The pipeline ``mock`` counts: ``mock_prepare`` passes ``steps`` on, ``mock_denoise`` (decoupled,
-its own thread) squares a number over BLS once per step and pauses, ``mock_decode`` answers.
-Graphs: ``square`` (batched), ``lookup`` (fails for ids above 3), ``types`` (each dtype as it is).
+``mock`` counts steps. ``mock_prepare`` forwards ``steps``. ``mock_denoise`` (decoupled, with its
+own thread) squares a number over BLS once per step, then pauses. ``mock_decode`` responds.
+Graphs: ``square`` (batched), ``lookup`` (fails for ids above 3), ``types`` (copies each dtype).
 """
 
 import json
@@ -110,7 +110,7 @@ def build(folder: Path) -> Path:
 
 
 def write_manifest(folder: Path, graphs: list[str]) -> None:
-    """Declare which graphs the pipeline has."""
+    """Write a manifest that lists the pipeline's graphs."""
     manifest = {"graphs": dict.fromkeys(graphs, ""), "tokens": {}, "missing": []}
     manifest["format"] = REPOSITORY
     (folder / f"{PIPELINE}_prepare" / "manifest.json").write_text(json.dumps(manifest))

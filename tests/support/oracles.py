@@ -1,8 +1,8 @@
-"""Which diffusers scheduler each sampler is held to, by prediction and spacing.
+"""The diffusers scheduler that each sampler must match, by prediction type and timestep spacing.
 
-A row is a sampler's word, diffusers' class, and what that is given beside the checkpoint's config.
-diffusers has nothing that is finite and right for the words in ``EXACT``: test_exact_flow.py holds
-those to exact solutions.
+A row has a sampler's name, the diffusers class, and its arguments in addition to the checkpoint's
+config. diffusers has no finite and correct result for the samplers in ``EXACT``;
+test_exact_flow.py compares those with exact solutions.
 """
 
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ import diffusers
 Arguments = dict[str, Any]
 
 STEPS = (1, 2, 3, 7, 20, 50)
-# diffusers' grid of one number is timestep 0, the end of sampling; ours is the beginning.
+# With one step, diffusers' grid is timestep 0, the end of sampling; ours is the first timestep.
 ONE_IS_THE_END = STEPS[1:]
-# diffusers' x / alpha is 4096 at first, and 4096 taken from it leaves few digits of float32.
+# diffusers' x / alpha starts near 4096; subtracting 4096 from it leaves few digits of float32.
 FEW_ARE_INEXACT = STEPS[3:]
 
-# With the last row and without. diffusers' DEIS divides by the first alpha, 0.0002 with a
-# shift of 5.5, which leaves few digits to its first rows.
+# Steps with the last row compared, and with it left out. diffusers' DEIS divides by the first
+# alpha, 0.0002 with a shift of 5.5, so its first rows have few digits.
 SMALL_ALPHA = (STEPS, STEPS[2:])
 
 # As in the scheduler folders of Stable Diffusion 1.5, SDXL and SDXL-Turbo.
@@ -47,7 +47,7 @@ EULER, ANCESTRAL, HEUN, DDIM, LCM = (
     "LCMScheduler",
 )
 
-# Each with epsilon and v prediction: sampler, class, arguments, grids, steps on "linspace".
+# Sampler, class, arguments, grids, steps on "linspace". Each runs with epsilon and v prediction.
 DIFFUSIONS: tuple[tuple[str, str, Arguments, tuple[str, ...], tuple[int, ...]], ...] = (
     ("euler", EULER, {}, ("linspace", "leading", "trailing"), ONE_IS_THE_END),
     ("euler_karras", EULER, KARRAS, ("linspace", "leading"), ONE_IS_THE_END),
@@ -67,17 +67,17 @@ DIFFUSIONS: tuple[tuple[str, str, Arguments, tuple[str, ...], tuple[int, ...]], 
     ("unipc", UNIPC, {}, ("linspace", "leading", "trailing"), STEPS),
     ("unipc_karras", UNIPC, KARRAS, ("linspace",), STEPS),
     ("deis", DEIS, {}, ("linspace", "leading", "trailing"), STEPS),
-    # diffusers' only step goes from the highest noise level to itself.
+    # With one step, diffusers goes from the highest noise level to itself.
     ("deis_karras", DEIS, KARRAS, ("linspace",), STEPS[1:]),
     ("lcm", LCM, {}, ("leading",), STEPS),
 )
-# The words that bring their grid along, whatever the checkpoint has.
+# Samplers that replace the checkpoint's grid by their own.
 TRAILING = (
     ("euler_trailing", EULER),
     ("euler_ancestral_trailing", ANCESTRAL),
     ("ddim_trailing", DDIM),
 )
-# v prediction down to a signal of zero (arXiv 2305.08891): sampler, class, arguments, steps.
+# v prediction with zero terminal SNR (arXiv 2305.08891): sampler, class, arguments, steps.
 ZERO_SNR: tuple[tuple[str, str, Arguments, tuple[int, ...]], ...] = (
     ("euler", EULER, {}, FEW_ARE_INEXACT),
     ("euler_ancestral", ANCESTRAL, {}, FEW_ARE_INEXACT),
@@ -93,7 +93,7 @@ FLOW_EULER, FLOW_HEUN, FLOW_LCM = (
     "FlowMatchHeunDiscreteScheduler",
     "FlowMatchLCMScheduler",
 )
-# Each with static shifts and, where the class can, a dynamic one. DDIM on a flow is Euler.
+# Each runs with static shifts and, if the class has it, a dynamic one. DDIM on a flow is Euler.
 FLOWS: tuple[tuple[str, str, Arguments], ...] = (
     ("euler", FLOW_EULER, {}),
     ("euler_karras", FLOW_EULER, KARRAS),
@@ -108,7 +108,7 @@ FLOWS: tuple[tuple[str, str, Arguments], ...] = (
     ("lcm", FLOW_LCM, {}),
 )
 SHIFTS = (1.0, 3.0, 5.5)
-# Without a class for flows (ancestral), or with a ramp that gives NaN or the levels of a diffusion.
+# diffusers has no flow class (ancestral), or its ramp gives NaN or the levels of a diffusion.
 EXACT = (
     "euler_ancestral",
     "heun_karras",
@@ -124,9 +124,9 @@ EXACT = (
 
 @dataclass(frozen=True)
 class Oracle:
-    """``sampler`` on ``config`` is what ``scheduler(**arguments)`` does.
+    """``sampler`` on ``config`` must match ``scheduler(**arguments)``.
 
-    ``rows_left_out`` counts the last rows, which diffusers gets wrong.
+    ``rows_left_out`` is the number of last rows that diffusers gets wrong.
     """
 
     sampler: str
@@ -143,7 +143,7 @@ class Oracle:
         return f"{self.sampler}, {kind}{f', {grid}' if grid else ''}{zero}"
 
     def build(self, steps: int) -> Any:
-        """The scheduler, its timesteps set."""
+        """The scheduler with its timesteps set."""
         scheduler = getattr(diffusers, self.scheduler)(**self.arguments)
         scheduler.set_timesteps(steps, **{k: v for k, v in self.config.items() if k == "mu"})
         return scheduler
@@ -170,7 +170,7 @@ def _diffusions() -> Iterator[Oracle]:
 
 def _flows() -> Iterator[Oracle]:
     for sampler, scheduler, extra in FLOWS:
-        # diffusers' DEIS goes from the last noise level to itself, not to zero.
+        # The last step of diffusers' DEIS keeps the noise level instead of reaching zero.
         left_out = 1 if scheduler == DEIS else 0
         for shift in SHIFTS:
             config = {"_class_name": FLOW_EULER, "shift": shift}
@@ -192,7 +192,7 @@ def diffusion(
     steps: tuple[int, ...],
     more: Arguments | None = None,
 ) -> Oracle:
-    """An oracle whose checkpoint has the scheduler's own class; ``more`` is in its config."""
+    """An oracle for a checkpoint with the scheduler's class; ``more`` is added to its config."""
     config = _config(scheduler, prediction, grid) | (more or {})
     return Oracle(sampler, config, scheduler, _arguments(config, grid) | extra, steps)
 

@@ -1,7 +1,7 @@
-"""An untrained SDXL checkpoint in the miniature's form, and the same in its authors' layout.
+"""An untrained SDXL checkpoint of the miniature's size, in the diffusers and original layouts.
 
-The names are those of https://github.com/Stability-AI/generative-models, written down from the
-modules there and not from diffusers' conversion, which the tests are about.
+Original names come from the modules of https://github.com/Stability-AI/generative-models, not from
+diffusers' conversion, because that conversion is under test.
 """
 
 import re
@@ -67,10 +67,10 @@ OPEN_CLIP = {
 
 
 def write(folder: Path) -> Path:
-    """A checkpoint in the diffusers layout, fp16, with nothing in it that is zero by design."""
+    """Write a checkpoint in the diffusers layout, fp16, without weights that are zero by design."""
     torch.manual_seed(0)
     model = sdxl.Sdxl()
-    # With the attention that SDXL's has and the miniature's has not.
+    # SDXL's autoencoder has attention; the miniature's does not.
     autoencoder = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * LEVELS,
         up_block_types=("UpDecoderBlock2D",) * LEVELS,
@@ -98,7 +98,7 @@ def unet_name(module: str) -> str:
         first = block * (LAYERS + 1)
         if kind == "downsamplers":
             return f"input_blocks.{first + LAYERS + 1}.0.op"
-        if kind == "upsamplers":  # behind attention, which the last level has none of
+        if kind == "upsamplers":  # after attention, which the last level lacks
             return f"output_blocks.{first + LAYERS}.{2 if block < 2 else 1}.conv"
         number = first + layer + (side == "down_blocks")
         name = "input_blocks" if side == "down_blocks" else "output_blocks"
@@ -150,7 +150,7 @@ LAYOUT = {
     "unet": ("model.diffusion_model.", _unet),
     "vae": ("first_stage_model.", _vae),
 }
-# As in files of the authors and of those who merge them.
+# Published and merged files contain these too.
 EXTRAS = {
     "conditioner.embedders.0.transformer.text_model.embeddings.position_ids": torch.arange(77),
     "conditioner.embedders.1.model.logit_scale": torch.tensor(4.6),
@@ -168,7 +168,7 @@ def state(folder: Path) -> State:
 
 
 def write_original(folder: Path, file: Path, dtype: torch.dtype = torch.float16) -> Path:
-    """The checkpoint in ``folder`` as one file of ``dtype``."""
+    """Write the checkpoint in ``folder`` as one file of ``dtype``."""
     tensors = {n: v.to(dtype) if v.is_floating_point() else v for n, v in state(folder).items()}
     save_file({name: value.contiguous() for name, value in tensors.items()}, file)
     return file

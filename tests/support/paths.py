@@ -1,4 +1,4 @@
-"""Where things are."""
+"""Paths of the project and its command."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Streams of raw request tensors, past our client."""
+"""Streams of raw request tensors that bypass our client."""
 
 import queue
 
@@ -10,7 +10,7 @@ SECONDS = 60
 
 
 def tensors(**values):
-    """Request tensors: numpy arrays as they are, numbers and text as one element."""
+    """Request tensors: arrays keep their shape, numbers and text become one element."""
     built = []
     for name, value in values.items():
         array = value if isinstance(value, np.ndarray) else one(value)
@@ -27,7 +27,7 @@ def one(value):
 
 
 class Stream:
-    """One stream to a server; its answers in the order in which they come."""
+    """One stream to a server; responses keep their order of arrival."""
 
     def __init__(self, server):
         self._answers = queue.Queue()
@@ -47,12 +47,12 @@ class Stream:
         )
 
     def next(self):
-        """The next answer: (response, None) or (None, message)."""
+        """The next response or error: (response, None) or (None, message)."""
         result, error = self._answers.get(timeout=SECONDS)
         return (None, error.message()) if error else (result, None)
 
     def last(self):
-        """Wait for the end of a request: the error's message, or None for a good one."""
+        """Wait for the end of a request; return the error message, or None on success."""
         while True:
             result, message = self.next()
             if message is not None:

@@ -1,4 +1,4 @@
-"""Servers that answer as Stepwise does: what they work on, and how they die."""
+"""Mock servers for tests of the client: their active requests, and their death."""
 
 import time
 from contextlib import contextmanager, suppress
@@ -12,8 +12,8 @@ FREED_SECONDS = 5.0
 
 @contextmanager
 def dying(repository, grpc_port=0):
-    """A server that is dead after the context, without a drain."""
-    # Whoever watches a model may notice first that its process died.
+    """A server that is killed, not drained, at the end of the context."""
+    # ``serving`` may notice the death of a model's process first, and raise.
     with suppress(OSError, TritonFailed), serving(repository, grpc_port) as running:
         yield running
         running.process.kill()
@@ -21,7 +21,7 @@ def dying(repository, grpc_port=0):
 
 
 def running(server):
-    """The ids of the requests that the server works on."""
+    """The ids of the server's active requests."""
     client = Client(server.grpc_url)
     return client.pictures("mock", "status")[0].notes + client.video("film", "status").notes
 

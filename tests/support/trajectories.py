@@ -1,4 +1,4 @@
-"""A picture denoised by our running batch and by a diffusers scheduler, from the same noise."""
+"""A picture denoised by our batcher and by a diffusers scheduler, from the same noise."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from tests.support.batching import request
 
 SEED = 3
 SIDE = 8
-# These keep x / alpha, where we keep x.
+# These store x / alpha; we store x.
 _SCALED = (
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
@@ -25,12 +25,12 @@ Trajectory = Iterator[tuple[np.ndarray, float]]
 
 
 def denoiser(sample: np.ndarray, timestep: float) -> np.ndarray:
-    """A smooth, bounded prediction that is far from linear in the sample."""
+    """A smooth, bounded, strongly nonlinear prediction."""
     return np.tanh(sample * 0.7 - 0.2) * (0.5 + timestep / 1000) + 0.1
 
 
 def picture(sampler: str, config: dict[str, Any], steps: int, side: int = SIDE) -> Picture:
-    """A picture without guidance whose initial noise has been drawn."""
+    """A picture without guidance, with its initial noise drawn."""
     built, _ = request(steps, guidance=0.0, side=side, seed=SEED, sampler=sampler, schedule=config)
     started = Picture(built, 0)
     started.start(0.0)
@@ -38,7 +38,7 @@ def picture(sampler: str, config: dict[str, Any], steps: int, side: int = SIDE) 
 
 
 def step(running: Picture, predict: Callable[[np.ndarray, float], np.ndarray]) -> float:
-    """Advance a picture by one row; the timestep that its denoiser was called with."""
+    """Advance a picture by one row; return the timestep of its denoiser call."""
     latents, timesteps = stack_latents([running])
     prediction = predict(latents, float(timesteps[0])).astype(np.float32)
     advance([running], guide([running], prediction))
@@ -68,7 +68,7 @@ def theirs(scheduler: Any) -> Trajectory:
 
 
 def _alpha(scheduler: Any) -> float:
-    """What brings the scheduler's sample to the scale of ours."""
+    """The factor from the scheduler's sample to the scale of ours."""
     if type(scheduler).__name__ not in _SCALED:
         return 1.0
     return 1 / (1 + scheduler.sigmas[scheduler.step_index] ** 2) ** 0.5

@@ -21,14 +21,14 @@ def server(repository):
 
 @pytest.fixture(scope="package")
 def full(tmp_path_factory):
-    """A server whose queue has no place."""
+    """A server with a full queue."""
     with serving(mock_events.build(tmp_path_factory.mktemp("full"), full=True)) as running:
         yield running
 
 
 @pytest.fixture
 def doomed(repository):
-    """A server to kill."""
+    """A server that tests may kill."""
     with dying(repository) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""``stepwise`` against a server: what it writes, and how it is interrupted."""
+"""``stepwise`` against a server: its files, and interruption by Ctrl-C."""
 
 import signal
 import subprocess

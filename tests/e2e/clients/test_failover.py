@@ -1,4 +1,4 @@
-"""Clients of several servers: turns, servers that are away, full, silent or die."""
+"""Clients of several servers: round robin, and servers that are unreachable, full or silent."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ from stepwise.server.drain import drain
 from tests.support.servers import assert_freed, dying, running
 
 
-def test_requests_go_past_servers_that_are_away_or_full(server, full):
+def test_requests_skip_servers_that_are_unreachable_or_full(server, full):
     urls = ["127.0.0.1:9", full.grpc_url, server.grpc_url]
     client = Client(urls)
     seeds = [client.pictures("mock", "a star", steps=1, seed=n)[0].seed for n in range(6)]
@@ -36,7 +36,7 @@ def test_requests_are_spread_over_the_servers(server, doomed):
     assert_freed(server)
 
 
-def test_requests_go_past_a_server_that_stops(server, doomed):
+def test_requests_skip_a_server_that_drains(server, doomed):
     client = Client([doomed.grpc_url, server.grpc_url])
     under_way = client.generate("mock", "a star", steps=20)
     next(under_way)
@@ -45,7 +45,7 @@ def test_requests_go_past_a_server_that_stops(server, doomed):
     assert list(under_way)[-1].kind == "result"
 
 
-def test_when_no_server_takes_it_each_ones_reason_is_told(full):
+def test_when_no_server_accepts_a_request_the_error_lists_each_reason(full):
     with pytest.raises(ServerUnavailable) as raised:
         Client(["127.0.0.1:9", full.grpc_url]).pictures("mock", "a star")
     first, away, no_place = str(raised.value).split("\n")
@@ -55,7 +55,7 @@ def test_when_no_server_takes_it_each_ones_reason_is_told(full):
     assert no_place == f"  {full.grpc_url}: the queue is full: 256 requests wait; try again later"
 
 
-def test_a_silent_host_is_gone_past(server):
+def test_a_silent_host_is_skipped(server):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -65,7 +65,7 @@ def test_a_silent_host_is_gone_past(server):
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_request_whose_server_dies_is_not_silently_repeated(server, doomed, index):
+def test_a_request_is_not_silently_repeated_when_its_server_dies(server, doomed, index):
     client = Client([doomed.grpc_url, server.grpc_url])
     events = client.generate("mock", "a star", steps=10_000, num_images=index + 1)
     seed = [next(events) for _ in range(index + 1)][-1].seed - index
@@ -77,7 +77,7 @@ def test_a_request_whose_server_dies_is_not_silently_repeated(server, doomed, in
         assert client.pictures("mock", "a star", steps=1)
 
 
-def test_an_async_request_whose_server_dies_is_not_silently_repeated(server, doomed):
+def test_an_async_request_is_not_silently_repeated_when_its_server_dies(server, doomed):
     async def run():
         async for event in AsyncClient([doomed.grpc_url, server.grpc_url]).generate(
             "mock", "a star", steps=10_000, seed=5
@@ -89,7 +89,7 @@ def test_an_async_request_whose_server_dies_is_not_silently_repeated(server, doo
         asyncio.run(run())
 
 
-def test_a_server_that_comes_back_is_found_again(repository):
+def test_a_restarted_server_is_used_again(repository):
     with dying(repository) as first:
         client = Client(first.grpc_url)
         assert client.pictures("mock", "a star", steps=1)

@@ -1,4 +1,4 @@
-"""Whoever leaves a request, in whatever way, stops it on the server."""
+"""A request that the client abandons in any way is stopped on the server."""
 
 import asyncio
 import gc
@@ -53,7 +53,7 @@ def timed_out(client):
 @pytest.mark.parametrize(
     "leave", [closed, collected, collected_with_its_client, interrupted, timed_out]
 )
-def test_a_request_that_is_left_is_stopped_on_the_server(server, client, leave):
+def test_an_abandoned_request_is_stopped_on_the_server(server, client, leave):
     leave(client)
     assert_freed(server)
 
@@ -119,8 +119,8 @@ async def async_timed_out(client):
         async_timed_out,
     ],
 )
-def test_an_async_request_that_is_left_is_stopped_on_the_server(server, leave, caplog):
-    for _ in range(5):  # what one event loop leaves open, gRPC logs in the next one
+def test_an_abandoned_async_request_is_stopped_on_the_server(server, leave, caplog):
+    for _ in range(5):  # gRPC logs calls that one event loop leaves open in the next one
         asyncio.run(leave(AsyncClient(server.grpc_url)))
         assert_freed(server)
     assert not caplog.messages
@@ -153,14 +153,14 @@ def test_another_task_may_cancel(server):
     assert_freed(server)
 
 
-def test_a_request_that_is_cancelled_before_it_starts_never_starts(client):
+def test_a_request_cancelled_before_its_start_never_starts(client):
     events = client.generate("mock", "a star")
     events.cancel()
     with pytest.raises(Cancelled, match="before it was started"):
         next(events)
 
 
-def test_a_server_that_cannot_be_told_is_an_error_of_cancel_alone(doomed):
+def test_only_cancel_raises_when_the_server_is_unreachable(doomed):
     events = Client(doomed.grpc_url).generate("mock", "a star", steps=10_000)
     next(events)
     doomed.process.kill()

@@ -1,4 +1,4 @@
-"""A thousand requests leave no thread, file or memory behind in the process that asked."""
+"""A thousand requests leave no threads, open files or memory behind in the client's process."""
 
 import asyncio
 import gc
@@ -18,10 +18,10 @@ THREADS_CEILING = 4
 
 @contextmanager
 def nothing_left():
-    """Threads, open files and memory are afterwards what they were.
+    """Asserts that threads, open files and memory return to their counts before the context.
 
-    gRPC's own threads come and go with the load, and are no threads of Python: the ceiling allows
-    for a few, where one kept for every hundredth of a thousand requests would be ten.
+    gRPC's native threads vary with the load, so the ceiling allows a few. A leak of one thread
+    per hundred requests would leave ten.
     """
     process = psutil.Process()
     gc.collect()
@@ -43,7 +43,7 @@ def nothing_left():
 
 
 def draw_or_leave(client, index):
-    """Every fifth request is left after its first event."""
+    """Run a request to its end, or abandon every fifth after its first event."""
     if index % 5:
         assert client.pictures("mock", "a star", steps=1)
     else:
@@ -83,7 +83,7 @@ def test_a_thousand_async_requests_leave_nothing_behind(server):
     assert_freed(server)
 
 
-def test_clients_that_are_gone_close_their_connections(server):
+def test_deleted_clients_close_their_connections(server):
     def one():
         assert Client(server.grpc_url).pictures("mock", "a star", steps=1)
 

@@ -1,4 +1,4 @@
-"""Videos on the page: previews, the video that plays and its file, and pictures to start from."""
+"""Videos on the page: previews, playback, the downloaded file, and input images."""
 
 import signal
 
@@ -52,12 +52,12 @@ def open_page(browser, page):
 
 
 def video(tab):
-    """The video in the page, big enough to play."""
+    """The video of the page at playable size."""
     thumbnails(tab).first.click()
     return tab.locator("video").last
 
 
-def test_a_video_plays_in_the_page_and_its_file_is_an_mp4(server, open_page, tmp_path):
+def test_a_video_plays_on_the_page_and_its_file_is_an_mp4(server, open_page, tmp_path):
     tab = open_page()
     expect(tab.get_by_label("number input for Frames")).to_have_value("49")
     expect(tab.get_by_label("number input for Pictures")).to_have_count(0)
@@ -68,7 +68,7 @@ def test_a_video_plays_in_the_page_and_its_file_is_an_mp4(server, open_page, tmp
     playing.evaluate("video => { video.muted = true; return video.play() }")
     tab.wait_for_function("[...document.querySelectorAll('video')].some(v => v.currentTime > 0.2)")
     size = playing.evaluate("video => [video.videoWidth, video.videoHeight, video.duration]")
-    print(f"the browser says width, height, seconds: {size}")
+    print(f"width, height, seconds in the browser: {size}")
     assert size == pytest.approx([64, 48, 13 / 8], abs=0.01)
     with tab.expect_download() as download:
         tab.get_by_role("button", name="Download").click()
@@ -84,7 +84,7 @@ def test_a_video_plays_in_the_page_and_its_file_is_an_mp4(server, open_page, tmp
     assert np.array_equal(decoded(again), decoded(path))
 
 
-def test_previews_and_frames_are_shown_until_the_video_is_whole(open_page):
+def test_previews_and_frames_are_shown_until_the_video_is_complete(open_page):
     tab = open_page()
     generate(tab, Prompt="slow", Frames=61, Steps=15)
     expect(tab.get_by_alt_text("preview")).to_be_visible()
@@ -96,7 +96,7 @@ def test_previews_and_frames_are_shown_until_the_video_is_whole(open_page):
     expect(thumbnails(tab)).to_have_count(1)
 
 
-def test_a_video_that_is_cancelled_midway_leaves_no_file(server, open_page, folder):
+def test_a_video_cancelled_midway_leaves_no_file(server, open_page, folder):
     tab = open_page()
     before = set(folder.rglob("*.mp4"))
     generate(tab, Prompt="stalls", Frames=145)
@@ -109,9 +109,7 @@ def test_a_video_that_is_cancelled_midway_leaves_no_file(server, open_page, fold
     expect(thumbnails(tab)).to_have_count(0)
 
 
-def test_a_page_that_is_stopped_while_a_video_is_written_leaves_no_file(
-    server, open_page, tmp_path
-):
+def test_a_page_stopped_while_writing_a_video_leaves_no_file(server, open_page, tmp_path):
     with serving_page(server, tmp_path, "--pipeline", "film") as (process, url):
         tab = open_page(url)
         generate(tab, Prompt="stalls", Frames=145)
@@ -122,7 +120,7 @@ def test_a_page_that_is_stopped_while_a_video_is_written_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_chosen_pipeline_brings_its_fields_and_what_is_hidden_is_not_asked(open_page):
+def test_a_pipeline_shows_its_fields_and_hidden_fields_are_not_sent(open_page):
     tab = open_page()
     fill(tab, Frames=5, Pipeline="mock")
     expect(tab.get_by_label("number input for Frames")).to_have_count(0)

@@ -1,4 +1,4 @@
-"""Both clients read the same of a stream: its events, its errors."""
+"""Both clients read the same events and errors from a stream."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +16,7 @@ from stepwise.client import (
 )
 
 
-def test_both_clients_tell_the_same(server, client):
+def test_both_clients_return_the_same_events(server, client):
     async def run():
         other = AsyncClient(server.grpc_url)
         events = [e async for e in other.generate("mock", "a star", **settings)]
@@ -50,7 +50,7 @@ def shape(event):
         ("[INTERNAL] no", RequestFailed),
     ],
 )
-def test_an_error_of_the_server_has_its_type_in_both_clients(server, client, text, kind):
+def test_both_clients_raise_the_type_of_a_server_error(server, client, text, kind):
     raised = []
     for call in (
         lambda: client.pictures("mock", text),

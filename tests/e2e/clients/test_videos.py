@@ -1,4 +1,4 @@
-"""Videos through both clients and the command line, streamed slice by slice by a real server."""
+"""Videos that a server streams slice by slice to both clients and to the command line."""
 
 import asyncio
 import signal
@@ -27,10 +27,10 @@ from tests.support.servers import assert_freed, running
 from tests.unit.client.test_video import decoded, psnr
 
 HEIGHT, WIDTH = 48, 64
-FLOOR = 35.0  # dB; 4:2:0 colour alone leaves about 40 of such a scene
+FLOOR = 35.0  # dB; 4:2:0 colour alone limits this scene to about 40
 
 
-def test_a_video_comes_slice_by_slice_in_both_clients(server, client):
+def test_both_clients_stream_a_video_slice_by_slice(server, client):
     async def run():
         other = AsyncClient(server.grpc_url)
         events = [event async for event in other.generate("film", "a star", **settings)]
@@ -61,7 +61,7 @@ def shape(event):
     return None if event.frames is None else event.frames.shape
 
 
-def test_videos_and_pictures_are_asked_for_by_their_names(server, client):
+def test_pictures_and_videos_have_their_own_methods(server, client):
     other = AsyncClient(server.grpc_url)
     for call in (
         lambda: client.pictures("film", "a star"),
@@ -75,7 +75,7 @@ def test_videos_and_pictures_are_asked_for_by_their_names(server, client):
     assert client.about("film").images == ("start_image", "end_image")
 
 
-def test_pictures_that_are_sent_arrive_as_they_are(client):
+def test_input_images_arrive_unchanged(client):
     start, end = np.random.default_rng(0).integers(0, 256, (2, 30, 41, 3), np.uint8)
     frames = client.video("film", "a star", frames=5, start_image=start, end_image=end).frames
     assert frames.shape == (5, 30, 41, 3)
@@ -108,7 +108,7 @@ def test_the_command_writes_a_video_that_can_be_repeated(server, tmp_path, capsy
     assert sorted(tmp_path.iterdir()) == sorted([first, again])
 
 
-def test_a_video_is_out_mp4_if_nothing_else_is_said(server, tmp_path, monkeypatch):
+def test_a_video_goes_to_out_mp4_by_default(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert film(server, "--frames", 5) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
@@ -132,7 +132,7 @@ def test_previews_and_a_contact_sheet(server, tmp_path):
     assert contact_sheet.keys(49) == (0, 7, 14, 21, 27, 34, 41, 48)
 
 
-def test_a_video_from_a_picture_is_repeated_as_long_as_the_picture_is_there(
+def test_a_video_from_an_image_is_repeated_while_the_image_exists(
     server, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -194,7 +194,7 @@ def test_a_video_from_a_picture_is_repeated_as_long_as_the_picture_is_there(
         ),
     ],
 )
-def test_what_does_not_go_together_is_one_sentence(
+def test_conflicting_options_give_one_sentence(
     server, tmp_path, monkeypatch, capsys, command, says
 ):
     monkeypatch.chdir(tmp_path)
@@ -213,7 +213,7 @@ def test_a_video_that_breaks_leaves_no_file(server, tmp_path, capsys, suffix):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_video_that_breaks_is_no_video_in_either_client(server, client):
+def test_a_video_that_breaks_is_an_error_in_both_clients(server, client):
     for call in (
         lambda: client.video("film", "breaks"),
         lambda: asyncio.run(AsyncClient(server.grpc_url).video("film", "breaks")),
@@ -222,7 +222,7 @@ def test_a_video_that_breaks_is_no_video_in_either_client(server, client):
             call()
 
 
-def test_a_video_that_is_interrupted_while_it_is_decoded_leaves_no_file(server, tmp_path):
+def test_a_video_interrupted_while_decoding_leaves_no_file(server, tmp_path):
     options = ["--url", server.grpc_url, "--frames", "145", "--output", str(tmp_path / "video.mp4")]
     command = subprocess.Popen(
         [STEPWISE, "video", "film", "stalls", *options],

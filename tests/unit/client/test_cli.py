@@ -16,17 +16,17 @@ def test_options_become_settings_by_name():
 @pytest.mark.parametrize(
     ("words", "says"), [(["20"], "got '20'"), (["--steps"], "--steps: a value")]
 )
-def test_a_command_line_that_is_no_pairs_is_refused(words, says):
+def test_words_that_are_not_option_and_value_are_refused(words, says):
     with pytest.raises(InvalidRequest, match=says):
         _settings(words)
 
 
-def test_nobody_at_the_address_is_one_sentence_and_status_1(capsys):
+def test_an_address_without_a_server_gives_one_sentence_and_status_1(capsys):
     assert main(["generate", "sd3", "a star", "--url", "127.0.0.1:9"]) == 1
     assert "is the server running (stepwise serve)?" in capsys.readouterr().err
 
 
-def test_previews_are_asked_for_if_there_is_a_folder_for_them():
+def test_previews_are_requested_if_they_have_a_folder():
     folder, none = Namespace(previews=Path("p")), Namespace(previews=None)
     assert _with_previews({"steps": "9"}, folder) == {"steps": "9", "preview_every": "5"}
     assert _with_previews({"preview_every": "2"}, folder) == {"preview_every": "2"}
@@ -36,7 +36,7 @@ def test_previews_are_asked_for_if_there_is_a_folder_for_them():
 
 
 @pytest.mark.parametrize("fps", ["0", "51", "8.5", "many"])
-def test_frames_per_second_that_no_file_can_have_are_refused(capsys, fps):
+def test_unsupported_frame_rates_are_refused(capsys, fps):
     with pytest.raises(SystemExit):
         main(["video", "film", "a star", "--fps", fps])
     assert f"got '{fps}'; allowed are 1 to 50" in capsys.readouterr().err

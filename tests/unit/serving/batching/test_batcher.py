@@ -1,4 +1,4 @@
-"""The batcher step by step, with a clock that stands still unless it is told to go on."""
+"""The batcher step by step, with a manual clock."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.support.batching import Bench
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["running", "waiting"])
-def test_a_deadline_ends_a_request_and_says_what_was_allowed(bench, running):
+def test_a_missed_deadline_ends_a_request_and_names_the_limit(bench, running):
     if not running:
         bench.submit(cap=2)
     late = bench.submit(cap=2, deadline=2.0)
@@ -20,7 +20,7 @@ def test_a_deadline_ends_a_request_and_says_what_was_allowed(bench, running):
     assert "within 2000 ms (2500 ms have passed)" in str(late.errors[0])
 
 
-def test_a_request_that_is_late_already_is_refused(bench):
+def test_a_request_past_its_deadline_is_refused(bench):
     bench.now = 5.0
     with pytest.raises(Expired):
         bench.submit(deadline=4.0)
@@ -35,7 +35,7 @@ def test_an_id_in_use_is_refused(bench):
     assert bench.submit(name="same").summary is None
 
 
-def test_a_full_queue_refuses_and_keeps_nothing():
+def test_a_full_queue_refuses_and_stores_nothing():
     bench = Bench(capacity=2)
     bench.submit(num_images=2)
     with pytest.raises(Unavailable, match="queue is full"):
@@ -44,7 +44,7 @@ def test_a_full_queue_refuses_and_keeps_nothing():
     assert bench.submit(name="refused").summary is None
 
 
-def test_a_request_whose_numbers_are_not_finite_fails_alone(bench):
+def test_a_request_with_numbers_that_are_not_finite_fails_alone(bench):
     poisoned = bench.submit(steps=5, value=np.nan)
     good = bench.submit(steps=5, seed=3)
     bench.run()
@@ -56,14 +56,14 @@ def test_a_request_whose_numbers_are_not_finite_fails_alone(bench):
 
 
 def test_a_picture_that_cannot_be_started_fails_alone(bench):
-    # Two numbers: torch draws fewer than 16 in another way, and so nothing here does.
+    # Too few numbers: torch draws fewer than 16 with another algorithm, which we do not support.
     good, bad = bench.submit(side=4), bench.submit(side=1, num_images=2)
     bench.run()
     assert good.events[-1].kind == "result"
     assert "at least 16 are needed" in str(bad.errors[0])
 
 
-def test_previews_come_every_few_steps_and_head_for_the_result(bench):
+def test_previews_are_sent_periodically_and_approach_the_result(bench):
     answers = bench.submit(steps=12, side=32, preview_every=4)
     bench.run()
     assert [e.step for e in answers.events if e.kind == "preview"] == [4, 8]
@@ -75,7 +75,7 @@ def test_previews_come_every_few_steps_and_head_for_the_result(bench):
 
 
 @pytest.mark.parametrize(("pictures", "step_seconds"), [(1, 0.01), (8, 0.01), (8, 0.5), (40, 0.1)])
-def test_progress_is_told_round_robin_and_within_its_budget(pictures, step_seconds):
+def test_progress_is_sent_round_robin_and_within_its_budget(pictures, step_seconds):
     bench = Bench()
     bench.step_seconds = step_seconds
     running = [bench.submit(steps=200, seed=seed, cap=100) for seed in range(pictures)]
@@ -90,7 +90,7 @@ def test_progress_is_told_round_robin_and_within_its_budget(pictures, step_secon
     assert max(told) - min(told) <= 2
 
 
-def test_the_summary_tells_times_and_the_mean_batch(bench):
+def test_the_summary_has_times_and_the_mean_batch(bench):
     first = bench.submit(steps=2, cap=2)
     bench.now = 1.0
     second = bench.submit(steps=2, cap=2)
@@ -103,7 +103,7 @@ def test_the_summary_tells_times_and_the_mean_batch(bench):
 
 
 @pytest.mark.parametrize("neighbours", [0, 8])
-def test_a_request_that_arrives_starts_within_two_steps(bench, neighbours):
+def test_a_new_request_starts_within_two_steps(bench, neighbours):
     for seed in range(neighbours):
         bench.submit(steps=30, seed=seed, cap=32)
     bench.batcher.step()
@@ -128,7 +128,7 @@ def test_a_finished_video_keeps_its_place_until_it_is_decoded():
     assert bench.submit(name="video", frames=5).summary is None
 
 
-def test_whoever_decodes_a_finished_video_is_to_be_told_of_its_cancellation():
+def test_cancel_returns_false_for_a_finished_video_until_its_release():
     bench = Bench(capacity=2, held=True)
     bench.submit(name="video", frames=5)
     assert bench.batcher.cancel("unknown")
@@ -139,7 +139,7 @@ def test_whoever_decodes_a_finished_video_is_to_be_told_of_its_cancellation():
     assert bench.batcher.cancel("video")
 
 
-def test_a_video_that_fails_keeps_no_place():
+def test_a_failed_video_frees_its_place():
     bench = Bench(capacity=1, held=True)
     bench.submit(frames=5)
     bench.failing = True

@@ -1,4 +1,4 @@
-"""Requests that are cancelled, running, waiting or yet to come, and callers that hung up."""
+"""Cancelled requests (running, waiting or not yet received), and clients that disconnect."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ def test_a_cancelled_request_leaves_before_the_next_step(bench):
     assert goes.summary.outcome == "CANCELLED"
 
 
-def test_a_cancelled_request_that_waits_never_starts(bench):
+def test_a_waiting_request_that_is_cancelled_never_starts(bench):
     bench.submit(steps=3, cap=2)
     waits = bench.submit(steps=3, cap=2, name="waits")
     bench.batcher.step()
@@ -31,22 +31,22 @@ def test_a_cancelled_request_that_waits_never_starts(bench):
     assert isinstance(waits.errors[0], Cancelled)
 
 
-def test_a_cancellation_may_come_before_its_request(bench):
+def test_a_cancellation_may_arrive_before_its_request(bench):
     bench.batcher.cancel("early")
     with pytest.raises(Cancelled):
         bench.submit(name="early")
-    # It counts for one request only.
+    # An early cancellation applies to one request only.
     bench.submit(name="early")
 
 
-def test_an_early_cancellation_is_forgotten_after_a_while(bench):
+def test_an_early_cancellation_expires(bench):
     bench.batcher.cancel("late")
     bench.now = REMEMBER_SECONDS + 1
     bench.batcher.cancel("another")
     assert bench.submit(name="late").summary is None
 
 
-def test_callers_that_disconnected_are_found_round_robin(bench):
+def test_disconnected_clients_are_found_round_robin(bench):
     gone = set()
     running = [bench.submit(steps=9, disconnected=lambda n=n: n in gone) for n in range(3)]
     disconnects = Disconnects(bench.batcher)

@@ -20,5 +20,5 @@ def test_guidance_is_rescaled_as_in_diffusers(shape, share):
     due = rescale_noise_cfg(guided, positive, share)[0].numpy()
     got = guide([Picture(built, 0)], prediction)[0]
     difference = np.abs(got - due).max() / np.abs(due).max()
-    print(f"{difference:.1e} of the greatest, at most {CEILING:.0e}")
+    print(f"{difference:.1e} of the largest value, at most {CEILING:.0e}")
     assert difference <= CEILING

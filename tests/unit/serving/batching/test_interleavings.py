@@ -1,4 +1,4 @@
-"""Arrivals, cancellations, time and failures in any order."""
+"""Random orders of arrivals, cancellations, clock changes, failures and steps."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ from tests.support.batching import Bench, request
 
 @hypothesis_settings(max_examples=25, deadline=None)
 @given(chance=st.randoms(use_true_random=False))
-def test_nobody_starves_in_a_server_that_is_asked_for_too_much(chance):
+def test_no_request_starves_under_overload(chance):
     bench = Bench(capacity=40)
     victim = None
     for tick in range(400):
@@ -34,7 +34,7 @@ def test_nobody_starves_in_a_server_that_is_asked_for_too_much(chance):
         bench.batcher.step()
         if victim is not None and victim.summary is not None:
             return
-    pytest.fail("the request of the lowest priority had no picture after 400 steps")
+    pytest.fail("the request with the lowest priority has no picture after 400 steps")
 
 
 # Batch caps by latent side.
@@ -42,7 +42,7 @@ CAPS = {4: 1, 8: 5, 12: 16}
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Any order of arrivals, cancellations, time, failures and steps."""
+    """Runs the rules in random order and checks the invariants after each."""
 
     def __init__(self):
         super().__init__()
@@ -99,7 +99,7 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: self.bench.rows)
     @invariant()
     def no_batch_is_over_its_cap(self):
-        # One picture fits any cap, and with guidance it has two rows.
+        # One picture fits any cap, even with the two rows of guidance.
         assert self.bench.rows[-1] <= max(CAPS[self.bench.sides[-1]], 2)
 
     @invariant()
@@ -118,7 +118,7 @@ class Interleavings(RuleBasedStateMachine):
             self.bench.batcher.step()
         assert len(self.bench.batcher) == 0
         for _, answers in self.told:
-            # Answers itself refuses a second last answer.
+            # ``Answers`` asserts that there is only one final response.
             assert answers.summary is not None
             assert bool(answers.errors) == (answers.summary.outcome != "DONE")
 

@@ -23,7 +23,7 @@ def solo(**settings):
 
 @pytest.fixture
 def gate():
-    """A predict that waits until it is let through, and the rows of every call."""
+    """A denoiser that blocks until ``open`` is set and records the rows of every call."""
 
     class Gate:
         def __init__(self):
@@ -40,7 +40,7 @@ def gate():
 
 def test_requests_with_different_steps_share_calls_and_get_their_solo_pictures(gate):
     asked = [{"steps": 3 + i, "seed": i, "value": 0.2 * i} for i in range(6)]
-    # On this clock a second passes between two looks, so every step is told.
+    # Each reading advances this clock by one second, so every step sends progress.
     loop = Loop(Batcher(gate, capacity=64, clock=itertools.count().__next__))
     running = [request(**settings) for settings in asked]
     for built, _ in running:
@@ -82,7 +82,7 @@ def test_guidance_moves_away_from_the_negative():
     assert strong.mean() < weak.mean()
 
 
-def test_several_images_are_answered_one_by_one_with_their_own_seeds():
+def test_several_images_arrive_one_by_one_with_consecutive_seeds():
     answers = solo(num_images=3, seed=5)
     results = [event for event in answers.events if event.kind == "result"]
     assert [(event.index, event.seed) for event in results] == [(0, 5), (1, 6), (2, 7)]
@@ -90,7 +90,7 @@ def test_several_images_are_answered_one_by_one_with_their_own_seeds():
         assert np.abs(latents - solo(seed=seed).latents[0]).max() <= 1e-5
 
 
-def test_a_failed_call_answers_its_batch_and_the_loop_lives_on():
+def test_a_failed_call_fails_its_batch_and_the_loop_continues():
     calls = []
 
     def fails_once(latents, timesteps, conditioning):
@@ -110,7 +110,7 @@ def test_a_failed_call_answers_its_batch_and_the_loop_lives_on():
     assert answers.events[-1].kind == "result"
 
 
-def test_an_unexpected_exception_is_answered_too():
+def test_an_unexpected_exception_fails_the_request():
     loop = Loop(Batcher(lambda *_: np.zeros(3), capacity=64))
     built, answers = request()
     loop.submit(built)
@@ -126,7 +126,7 @@ def test_a_closed_loop_refuses_requests():
         loop.submit(request()[0])
 
 
-def test_the_death_of_the_thread_answers_everybody_and_is_told(gate):
+def test_the_death_of_the_thread_fails_all_requests_and_is_reported(gate):
     died = threading.Event()
     loop = Loop(Batcher(gate, capacity=8), died=died.set)
     running, waiting, late = (request(steps=2, cap=2, preview_every=1) for _ in range(3))

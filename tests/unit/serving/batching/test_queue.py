@@ -22,7 +22,7 @@ def seeds(batch):
 
 
 def run_to_the_end(queue, now=0.0):
-    """Seeds in the order in which pictures first ran, each for as many steps as it has."""
+    """Run all pictures to their last step; return their seeds in the order of their first run."""
     order, left = [], {}
     while len(queue):
         batch = queue.next_batch(now)
@@ -37,7 +37,7 @@ def test_a_batch_never_exceeds_its_cap_and_keeps_the_order_of_arrival(queue):
     for seed, guidance in ((1, 3.0), (2, 3.0), (3, 3.0), (4, 3.0)):
         submit(queue, seed=seed, guidance=guidance, cap=5)
     batch = queue.next_batch(0.0)
-    # Two guided pictures take four rows; nobody overtakes the third, which takes two.
+    # Two guided pictures take four rows. The third needs two, and no later one overtakes it.
     assert seeds(batch) == [1, 2]
     queue.remove(batch[:1])
     assert seeds(queue.next_batch(0.0)) == [2, 3]
@@ -49,12 +49,12 @@ def test_one_picture_fits_any_cap(queue):
     assert seeds(queue.next_batch(0.0)) == [1]
 
 
-def test_the_pictures_of_one_request_have_seeds_that_count_up(queue):
+def test_pictures_of_one_request_have_consecutive_seeds(queue):
     submit(queue, seed=7, num_images=3)
     assert [(p.seed, p.index) for p in queue.next_batch(0.0)] == [(7, 0), (8, 1), (9, 2)]
 
 
-def test_a_full_queue_says_so_and_what_to_do():
+def test_the_error_of_a_full_queue_says_what_to_do():
     queue = Queue(capacity=4)
     submit(queue, num_images=3)
     with pytest.raises(Unavailable, match="queue is full: 3 pictures run or wait, 2 more.*later"):
@@ -105,7 +105,7 @@ def test_waiting_counts_as_priority(queue):
     assert run_to_the_end(queue, now=2 * AGEING_SECONDS + 1)[0] == 1
 
 
-def test_clients_get_equal_shares_however_much_they_ask_for(queue):
+def test_clients_get_equal_shares_whatever_their_load(queue):
     for seed in range(10):
         submit(queue, seed=seed, client="greedy", cap=2)
     submit(queue, seed=100, client="modest", cap=2)
@@ -129,7 +129,7 @@ def test_new_clients_do_not_keep_an_old_one_waiting(queue):
         assert waited < 40, "the fourth picture of the old client does not get its turn"
 
 
-def test_removing_a_request_takes_out_its_waiting_pictures_too(queue):
+def test_removing_a_request_removes_its_waiting_pictures(queue):
     wanted, other = submit(queue, num_images=4, cap=2), submit(queue, seed=50, cap=2)
     assert len(queue) == 5
     queue.next_batch(0.0)
@@ -142,18 +142,18 @@ def test_an_empty_queue_has_no_batch(queue):
     assert queue.next_batch(0.0) == []
 
 
-def test_videos_alternate_by_how_long_their_calls_are(queue):
-    """A short video or a picture gets a call for each frame of the long video's call."""
+def test_videos_alternate_by_the_length_of_their_calls(queue):
+    """A call of a long video counts once per frame, so a short one gets as many calls as frames."""
     submit(queue, seed=1, frames=13, steps=50)
     submit(queue, seed=2, frames=1, steps=50)
     calls = [seeds(queue.next_batch(0.0))[0] for _ in range(60)]
     long, first = calls.count(1), calls.index(2)
-    print(f"{long} calls of 13 frames among 60, the short video's first is number {first}")
+    print(f"{long} of 60 calls have 13 frames; the short video's first call is number {first}")
     assert first <= 1
     assert 3 <= long <= 6
 
 
-def test_long_videos_get_as_many_frames_moved_as_short_ones(queue):
+def test_long_videos_advance_as_many_frames_as_short_ones(queue):
     submit(queue, seed=1, frames=37, steps=2)
     for seed in (2, 3, 4):
         submit(queue, seed=seed, frames=1, steps=1, side=4 + seed)

@@ -19,7 +19,7 @@ EMBEDDINGS = {
 SETTINGS = resolve({}, SDXL, MANIFEST, {}, arrived=0.0)
 
 
-def test_both_encoders_stand_concurrently_and_one_is_pooled():
+def test_embeddings_of_both_encoders_are_joined_and_one_is_pooled():
     negative, positive = SDXL.row_conditioning(EMBEDDINGS, SETTINGS)
     for row, offset in ((positive, 0), (negative, 10)):
         assert row["encoder_hidden_states"].shape == (5, 7)
@@ -28,7 +28,7 @@ def test_both_encoders_stand_concurrently_and_one_is_pooled():
         assert row["time_ids"].tolist() == [64, 64, 0, 0, 64, 64]
 
 
-def test_an_absent_negative_prompt_is_zeros_and_the_prompt_is_not():
+def test_a_missing_negative_prompt_is_zeros_and_the_prompt_is_not():
     embeddings = EMBEDDINGS | {"negative_clip_g_pooled": np.full((1, 4), np.nan)}
     settings = replace(SETTINGS, zero_negative=True)
     negative, positive = SDXL.row_conditioning(embeddings, settings)

@@ -5,7 +5,7 @@ from diffusers.models.transformers.transformer_easyanimate import EasyAnimateRot
 
 from stepwise.families.easyanimate_rope import tables
 
-# diffusers computes in float32 too, where the greatest angles have steps of 4e-6.
+# diffusers also computes in float32, where the largest angles have a resolution of 4e-6.
 CEILING = 5e-6
 
 
@@ -20,7 +20,7 @@ CEILING = 5e-6
         ((16, 2, 40, 168), 128),
     ],
 )
-def test_tables_are_diffusers(shape, head_dim):
+def test_tables_match_diffusers(shape, head_dim):
     cos, sin = tables(shape, 2, head_dim)
     due = EasyAnimateRotaryPosEmbed(2, head_dim)(torch.zeros(1, *shape))
     for got, expected in zip((cos, sin), due, strict=True):

@@ -28,12 +28,12 @@ def written(folder, caps):
         (EASYANIMATE, VIDEOS, {"49x64x32": 2, "1x64x64": 1}),
     ],
 )
-def test_caps_of_sizes_that_are_served_are_read(tmp_path, family, manifest, caps):
+def test_caps_of_served_sizes_are_read(tmp_path, family, manifest, caps):
     assert isinstance(VIDEOS.video, VideoLayout)
     assert read(written(tmp_path, caps), family, manifest) == caps
 
 
-def test_without_a_file_there_are_none(tmp_path):
+def test_without_a_file_there_are_no_caps(tmp_path):
     assert read(tmp_path, SD3, MANIFEST) == {}
 
 
@@ -52,9 +52,7 @@ def test_without_a_file_there_are_none(tmp_path):
         *((EASYANIMATE, VIDEOS, size) for size in ("64x64", "48x64x64", "0x64x64", "64x64x49")),
     ],
 )
-def test_a_size_that_is_not_served_or_spelled_otherwise_is_refused(
-    tmp_path, family, manifest, size
-):
+def test_an_unserved_or_misspelled_size_is_refused(tmp_path, family, manifest, size):
     with pytest.raises(
         ValueError, match=r"caps.json: got the size .* not served; .*, such as \d+x"
     ):

@@ -29,13 +29,13 @@ def test_both_prompts_get_ids_for_every_encoder(prepare):
     assert settings.notes == ()
 
 
-def test_an_absent_negative_prompt_is_the_empty_one(prepare):
+def test_a_missing_negative_prompt_is_the_empty_one(prepare):
     absent, _ = prepare(words(prompt=PROMPT), 0.0)
     empty, _ = prepare(words(prompt=PROMPT, negative_prompt=""), 0.0)
     assert all(np.array_equal(absent[name], empty[name]) for name in absent)
 
 
-def test_a_long_prompt_is_cut_and_the_note_says_which_one_and_where(prepare):
+def test_a_long_prompt_is_cut_and_the_note_names_it_and_the_limits(prepare):
     _, settings = prepare(words(prompt=PROMPT, negative_prompt="blue " * 30), 0.0)
     note = "negative_prompt: cut to the first tokens that the text encoders read "
     assert settings.notes == (note + "(clip_l 20, clip_g 20, t5 20)",)
@@ -47,7 +47,7 @@ def test_a_prompt_without_words_is_refused(prepare, fields):
         prepare(words(**fields), 0.0)
 
 
-def test_layers_are_left_out_for_the_prompt_alone(families):
+def test_clip_skip_applies_only_to_the_prompt(families):
     fields = {**words(prompt=PROMPT), "clip_skip": np.asarray([1], np.int32)}
     fed, settings = Preparer(SDXL, families / "sdxl_prepare")(fields, 0.0)
     skips = {name: value.item() for name, value in fed.items() if name.endswith("clip_skip")}

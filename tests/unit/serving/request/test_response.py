@@ -22,7 +22,7 @@ def test_a_response_has_every_tensor_of_the_pipeline_with_its_type():
     assert answer["timings_ms"].tolist() == [1.5, 30.25]
 
 
-def test_progress_alone_has_an_empty_picture():
+def test_progress_without_a_picture_has_an_empty_one():
     assert response(SD3, EVENT, None)["image"].shape == (0, 0, 3)
 
 
@@ -31,7 +31,7 @@ def test_progress_alone_has_an_empty_picture():
     [(128, 128, (32, 32)), (64, 96, (16, 24)), (18, 32, (9, 16)), (17, 64, (17, 64)),
      (8, 8, (8, 8)), (4, 12, (4, 12))],
 )  # fmt: skip
-def test_a_preview_is_as_small_as_decoders_can_read(side, other, small):
+def test_a_preview_is_as_small_as_decoders_support(side, other, small):
     latents = np.random.default_rng(0).normal(size=(4, side, other)).astype(np.float32)
     got = shrink(latents)
     assert got.shape == (4, *small)

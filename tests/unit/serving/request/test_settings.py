@@ -40,7 +40,7 @@ def settings(**values) -> Settings:
     return resolve(inputs(**values), SD3, MANIFEST, {"96x32": 4}, arrived=10.0)
 
 
-def test_absent_settings_get_the_defaults():
+def test_missing_settings_get_the_defaults():
     got = settings()
     assert (got.steps, got.guidance_scale, got.sampler) == (28, 7.0, "euler")
     assert got.latent_shape == (16, 8, 8)
@@ -50,17 +50,17 @@ def test_absent_settings_get_the_defaults():
     assert got.deadline == 10.0 + SD3.limits.deadline_ms[1] / 1000
 
 
-def test_a_size_has_the_batch_cap_that_it_is_given_or_all_rows():
+def test_a_size_has_its_own_batch_cap_or_the_default():
     assert settings(height=32, width=96).batch_cap == 4
     assert settings().batch_cap == SD3.max_rows
 
 
-def test_how_a_request_is_served_travels_with_it():
+def test_serving_settings_are_kept_with_the_request():
     got = settings(preview_every=5, deadline_ms=1500, priority=0, client=b"studio")
     assert (got.preview_every, got.deadline, got.priority, got.client) == (5, 11.5, 0, "studio")
 
 
-def test_a_picture_was_always_as_large_as_it_is_unless_the_request_says_more():
+def test_time_ids_default_to_the_size_of_the_picture():
     assert settings(height=32, width=96).time_ids == (32, 96, 0, 0, 32, 96)
     said = inputs(height=32, width=96)
     said["original_size"] = np.asarray([100, 200], np.int32)
@@ -69,7 +69,7 @@ def test_a_picture_was_always_as_large_as_it_is_unless_the_request_says_more():
     assert got.time_ids == (100, 200, 7, 9, 32, 96)
 
 
-def test_only_an_absent_negative_prompt_is_zeros_and_only_where_the_checkpoint_says_so():
+def test_only_a_missing_negative_prompt_is_zeros_and_only_if_the_checkpoint_sets_it():
     says_so = replace(MANIFEST, zero_negative=True)
     for manifest, fields, zero in (
         (says_so, {}, True),
@@ -113,13 +113,13 @@ def test_a_bad_setting_is_named_with_what_is_allowed(field, value, allowed):
     assert allowed in str(error.value)
 
 
-def test_seeds_count_up_and_must_fit_64_bits():
+def test_the_last_seed_must_fit_64_bits():
     assert settings(seed=2**63 - 1).seed == 2**63 - 1
     with pytest.raises(InvalidRequest, match="seed: got 9223372036854775807 for 2 images"):
         settings(seed=2**63 - 1, num_images=2)
 
 
-def test_text_that_is_no_utf8_names_the_byte():
+def test_the_error_of_invalid_utf8_names_the_byte():
     with pytest.raises(InvalidRequest, match="prompt: .*0xff at position 2"):
         text(inputs(prompt=b"ab\xff"), "prompt", "", 100)
 

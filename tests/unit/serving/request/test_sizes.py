@@ -21,11 +21,11 @@ def size(**values):
     return picture_size(fields, BUCKETED)
 
 
-def test_a_picture_is_the_native_square_unless_asked():
+def test_a_picture_is_the_native_square_by_default():
     assert size() == ((1024, 1024), ())
 
 
-def test_every_bucket_can_be_named_width_first_or_given_by_its_sides():
+def test_every_bucket_can_be_given_by_name_or_by_its_sides():
     for height, width in SDXL.buckets:
         assert size(bucket=f"{width}x{height}") == ((height, width), ())
         assert size(height=height, width=width) == ((height, width), ())
@@ -51,17 +51,17 @@ def test_an_aspect_ratio_gets_the_nearest_bucket_and_a_note(ratio, nearest):
 
 
 @pytest.mark.parametrize("bucket", ["832x1249", "x", "3:0", "0:3", "-3:2", "1e3:2", "３:２ "])
-def test_another_bucket_is_refused_with_those_that_there_are(bucket):
+def test_the_error_of_an_unknown_bucket_lists_the_buckets(bucket):
     with pytest.raises(InvalidRequest, match="bucket: got .*as width x height.*832x1248, 896x1152"):
         size(bucket=bucket)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1024, 1032), (0, 0), (-8, 1024), (2**31 - 1, 8)])
-def test_another_size_is_refused_with_the_nearest_bucket(height, width):
+def test_the_error_of_another_size_names_the_nearest_bucket(height, width):
     with pytest.raises(InvalidRequest, match=r"height and width: got .*the nearest is \d+x\d+"):
         size(height=height, width=width)
 
 
-def test_a_size_next_to_another_bucket_is_refused():
+def test_a_size_that_contradicts_its_bucket_is_refused():
     with pytest.raises(InvalidRequest, match="bucket: got '832x1248'.*leave one of them out"):
         size(bucket="832x1248", height=1024, width=1024)

@@ -1,4 +1,4 @@
-"""Which scheduler configs are served, and the schedules that diffusers has no oracle for."""
+"""Supported scheduler configs, and schedules that have no oracle in diffusers."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ SD3 = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0, "shift_te
 
 
 @pytest.mark.parametrize("config", [SDXL, SDXL_TURBO, SD3, SDXL | {"_class_name": "PNDMScheduler"}])
-def test_known_checkpoints_are_served(config):
+def test_configs_of_known_checkpoints_are_supported(config):
     check(config)
 
 
@@ -49,7 +49,7 @@ def test_known_checkpoints_are_served(config):
         (SD3 | {"use_dynamic_shifting": True}, ["use_dynamic_shifting without mu", "static shift"]),
     ],
 )
-def test_a_config_that_cannot_be_served_is_named_with_what_can(config, words):
+def test_the_error_of_an_unsupported_config_lists_supported_values(config, words):
     with pytest.raises(SamplerError) as error:
         check(config)
     message = str(error.value)
@@ -66,7 +66,7 @@ def test_a_config_that_cannot_be_served_is_named_with_what_can(config, words):
         ("ddim", SDXL_TURBO | {"rescale_betas_zero_snr": True}, 4, "4 steps are not finite"),
     ],
 )
-def test_a_sampler_that_a_schedule_cannot_give_is_refused(sampler, config, steps, says):
+def test_a_sampler_that_does_not_fit_the_schedule_is_refused(sampler, config, steps, says):
     with pytest.raises(SamplerError, match=says):
         table(sampler, config, steps)
 
@@ -74,7 +74,7 @@ def test_a_sampler_that_a_schedule_cannot_give_is_refused(sampler, config, steps
 @pytest.mark.parametrize("config", [SDXL, SDXL_TURBO, SD3], ids=["sdxl", "turbo", "sd3"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_table_has_as_many_rows_as_steps(sampler, config):
-    """diffusers has 62 for 61 trailing steps, the last at timestep -1."""
+    """Differs from diffusers, which has 62 rows for 61 trailing steps, the last at timestep -1."""
     if "shift" in config and sampler.endswith("_trailing"):
         return
     for steps in (1, 2, 14, 15, 50, 61, 100):
@@ -88,8 +88,8 @@ def test_a_table_has_as_many_rows_as_steps(sampler, config):
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "ddim", "euler_ancestral"])
-def test_one_step_on_a_linear_grid_begins_where_the_noise_is(sampler):
-    """numpy's grid of one number, and so diffusers', is the other end: timestep 0."""
+def test_one_step_on_a_linear_grid_starts_at_the_noisy_end(sampler):
+    """numpy's grid of one number, which diffusers uses, has only the other end: timestep 0."""
     assert table(sampler, SDXL | {"timestep_spacing": "linspace"}, 1).timestep.tolist() == [999]
 
 
@@ -108,7 +108,7 @@ def test_a_dynamic_shift_is_e_to_the_mu():
     assert np.allclose(table("dpmpp_2m", linear, 9).b, static, rtol=1e-6)
 
 
-def test_what_the_request_decides_is_not_taken_from_the_checkpoint():
+def test_the_sampler_of_the_request_overrides_the_checkpoints_config():
     karras = SDXL | {"use_karras_sigmas": True, "solver_order": 3, "algorithm_type": "dpmsolver"}
     for values, plain in zip(
         vars(table("dpmpp_2m", karras, 5)).values(),

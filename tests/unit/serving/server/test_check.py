@@ -1,4 +1,4 @@
-"""The checks of files; that of pictures needs a server and is in tests/e2e."""
+"""Checks of files. The check that makes a picture needs a server and is in tests/e2e."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ CHECKS = ("format", "configs", "graphs", "tokenizers", "engines")
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """An exported pipeline of one graph; its files are in order and its server is not asked."""
+    """A valid exported pipeline with one graph; the check by a server is skipped."""
     monkeypatch.setattr(check, "_check_serving", lambda *_: True)
     for model in ("sd3", "sd3_prepare", "sd3_denoise", "sd3_decode", "sd3_clip_l"):
         (tmp_path / model).mkdir()
@@ -39,7 +39,7 @@ def repository(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_files_in_order_pass(repository, capsys):
+def test_valid_files_pass(repository, capsys):
     assert check.check(repository)
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"ok       sd3 {c}" for c in CHECKS]

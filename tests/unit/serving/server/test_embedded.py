@@ -5,7 +5,7 @@ from pathlib import Path
 from stepwise.server import embedded
 
 
-def test_backend_directory_has_what_triton_looks_for(tmp_path):
+def test_the_backend_directory_has_the_files_that_triton_needs(tmp_path):
     folder = embedded.lay_out(tmp_path / "backends")
     for name in (
         "python/libtriton_python.so",
@@ -13,7 +13,7 @@ def test_backend_directory_has_what_triton_looks_for(tmp_path):
         "python/triton_python_backend_stub",
         "onnxruntime/model.py",
     ):
-        # Triton refuses a library whose real path lies outside of its backend directory.
+        # Triton refuses a library if its real path is outside the backend directory.
         assert (folder / name).is_file()
         assert not (folder / name).is_symlink()
     assert os.access(folder / "python" / "triton_python_backend_stub", os.X_OK)

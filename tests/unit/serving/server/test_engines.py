@@ -42,11 +42,11 @@ def edit(path, change):
     path.write_text(json.dumps(fields))
 
 
-def test_fresh_engines_are_in_order(copy):
+def test_fresh_engines_have_no_problems(copy):
     assert problems(copy) == []
 
 
-def test_graphs_without_engines_are_in_order(copy):
+def test_graphs_without_engines_have_no_problems(copy):
     (copy / "sd3_prepare" / FILE).unlink()
     assert problems(copy) == []
 
@@ -73,7 +73,7 @@ def test_a_damaged_and_a_missing_engine_are_named(copy):
     assert "sd3_t5/1/model.rtx is missing" in missing
 
 
-def test_a_record_that_is_none_is_named(copy):
+def test_an_invalid_record_is_named(copy):
     (copy / "sd3_prepare" / FILE).write_text("[{}]")
     (problem,) = problems(copy)
     assert "is no record of engines" in problem

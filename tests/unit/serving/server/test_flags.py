@@ -31,7 +31,7 @@ def test_shared_memory_carries_the_prefix():
     assert "--backend-config=python,shm-region-prefix-name=stepwise-1-" in arguments(SETTINGS)
 
 
-def test_both_interfaces_keep_model_control_to_those_with_the_key():
+def test_both_interfaces_restrict_model_control_to_the_key():
     restriction = "model-repository,shared-memory,trace,logging:stepwise-key=secret"
     given = arguments(SETTINGS)
     assert f"--grpc-restricted-protocol={restriction}" in given

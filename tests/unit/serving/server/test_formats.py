@@ -1,4 +1,4 @@
-"""A pipeline or an engine of another format is refused with the command that makes it again."""
+"""A pipeline or engine of another format is refused; the error gives the command to rebuild it."""
 
 import json
 import shlex
@@ -55,7 +55,7 @@ def test_a_component_of_another_format_is_refused(copy):
     assert "the format of its t5 is 0 where this version serves 1" in refused(copy)
 
 
-def test_the_command_of_the_sentence_exports_the_same_again(copy):
+def test_the_command_in_the_error_repeats_the_export(copy):
     edit(copy, format=0, loras=["style file.safetensors:0.5"], precision="fp16")
     words = shlex.split(refused(copy).partition("export it again with ")[2])
     assert words[:2] == ["stepwise", "export"]
@@ -83,7 +83,7 @@ def test_an_engine_of_another_format_is_refused(copy):
     assert parsed(words[2:]).target == "tensorrt-rtx"
 
 
-def test_a_pipeline_that_is_not_there_is_named_with_those_that_are(copy):
+def test_the_error_of_a_missing_pipeline_lists_those_that_exist(copy):
     with pytest.raises(NothingToServe, match="No pipeline called 'sdxl' .*; there is sd3"):
         exported(copy, ["sdxl"])
     assert [pipeline.name for pipeline in exported(copy, ["sd3"])] == ["sd3"]

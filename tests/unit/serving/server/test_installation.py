@@ -33,7 +33,7 @@ def test_the_container_serves_with_its_own_binary_and_backends(container, tmp_pa
     assert not (tmp_path / "scratch").exists()
 
 
-def test_the_wheel_serves_where_there_is_no_container(container, tmp_path):
+def test_the_wheel_serves_outside_a_container(container, tmp_path):
     found = installation.find(tmp_path / "scratch")
     assert found.binary == embedded.BINARY
     assert (tmp_path / "scratch" / "onnxruntime" / "model.py").is_file()
@@ -42,7 +42,7 @@ def test_the_wheel_serves_where_there_is_no_container(container, tmp_path):
     assert not [argument for argument in given if argument.startswith("--model-config-name")]
 
 
-def test_without_any_triton_it_says_where_to_get_one(container, tmp_path, monkeypatch):
+def test_the_error_without_triton_says_how_to_install_it(container, tmp_path, monkeypatch):
     monkeypatch.setattr(embedded, "BINARY", tmp_path / "none")
     with pytest.raises(
         ServerError, match=r"no tritonserver, .* pip install 'stepwise-serving\[tri"

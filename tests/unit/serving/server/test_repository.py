@@ -13,7 +13,7 @@ def export(folder, name, graphs) -> None:
     (prepare / "manifest.json").write_text(json.dumps(manifest))
 
 
-def test_names_that_begin_alike_are_kept_apart(tmp_path):
+def test_pipelines_with_a_common_name_prefix_are_separate(tmp_path):
     export(tmp_path, "sd3", ["transformer"])
     export(tmp_path, "sd3_b", ["transformer"])
     stages = ["prepare", "denoise", "decode", "transformer"]
@@ -28,7 +28,7 @@ def test_a_pipeline_without_manifest_is_not_served(tmp_path):
     assert [pipeline.name for pipeline in exported(tmp_path)] == ["sd3"]
 
 
-def test_an_empty_repository_is_told_what_makes_a_pipeline(tmp_path):
+def test_the_error_of_an_empty_repository_names_the_export_command(tmp_path):
     with pytest.raises(NothingToServe, match="stepwise export"):
         exported(tmp_path)
 

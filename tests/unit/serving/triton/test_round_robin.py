@@ -12,7 +12,7 @@ def job(told, name, pieces, begin=None):
 
 
 def run(*jobs):
-    """What was done in which order; everything is lined up before the first piece ends."""
+    """Run the jobs and return their pieces in order; all jobs are queued before the first ends."""
     told, begin, worker = [], threading.Event(), RoundRobin("test")
     for owner, name, pieces in jobs:
         worker.submit(owner, job(told, name, pieces, begin))
@@ -26,13 +26,13 @@ def test_an_owners_jobs_keep_their_order():
     assert [name for name, _ in told] == ["first"] * 3 + ["second"] + ["third"] * 2
 
 
-def test_a_long_job_holds_nobody_up_for_longer_than_a_piece():
+def test_a_long_job_delays_others_by_at_most_one_piece():
     told = run(("a", "video", 37), ("b", "picture", 1), ("c", "picture", 1))
     assert told.index(("picture", 0)) <= 2
     assert [piece for name, piece in told if name == "video"] == list(range(37))
 
 
-def test_a_job_that_raises_ends_and_no_other(caplog):
+def test_a_job_that_raises_ends_only_itself(caplog):
     def failing():
         yield
         raise OSError("no space left")
@@ -46,5 +46,5 @@ def test_a_job_that_raises_ends_and_no_other(caplog):
     assert "no space left" in caplog.text
 
 
-def test_close_finishes_what_is_there():
+def test_close_finishes_queued_jobs():
     assert len(run(("a", "video", 5), ("b", "video", 5))) == 10

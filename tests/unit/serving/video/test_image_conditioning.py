@@ -1,4 +1,4 @@
-"""What the denoiser is told of images, against EasyAnimateInpaintPipeline's own steps."""
+"""Image conditioning of the denoiser, against the steps of EasyAnimateInpaintPipeline."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ CEILING = 2e-5
 
 
 def image(seed):
-    """An image with black in it, where no noise is added."""
+    """An image with a black area, which gets no noise."""
     drawn = np.random.default_rng(seed).integers(0, 256, (48, 32, 3), np.uint8)
     drawn[:8] = 0
     return drawn
@@ -47,7 +47,7 @@ def due(start, end, frames, seed, noise):
 
 @pytest.mark.parametrize("noise", [0.0, NOISE])
 @pytest.mark.parametrize(("frames", "ends"), [(1, False), (5, False), (17, False), (9, True)])
-def test_images_become_what_diffusers_makes_of_them(frames, ends, noise):
+def test_image_conditioning_matches_diffusers(frames, ends, noise):
     start, end = image(0), image(1) if ends else None
     video = layout(reference_noise=noise)
     manifest = replace(MANIFEST, video=video)

@@ -1,4 +1,4 @@
-"""Slices and tiles, over the streamed autoencoder in torch, against diffusers' own."""
+"""Slices and tiles of the streamed torch autoencoder, against diffusers' autoencoder."""
 
 import copy
 from functools import cache
@@ -32,13 +32,13 @@ def autoencoder() -> AutoencoderKLMagvit:
 
 @cache
 def parts() -> dict[str, Exportable]:
-    """The graphs' modules, with the same weights."""
+    """The exported modules, with the weights of ``autoencoder``."""
     whole = copy.deepcopy(autoencoder())
     return {"decoder": VideoDecoder(whole), "encoder": VideoEncoder(copy.deepcopy(autoencoder()))}
 
 
 def runner(part):
-    """``videos.Run`` over a part of the model; the number of calls is counted."""
+    """A run function over a part of the model; it counts its calls."""
     module = parts()[part]
 
     def run(inputs):
@@ -81,19 +81,19 @@ def due(given, **tiling):
 
 
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_slices_are_the_video_that_diffusers_decodes(frames):
+def test_slices_match_the_video_of_diffusers(frames):
     slices = list(sliced_vae.decode(runner("decoder"), latents(frames).numpy(), layout()))
     assert [index for index, _ in slices] == [0, *range(1, 4 * frames - 3, 4)]
     assert [len(part) for _, part in slices] == [1] + [4] * (frames - 1)
     difference = np.abs(together(slices).astype(int) - due(latents(frames)).astype(int))
-    # diffusers sums up in another order, which can tip a level over.
+    # diffusers sums in another order, which can change the rounding by one level.
     print(f"{np.count_nonzero(difference)} of {difference.size} levels off, by {difference.max()}")
     assert difference.max() <= 1
     assert np.mean(difference > 0) <= 1e-3
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 9), (9, 4), (10, 11), (5, 4)])
-def test_tiles_are_blended_as_diffusers_does(height, width):
+def test_tiles_are_blended_as_in_diffusers(height, width):
     given, run = latents(2, height, width), runner("decoder")
     tiled = layout(tile=TILE, tile_stride=STRIDE)
     got = together(sliced_vae.decode(run, given.numpy(), tiled))
@@ -109,7 +109,7 @@ def test_tiles_are_blended_as_diffusers_does(height, width):
     assert not np.array_equal(got, due(given)), "tiles must have mattered"
 
 
-def test_a_video_is_decoded_while_it_is_read():
+def test_slices_are_decoded_lazily():
     run = runner("decoder")
     slices = sliced_vae.decode(run, latents(37).numpy(), layout())
     next(slices)
