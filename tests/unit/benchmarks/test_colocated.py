@@ -1,4 +1,4 @@
-"""Who is starved beside another pipeline."""
+"""Detection of a pipeline that another one starves."""
 
 from benchmarks.commands.colocated import LEAST_SHARE, starved
 

@@ -1,4 +1,4 @@
-"""The way of a component of true size, with transformers of few but wide layers."""
+"""The full-size benchmark, with transformers of true width and few layers."""
 
 import shutil
 
@@ -15,7 +15,7 @@ LAYERS = (1, 4)
 
 
 def measured(folder, layers):
-    """The miniature with a transformer of true width, and so with true sizes of all that passes."""
+    """Measures the miniature with a transformer of true width, so activations have true sizes."""
     checkpoint = folder / "checkpoint"
     shutil.copytree(MINIATURE, checkpoint, ignore=shutil.ignore_patterns("transformer"))
     config = {**full.SD3["transformer"], "num_layers": layers}
@@ -27,8 +27,8 @@ def measured(folder, layers):
     return figures["export"]
 
 
-def test_weights_are_in_memory_once(tmp_path):
-    """Layers more grow memory by their own weights: what passes through them is gone by then."""
+def test_weights_are_only_once_in_memory(tmp_path):
+    """Extra layers add only their weights to peak memory, because activations are freed."""
     small, large = (measured(tmp_path / str(layers), layers) for layers in LAYERS)
     grown = large["peak"] - small["peak"]
     weights = large["weights"] - small["weights"]
@@ -40,7 +40,7 @@ def test_weights_are_in_memory_once(tmp_path):
 @pytest.mark.parametrize(
     ("times", "good"), [((1.95, 3.0), True), ((1.94, 3.0), False), ((1.95, 2.99), False)]
 )
-def test_quantized_files_have_to_be_small(times, good):
+def test_quantized_files_must_be_small(times, good):
     names = ("w8a8 in blocks of 64", "w4a8 in blocks of 32")
     figures = {"float": {"bytes": 1}}
     for name, ratio in zip(names, times, strict=True):

@@ -1,4 +1,4 @@
-"""Load is sent as it was planned, and latency counts from the plan."""
+"""Load is sent on schedule, and latency counts from the scheduled time."""
 
 import asyncio
 import itertools
@@ -18,7 +18,7 @@ def test_poisson_arrivals_have_their_rate_and_exponential_gaps():
     assert poisson(5.0, 10, seed=3) == poisson(5.0, 10, seed=3) != poisson(5.0, 10, seed=4)
 
 
-def test_a_closed_loop_keeps_its_lanes_busy_and_no_more():
+def test_a_closed_loop_keeps_exactly_its_lanes_busy():
     server = Server(0.001)
     outcomes = asyncio.run(closed_loop(server.send, [ASK] * 20, lanes=3))
     assert len(outcomes) == 20
@@ -26,12 +26,12 @@ def test_a_closed_loop_keeps_its_lanes_busy_and_no_more():
     assert all(outcome.scheduled <= outcome.sent <= outcome.done for outcome in outcomes)
 
 
-def test_an_open_loop_counts_the_time_that_requests_wait_for_each_other():
+def test_latency_of_an_open_loop_includes_waiting():
     server = Server(0.05)
     outcomes = asyncio.run(open_loop(server.send, [ASK] * 4, [0.0, 0.01, 0.02, 0.03]))
     assert server.most_at_once == 4
     assert [outcome.scheduled for outcome in outcomes] == [0.0, 0.01, 0.02, 0.03]
-    # The last one is served after 0.2 s at the earliest, 0.17 s after it was due.
+    # The last request finishes after 0.2 s at the earliest, 0.17 s after its scheduled time.
     print(f"latency of the last {outcomes[-1].latency:.3f} s, floor 0.17 s")
     assert outcomes[-1].latency >= 0.169
 
@@ -43,9 +43,9 @@ def test_an_error_is_an_outcome():
     assert [mark.step for mark in outcomes[1].marks] == [1, 2]
 
 
-def test_lasting_requests_come_round_again_until_their_time_is_up():
+def test_lasting_requests_repeat_until_their_time_ends():
     asks = [Ask(name, SIZE, {"steps": 4}) for name in ("a star", "a circle")]
     assert list(itertools.islice(lasting(asks, 3600), 5)) == [*asks, *asks, asks[0]]
     assert list(lasting(asks, 0)) == []
-    # Were there no end to them, there would be none to this loop.
+    # Without an end to the requests, this loop would not return.
     asyncio.run(closed_loop(Server().send, lasting(asks, 0.01), lanes=2))

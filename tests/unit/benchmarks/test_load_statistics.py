@@ -1,4 +1,4 @@
-"""Figures from outcomes that were worked out by hand."""
+"""Statistics of load runs, compared with values computed by hand."""
 
 import pytest
 
@@ -11,8 +11,8 @@ from tests.support.load import SIZE, outcome
 MARKS = [(1.0, 4, 1.0), (2.0, 8, 2.0)]
 
 
-def test_batches_are_told_apart_between_events():
-    # Three pictures tell the steps that they share; the fourth event is outside of the window.
+def test_batch_sizes_are_inferred_between_events():
+    # Three pictures report the steps that they share; the event at 9 s is outside the window.
     run = [outcome([*MARKS, (9.0, 12, 5.0)]), outcome([(2.0, 4, 3.0)]), outcome([(2.0, 4, 3.0)])]
     calls = load_statistics.batches(run, Window(0.0, 3.0))
     assert calls == {(SIZE, 1): 4, (SIZE, 3): 4}
@@ -20,8 +20,8 @@ def test_batches_are_told_apart_between_events():
 
 
 def test_throughput_counts_steps_while_every_lane_is_busy():
-    # Busy from 1 s (the first answer) to 3 s (the last request is sent): 4 + 4 steps in 2 s, of
-    # pictures with 4 steps on average.
+    # Busy from 1 s (first response) to 3 s (last request sent): 4 + 4 steps in 2 s, for pictures
+    # with 4 steps on average.
     run = [
         outcome([(1.0, 4, 1.0)], done=1.0),
         outcome([(2.0, 4, 1.0)], sent=1.0, done=2.0),
@@ -38,7 +38,7 @@ def test_latency_counts_from_the_schedule_and_leaves_out_errors():
     assert load_statistics.errors(run) == {"TimedOut": 1}
 
 
-def test_goodput_is_the_share_in_good_time():
+def test_goodput_is_the_share_within_the_patience():
     slow, quick = outcome([(1.0, 4, 1.0)], done=9.0), outcome([(1.0, 4, 1.0)], done=4.0)
     failed = outcome([], error="RequestFailed")
     assert load_statistics.goodput([slow, quick, quick, failed], patience=1.0) == 0.5

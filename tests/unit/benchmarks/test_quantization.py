@@ -1,4 +1,4 @@
-"""The planted outlier leaves pictures alone, and the table says what it should not show."""
+"""The planted outlier changes no picture, and the results table reports failures."""
 
 import copy
 
@@ -19,7 +19,7 @@ from stepwise.export.quantize.search.metrics import psnr
 from stepwise.families import FAMILIES
 from tests.conftest import ROOT
 
-# Levels that are not rounded, in decibels.
+# Least PSNR of unrounded levels.
 FLOOR_DB = 60.0
 GOOD = {"right_percent": 99.0, "psnr_db": 45.0}
 ROWS = {
@@ -32,7 +32,7 @@ ROWS = {
 }
 
 
-def test_an_outlier_changes_the_first_token_and_no_picture():
+def test_an_outlier_changes_the_first_token_but_no_picture():
     checkpoint = open_checkpoint(ROOT / "miniatures" / "sdxl_turbo", FAMILIES["sdxl_turbo"])
     captions = tuple(prompt.scene.caption for prompt in prompts.load()[:3])
     study = open_study(checkpoint, Drawing(captions, 4, 0.0))
@@ -59,7 +59,7 @@ def test_good_rows_have_no_failures():
         ("naive min-max W8A8", {"psnr_db": 45.0}, "naive min-max W8A8 has 45.0 dB in 1_steps"),
     ],
 )
-def test_what_falls_short_is_told(label, figures, told):
+def test_rows_that_miss_a_limit_are_reported(label, figures, told):
     rows = copy.deepcopy(ROWS)
     rows[label]["1_steps"] |= figures
     (found,) = failures(rows)
@@ -67,19 +67,19 @@ def test_what_falls_short_is_told(label, figures, told):
 
 
 @pytest.mark.parametrize(("times", "told"), [(1.2, []), (1.1, ["1.1 times as fast", "1.1 times"])])
-def test_servers_that_are_no_faster_are_told(times, told):
+def test_servers_that_are_not_faster_are_reported(times, told):
     figures = {WHOLE: {"times_as_fast": times}, STOCK: {"times_as_fast": 1.1}}
     found = slower({"1 together": figures})
     assert len(found) == bool(told)
     assert all(part in found[0] for part in told)
 
 
-def test_engines_with_float_kernels_are_told():
+def test_engines_with_float_kernels_are_reported():
     found = engines.failures({"w8a8 SM80": {"as_planned": 0.94}, "w8a8 SM89": {"as_planned": 0.95}})
     assert found == ["w8a8 SM80: 94.0% of its layers are as planned, 95% are due"]
 
 
-def test_the_grid_has_a_row_for_each_way(tmp_path):
+def test_the_grid_has_a_row_for_each_variant(tmp_path):
     levels = np.zeros((30, 3, 64, 64), np.uint8)
     levels[-1] = 255
     image_grid.write({"one": levels, "two": levels}, prompts.load()[:30], tmp_path / "grid.png")

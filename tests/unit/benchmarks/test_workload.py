@@ -1,4 +1,4 @@
-"""Workloads draw what they say, and the same again."""
+"""Workloads draw the settings that they name, reproducibly."""
 
 import pytest
 
@@ -10,7 +10,7 @@ SIDES = Sides(native=64, minimum=32, maximum=96, multiple=16)
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_a_workload_is_drawn_evenly_from_what_it_names(name):
+def test_a_workload_draws_all_settings_that_it_names(name):
     workload = WORKLOADS[name]
     asks = draw(workload, SIDES, 2000, seed=0)
     known = resolutions(SIDES)
@@ -34,5 +34,5 @@ def test_a_seed_draws_the_same_requests():
     ],
     ids=["rows cost nothing", "rows cost all", "four rows fill the cores"],
 )
-def test_the_fewest_rows_that_are_fast_enough_are_suggested(milliseconds, cap):
+def test_the_smallest_fast_enough_cap_is_suggested(milliseconds, cap):
     assert suggest(milliseconds) == cap

@@ -18,7 +18,7 @@ def test_key_frames_are_evenly_spaced_from_the_first_to_the_last(frames, wanted)
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, (16, 12)), (5, (76, 28)), (49, (76, 28))])
-def test_a_sheet_shows_them_in_rows_of_four(tmp_path, count, size):
+def test_a_sheet_shows_key_frames_in_rows_of_four(tmp_path, count, size):
     frames = np.random.default_rng(0).integers(0, 256, (count, 12, 16, 3), np.uint8)
     kept = {}
     passed = list(contact_sheet.keeping(slices(frames), count, kept))

@@ -25,7 +25,7 @@ from stepwise.client.errors import (
         ("nobody knows", RequestFailed, "nobody knows"),
     ],
 )
-def test_a_streamed_error_keeps_the_servers_sentence(text, kind, says):
+def test_a_streamed_error_keeps_the_servers_message(text, kind, says):
     error = of_text(text, "here:1")
     assert (type(error), str(error)) == (kind, says)
 
@@ -40,14 +40,14 @@ def test_a_streamed_error_keeps_the_servers_sentence(text, kind, says):
         (grpc.StatusCode.INTERNAL, RequestFailed, False),
     ],
 )
-def test_only_a_server_that_is_not_there_is_asked_about(status, kind, hint):
+def test_only_the_error_of_a_missing_server_has_the_hint(status, kind, hint):
     error = of_status(SimpleNamespace(code=lambda: status, details=lambda: "why"), "here:1")
     assert type(error) is kind
     assert ("is the server running" in str(error)) is hint
     assert str(error).startswith("here:1: why") is (kind is ServerUnavailable)
 
 
-def test_an_unknown_model_is_a_server_that_is_not_there():
+def test_an_unknown_model_is_an_unavailable_server():
     error = of_text("Request for unknown model: 'sd3' has no available versions", "here:1")
     assert isinstance(error, ServerUnavailable)
     assert "is the server running" in str(error)

@@ -9,7 +9,7 @@ TYPES = {"uint8": "UINT8", "int32": "INT32", "int64": "INT64", "float32": "FP32"
 
 
 def response(kind, index, **outputs):
-    """A ``ModelInferResponse`` of one image or video beside the tensors that all have."""
+    """A ``ModelInferResponse`` with ``outputs`` and the tensors of every response."""
     tensors = {
         **outputs,
         "kind": np.asarray([kind.encode()], np.object_),
@@ -30,7 +30,7 @@ def response(kind, index, **outputs):
     return made
 
 
-def test_a_picture_is_an_image_and_a_slice_of_a_video_is_frames():
+def test_a_picture_has_an_image_and_a_slice_of_a_video_has_frames():
     image = np.full((2, 3, 3), 9, np.uint8)
     event = parse(response("result", 2, image=image))
     assert np.array_equal(event.image, image)
@@ -44,13 +44,13 @@ def test_a_picture_is_an_image_and_a_slice_of_a_video_is_frames():
 
 
 @pytest.mark.parametrize("empty", [{"image": (0, 0, 3)}, {"video": (0, 0, 0, 3)}])
-def test_progress_alone_shows_nothing(empty):
+def test_progress_without_a_preview_shows_nothing(empty):
     (name, dims), *_ = empty.items()
     event = parse(response("progress", 0, **{name: np.zeros(dims, np.uint8)}))
     assert (event.image, event.frames, event.shown, event.asked_seed) == (None, None, None, 7)
 
 
-def test_slices_make_a_whole():
+def test_slices_are_joined_to_a_video():
     frames = np.arange(9 * 18, dtype=np.uint8).reshape(9, 2, 3, 3)
     starts = {0: frames[:1], 1: frames[1:5], 5: frames[5:]}
     event = whole([parse(response("result", at, video=part)) for at, part in starts.items()])

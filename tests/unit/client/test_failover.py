@@ -6,14 +6,14 @@ from stepwise.client.failover import Attempts, Servers, abandoned
 
 
 def no_channel(url, options):
-    raise AssertionError(f"a channel to {url} is not wanted here")
+    raise AssertionError(f"opened a channel to {url}")
 
 
 def names(servers):
     return [server.url for server in servers]
 
 
-def test_requests_alternate_and_open_nothing_by_themselves():
+def test_requests_alternate_and_open_no_channels_in_advance():
     servers = Servers("a:1, b:1,c:1", no_channel)
     assert [names(servers.round_robin()) for _ in range(4)] == [
         ["a:1", "b:1", "c:1"],
@@ -29,7 +29,7 @@ def attempts():
     return Attempts(Servers("a:1,b:1", no_channel).all, None)
 
 
-def test_who_refuses_is_not_asked_again_and_all_reasons_are_told(attempts):
+def test_a_server_that_refuses_is_tried_once_and_all_reasons_are_listed(attempts):
     asked = []
     for server in attempts:
         asked.append(server.url)
@@ -40,7 +40,7 @@ def test_who_refuses_is_not_asked_again_and_all_reasons_are_told(attempts):
     assert str(attempts.refusal()) == "no server took it:\n  a:1: full\n  b:1: full"
 
 
-def test_one_reason_is_told_as_it_is():
+def test_a_single_reason_is_reported_unchanged():
     attempts = Attempts(Servers("a:1", no_channel).all, None)
     for server in attempts:
         with attempts.on(server):
@@ -48,13 +48,13 @@ def test_one_reason_is_told_as_it_is():
     assert str(attempts.refusal()) == "a:1: full"
 
 
-def test_what_another_server_would_answer_too_is_raised_at_once(attempts):
+def test_an_error_that_all_servers_share_is_raised_at_once(attempts):
     server = next(iter(attempts))
     with pytest.raises(InvalidRequest, match="steps"), attempts.on(server):
         raise InvalidRequest("steps: got 0")
 
 
-def test_a_cancelled_call_is_started_nowhere(attempts):
+def test_a_cancelled_call_starts_on_no_other_server(attempts):
     first, second = Servers("a:1,b:1", no_channel).all
     with attempts.on(first):
         assert attempts.cancel() is first
@@ -69,7 +69,7 @@ def test_an_end_without_a_picture_is_an_error(attempts):
         attempts.end()
 
 
-def test_a_stream_that_its_server_ended_is_not_cancelled():
+def test_a_stream_that_the_server_ended_is_not_cancelled():
     class Status(grpc.RpcError):
         def __init__(self, name):
             self.code = lambda: grpc.StatusCode[name]

@@ -44,7 +44,7 @@ def test_without_a_preset_the_form_holds_the_pipelines_defaults():
     assert form.shown(SDXL)["preset"]["choices"] == ["none", "helloworld-xl", "spo-sdxl"]
 
 
-def test_sizes_are_asked_in_the_way_of_the_pipeline():
+def test_size_fields_depend_on_the_pipeline():
     for about, bucketed in ((SD3, False), (SDXL, True)):
         shown = form.shown(about)
         visible = {name: shown[name]["visible"] for name in ("bucket", "height", "width")}
@@ -55,7 +55,7 @@ def test_sizes_are_asked_in_the_way_of_the_pipeline():
     ("prompt", "wanted"),
     [("", "red"), (" ", "red"), ("a star", "a star, red"), ("a star, ", "a star, red")],
 )
-def test_a_word_goes_to_the_end_of_the_prompt(prompt, wanted):
+def test_a_word_is_appended_to_the_prompt(prompt, wanted):
     assert form.with_word(prompt, "red") == wanted
 
 
@@ -64,13 +64,13 @@ def test_blank_fields_are_left_out_and_zeros_are_not():
     assert form.request(values, SDXL) == {"seed": "0", "guidance_scale": 0}
 
 
-def test_the_form_overrules_a_preset_also_where_it_is_blank():
+def test_the_form_overrides_a_preset_even_with_blank_fields():
     values = {"preset": "helloworld-xl", "negative_prompt": "", "steps": 12}
     request = form.request(values, SDXL)
     assert request == {"steps": 12, "guidance_scale": 5.0, "sampler": "dpmpp_2m_karras"}
 
 
-def test_a_pipeline_of_videos_has_frames_and_pictures_to_start_from():
+def test_a_video_pipeline_has_frames_and_input_images():
     fields = {"frames", "guidance_rescale", "start_image", "end_image"}
     for about, visible in ((SD3, {"num_images"}), (VIDEOS, fields)):
         shown = form.shown(about)
@@ -81,7 +81,7 @@ def test_a_pipeline_of_videos_has_frames_and_pictures_to_start_from():
         assert (field["minimum"], field["maximum"], field["value"]) == values
 
 
-def test_what_a_hidden_field_holds_is_left_out():
+def test_values_of_hidden_fields_are_left_out():
     values = {**NONE, "num_images": 4, "frames": 49, "start_image": "a.png", "end_image": None}
     assert form.request(values, VIDEOS) == {"frames": 49, "start_image": "a.png"}
     assert form.request(values, SD3) == {"num_images": 4}

@@ -22,7 +22,7 @@ def path(tmp_path, picture):
     return tmp_path / "start.png"
 
 
-def test_a_file_is_sent_as_an_array_and_noted_as_path_and_digest(path, picture):
+def test_a_file_is_sent_as_an_array_and_recorded_as_path_and_digest(path, picture):
     sent, noted = input_images.taken(
         {"start_image": str(path), "steps": "9", "height": "32"}, NAMES
     )
@@ -35,7 +35,7 @@ def test_a_file_is_sent_as_an_array_and_noted_as_path_and_digest(path, picture):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
-def test_it_is_resized_as_diffusers_does_if_both_sides_are_given(tmp_path, picture, mode):
+def test_an_image_is_resized_as_in_diffusers_if_both_sides_are_given(tmp_path, picture, mode):
     path = tmp_path / "start.png"
     Image.fromarray(picture).convert(mode).save(path)
     sent, _ = input_images.taken({"start_image": str(path), "height": 32, "width": "48"}, NAMES)
@@ -45,9 +45,9 @@ def test_it_is_resized_as_diffusers_does_if_both_sides_are_given(tmp_path, pictu
     assert np.array_equal(sent["start_image"], wanted)
 
 
-def test_a_photograph_is_the_right_way_up(tmp_path, picture):
+def test_the_orientation_of_a_photograph_is_applied(tmp_path, picture):
     exif = Image.Exif()
-    exif[274] = 6  # turned by a quarter
+    exif[274] = 6  # orientation: rotated by 90 degrees
     Image.fromarray(picture).save(tmp_path / "start.png", exif=exif)
     sent, _ = input_images.taken({"start_image": str(tmp_path / "start.png")}, NAMES)
     assert np.array_equal(sent["start_image"], np.rot90(picture, -1))
@@ -56,19 +56,19 @@ def test_a_photograph_is_the_right_way_up(tmp_path, picture):
 @pytest.mark.parametrize(
     "settings", [{"height": "0", "width": "9"}, {"height": "many", "width": "9"}, {"width": 9}]
 )
-def test_sides_that_are_none_are_left_to_the_server(path, picture, settings):
+def test_invalid_sides_are_left_to_the_server(path, picture, settings):
     sent, _ = input_images.taken({"start_image": str(path), **settings}, NAMES)
     assert np.array_equal(sent["start_image"], picture)
 
 
-def test_what_is_no_picture_is_refused(tmp_path):
+def test_a_file_that_is_no_picture_is_refused(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     for name in ("text.png", "none.png", "."):
         with pytest.raises(InvalidRequest, match=r"end_image: .* cannot be read as a picture"):
             input_images.taken({"end_image": str(tmp_path / name)}, NAMES)
 
 
-def test_a_noted_file_that_is_gone_or_another_is_told(path):
+def test_a_recorded_file_that_is_missing_or_changed_is_refused(path):
     _, noted = input_images.taken({"start_image": str(path)}, NAMES)
     path.write_bytes(b"another")
     with pytest.raises(InvalidRequest, match=r"start.png is not the picture .* --start-image FILE"):

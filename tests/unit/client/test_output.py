@@ -18,7 +18,7 @@ def options(path=None, **given):
     return Namespace(output=path and Path(path), **named)
 
 
-def test_each_kind_of_pipeline_has_files_of_its_own():
+def test_each_kind_of_pipeline_has_its_own_file_types():
     assert output(options(), "sd3", PICTURES) == Path("out.png")
     assert output(options(), "easyanimate", VIDEOS) == Path("out.mp4")
     assert output(options("a.PNG"), "sd3", PICTURES) == Path("a.PNG")
@@ -36,12 +36,12 @@ def test_each_kind_of_pipeline_has_files_of_its_own():
         (VIDEOS, options(contact_sheet=Path("a.jpg")), "--contact-sheet: got a.jpg; its name has"),
     ],
 )
-def test_what_does_not_go_together_is_refused(about, given, says):
+def test_conflicting_options_are_refused(about, given, says):
     with pytest.raises(InvalidRequest, match=says):
         output(given, "x", about)
 
 
-def test_several_pictures_get_files_of_their_own():
+def test_several_pictures_get_numbered_files():
     assert [numbered(Path("a/b.png"), i).as_posix() for i in (0, 1)] == ["a/b.png", "a/b-1.png"]
 
 

@@ -1,4 +1,4 @@
-"""What a browser is sent comes in the order in which it happened, however long sending takes."""
+"""A browser receives updates in the order of their events, however long sending takes."""
 
 import asyncio
 import random
@@ -13,9 +13,9 @@ REQUESTS = 12
 ABOUT = About({"num_images": 1, "steps": 4}, {"num_images": [1, 4], "steps": [1, 40]}, (), (), "")
 
 
-def test_no_state_overtakes_a_later_one(tmp_path):
-    """As gradio does it: a state is prepared for some time, sent, and the next is asked for; the
-    last is sent once more, unprepared, at some later time."""
+def test_states_arrive_in_order(tmp_path):
+    """Simulates gradio: it prepares and sends each state before it requests the next, and later
+    sends the last state again without preparation."""
     browser = SimpleNamespace(session_hash="a browser")
     draws = random.Random(1)
     sent = []
@@ -36,6 +36,6 @@ def test_no_state_overtakes_a_later_one(tmp_path):
         await asyncio.gather(*(show(page, number) for number in range(REQUESTS)))
 
     asyncio.run(run())
-    print(f"lines of the log in the order of sending: {sent}, wanted growing to {REQUESTS}")
+    print(f"lines of the log in the order of sending: {sent}, must grow to {REQUESTS}")
     assert sent == sorted(sent)
     assert sent[-1] == REQUESTS

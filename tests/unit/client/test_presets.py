@@ -18,7 +18,7 @@ CONFIGS = ROOT / "export" / "stepwise" / "export" / "families" / "data"
 
 NATIVE = {"sdxl": 1024, "sdxl_turbo": 512, "sd3": 1024}
 MINIATURES = ROOT / "miniatures"
-# What belongs to one picture, to its size or to how it is served is nobody's advice on settings.
+# Settings that depend on one picture, its size or its serving; a preset must not set them.
 NOT_ADVISED = {
     *("prompt", "seed", "num_images", "height", "width", "bucket", "original_size", "crop"),
     *("target_size", "preview_every", "deadline_ms", "priority", "client"),
@@ -26,7 +26,7 @@ NOT_ADVISED = {
 
 
 def manifest(pipeline):
-    """That of a checkpoint of full size."""
+    """The manifest of a checkpoint at true size."""
     native = NATIVE[pipeline.name]
     folder = (CONFIGS if pipeline.buckets else MINIATURES) / pipeline.name
     schedule = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
@@ -42,7 +42,7 @@ def manifest(pipeline):
 
 
 def tensors(pipeline, settings):
-    """Settings as the request tensors that the server gets; KeyError for one that it lacks."""
+    """Settings as request tensors; raises KeyError for a setting that the pipeline lacks."""
     known = {tensor.name: tensor for tensor in pipeline.request}
     return {
         name: np.asarray([value.encode()], object)
@@ -53,7 +53,7 @@ def tensors(pipeline, settings):
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_a_presets_settings_are_allowed_and_taken(name):
+def test_settings_of_a_preset_are_valid_and_used(name):
     preset = presets.load(name)
     pipeline = FAMILIES[preset.pipeline]
     assert not NOT_ADVISED & set(preset.settings)
@@ -63,7 +63,7 @@ def test_a_presets_settings_are_allowed_and_taken(name):
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_a_presets_sizes_are_served(name):
+def test_sizes_of_a_preset_are_served(name):
     preset = presets.load(name)
     pipeline = FAMILIES[preset.pipeline]
     for size in preset.sizes:
@@ -75,7 +75,7 @@ def test_a_presets_sizes_are_served(name):
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_a_preset_says_whose_it_is_and_repeats_no_word(name):
+def test_a_preset_names_its_source_and_repeats_no_word(name):
     preset = presets.load(name)
     assert preset.source.startswith("https://")
     assert all((preset.title, preset.structure, preset.notes, preset.sizes))
@@ -111,7 +111,7 @@ def test_presets_are_known_by_name_and_family():
 
 
 @pytest.mark.parametrize("name", ["", "sd4", "../page", "helloworld-xl.json", "HELLOWORLD-XL"])
-def test_an_unknown_preset_is_answered_with_the_list(name):
+def test_the_error_of_an_unknown_preset_lists_all(name):
     with pytest.raises(InvalidRequest) as caught:
         presets.load(name)
     assert str(caught.value) == f"preset: got {name!r}; there are {', '.join(presets.names())}"
@@ -140,6 +140,6 @@ def test_the_command_lists_presets_and_shows_one(capsys):
     assert max(map(len, shown.splitlines())) <= 100
 
 
-def test_the_command_names_what_there_is(capsys):
+def test_the_command_lists_presets_for_an_unknown_name(capsys):
     assert main(["presets", "sd4"]) == 1
     assert capsys.readouterr().err.startswith("error: preset: got 'sd4'; there are helloworld-xl,")

@@ -22,7 +22,7 @@ def config():
     return made
 
 
-def test_a_config_says_types_defaults_ranges_samplers_and_family(config):
+def test_a_config_has_types_defaults_ranges_samplers_and_family(config):
     assert input_types(config) == {"prompt": "BYTES", "steps": "INT32", "guidance_scale": "FP32"}
     assert about(config) == About(
         defaults={"steps": 28},
@@ -33,7 +33,7 @@ def test_a_config_says_types_defaults_ranges_samplers_and_family(config):
     )
 
 
-def test_settings_become_tensors_of_the_type_that_the_server_asks_for(config):
+def test_settings_become_tensors_of_the_types_in_the_config(config):
     settings = {"prompt": "é", "steps": "20", "guidance_scale": 1}
     message = Request("sd3", settings, id="a").message(config)
     assert (message.model_name, message.id) == ("sd3", "a")
@@ -49,7 +49,7 @@ def test_settings_become_tensors_of_the_type_that_the_server_asks_for(config):
 
 
 @pytest.mark.parametrize("crop", [(8, 0), [8, 0], "8,0"])
-def test_a_setting_of_two_numbers_is_written_in_three_ways(config, crop):
+def test_a_setting_of_two_numbers_has_three_spellings(config, crop):
     config.input.add(name="crop", data_type=model_config_pb2.DataType.Value("TYPE_INT32"), dims=[2])
     message = Request("sdxl", {"crop": crop}).message(config)
     assert list(message.inputs[0].shape) == [2]
@@ -67,12 +67,12 @@ def test_a_setting_of_two_numbers_is_written_in_three_ways(config, crop):
         ({"steps": 2**40}, "steps: got 1099511627776; a number of type INT32"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_it_is_sent(config, settings, says):
+def test_an_invalid_setting_is_refused_before_sending(config, settings, says):
     with pytest.raises(InvalidRequest, match=says):
         Request("sd3", settings).message(config)
 
 
-def test_each_request_has_an_id_and_is_cancelled_by_it():
+def test_each_request_has_an_id_that_cancels_it():
     first, second = Request("sd3", {}), Request("sd3", {})
     assert first.id != second.id
     message = first.cancelling()
@@ -83,14 +83,14 @@ def test_each_request_has_an_id_and_is_cancelled_by_it():
 
 @pytest.fixture
 def videos(config):
-    """A pipeline of videos that start from a picture."""
+    """A config of a pipeline that makes videos from a start image."""
     kind = model_config_pb2.DataType.Value("TYPE_UINT8")
     config.input.add(name="start_image", data_type=kind, dims=[-1, -1, 3])
     config.output.add(name="video", data_type=kind, dims=[-1, -1, -1, 3])
     return config
 
 
-def test_a_picture_is_sent_as_it_is(videos):
+def test_an_input_image_is_sent_unchanged(videos):
     assert about(videos).images == ("start_image",)
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     for value in (picture, np.asfortranarray(picture), picture[:, ::-1]):
@@ -111,18 +111,18 @@ def test_a_picture_is_sent_as_it_is(videos):
         (7, "7"),
     ],
 )
-def test_what_is_no_picture_is_refused(videos, value, got):
+def test_a_value_that_is_no_picture_is_refused(videos, value, got):
     says = rf"start_image: got {got}; a picture is needed, as an array of uint8 \(height, width, 3"
     with pytest.raises(InvalidRequest, match=says):
         Request("easyanimate_i2v", {"start_image": value}).message(videos)
 
 
-def test_a_picture_is_no_number(config):
+def test_a_picture_is_refused_as_a_number(config):
     with pytest.raises(InvalidRequest, match="steps: got .*; a number of type INT32 is needed"):
         Request("sd3", {"steps": np.zeros((5, 7, 3), np.uint8)}).message(config)
 
 
-def test_a_pipeline_that_makes_something_else_is_not_asked(videos):
+def test_a_request_for_the_wrong_kind_of_output_is_refused(videos):
     assert Request("easyanimate_i2v", {}, "video").message(videos).model_name == "easyanimate_i2v"
     with pytest.raises(InvalidRequest, match=r"easyanimate_i2v makes videos, no pictures; .*video"):
         Request("easyanimate_i2v", {}, "image").message(videos)

@@ -1,4 +1,4 @@
-"""Files of videos: what is in them, what they say of themselves, and when they are written."""
+"""Video files: their frames, their metadata, and writing while frames arrive."""
 
 import os
 import subprocess
@@ -24,15 +24,15 @@ REQUEST = {
     "preview_every": 2,
     "client": "studio",
 }
-# In dB. Beside 4:2:0 colour, which alone leaves about 40 of such a scene, H.264 loses little; a GIF
-# has 256 colours, a WebP loses nothing.
+# In dB. 4:2:0 colour alone limits this scene to about 40, and H.264 loses a little more; a GIF has
+# 256 colours, a WebP is lossless.
 FLOORS = {".mp4": 35.0, ".gif": 25.0, ".webp": np.inf}
-# Of the whole video, where times are whole hundredths or thousandths of a second.
+# Tolerance for the whole video; files store times in hundredths or thousandths of a second.
 SECONDS = 0.01
 
 
 def slices(frames):
-    """A video as a server sends it: one frame, and then four at a time."""
+    """A video as a server sends it: one frame, then four at a time."""
     for first in (0, *range(1, len(frames), 4)):
         part = frames[first : first + (4 if first else 1)]
         yield Event("result", first, 4, 4, 7, 1.0, 2.0, 1.0, (), None, part)
@@ -54,7 +54,7 @@ def decoded(path):
 
 
 def seconds(path):
-    """How long the file plays."""
+    """The duration of the file in seconds."""
     if path.suffix == ".mp4":
         with av.open(path) as container:
             return container.duration / av.time_base
@@ -83,7 +83,7 @@ save(scene(13, 48, 64, 7), Path(sys.argv[1]))
 
 @pytest.mark.parametrize("suffix", video.KINDS)
 @pytest.mark.parametrize("fps", [8, 12, 50])
-def test_a_file_has_the_frames_and_says_how_they_were_made(tmp_path, suffix, fps):
+def test_a_file_has_the_frames_and_their_request(tmp_path, suffix, fps):
     path, frames = tmp_path / f"video{suffix}", scene(49, 64, 96, 0)
     save(frames, path, fps)
     found = decoded(path)
@@ -121,7 +121,7 @@ def test_a_video_of_one_frame(tmp_path, suffix):
     assert metadata.load(path)["seed"] == 7
 
 
-def test_colours_are_what_they_were(tmp_path):
+def test_colours_are_kept(tmp_path):
     colours = np.eye(4, 3, dtype=np.uint8) * 255
     frames = np.broadcast_to(colours[:, None, None], (4, 32, 32, 3))
     save(np.concatenate([frames[:1], frames]), tmp_path / "video.mp4")
@@ -142,7 +142,7 @@ def test_an_mp4_file_grows_while_frames_arrive(tmp_path):
 
     video.save(watched(), tmp_path / "video.mp4", {**REQUEST, "frames": 49})
     size = (tmp_path / "video.mp4").stat().st_size
-    print(f"{sizes[1:]} bytes when slices were asked for, {size} in the end")
+    print(f"{sizes[1:]} bytes at each request for a slice, {size} at the end")
     assert sizes[0] == 0
     assert all(later > earlier for earlier, later in pairwise(sizes[2:]))
     assert sizes[-1] > 0.7 * size
@@ -150,7 +150,7 @@ def test_an_mp4_file_grows_while_frames_arrive(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
-def test_frames_are_taken_as_they_arrive(tmp_path, suffix, monkeypatch):
+def test_frames_are_converted_as_they_arrive(tmp_path, suffix, monkeypatch):
     taken, made = [], Image.fromarray
     monkeypatch.setattr(video.Image, "fromarray", lambda f: taken.append(len(told)) or made(f))
     told = []
@@ -181,7 +181,7 @@ def test_a_video_that_stops_midway_leaves_nothing(tmp_path, suffix, error):
 
 
 @pytest.mark.parametrize("suffix", video.KINDS)
-def test_a_video_that_ends_too_early_is_none(tmp_path, suffix):
+def test_a_video_that_ends_too_early_is_not_written(tmp_path, suffix):
     with pytest.raises(RequestFailed, match="the server sent 5 of 9 frames; see its log"):
         video.save(
             slices(scene(5, 32, 32, 0)), tmp_path / f"video{suffix}", {**REQUEST, "frames": "9"}
@@ -190,7 +190,7 @@ def test_a_video_that_ends_too_early_is_none(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", video.KINDS)
-def test_another_ones_file_holds_no_request(tmp_path, suffix, monkeypatch):
+def test_a_file_of_another_program_holds_no_request(tmp_path, suffix, monkeypatch):
     path = tmp_path / f"video{suffix}"
     monkeypatch.setattr(metadata, "comment", lambda stored: "made by hand: é")
     save(scene(5, 32, 32, 0), path)
@@ -201,8 +201,8 @@ def test_another_ones_file_holds_no_request(tmp_path, suffix, monkeypatch):
         metadata.load(path)
 
 
-def test_a_small_video_is_the_same_file_whatever_was_in_memory(tmp_path):
-    # glibc fills what it hands out with the complement of this byte.
+def test_a_file_does_not_depend_on_uninitialized_memory(tmp_path):
+    # glibc fills allocated memory with the complement of this byte.
     for filled in ("0", "85", "255"):
         environment = {**os.environ, "MALLOC_PERTURB_": filled}
         command = [sys.executable, "-c", WRITES, tmp_path / f"{filled}.mp4"]

@@ -10,5 +10,5 @@ MINIATURE = ROOT / "miniatures" / "sd3"
 
 @pytest.fixture
 def folder(tmp_path):
-    """A copy of the SD3 miniature, to be broken."""
+    """A copy of the SD3 miniature that tests may damage."""
     return Path(shutil.copytree(MINIATURE, tmp_path / "checkpoint"))

@@ -11,7 +11,7 @@ GRAMMAR = re.compile(
 )
 
 
-def test_the_grammar_has_720_sentences_and_each_reads_back():
+def test_the_grammar_has_720_captions_and_each_parses():
     captions = {scene.caption for scene in SCENES}
     assert len(captions) == len(SCENES) == 2 * 6 * 4 * 5 * 3
     for scene in SCENES:
@@ -36,7 +36,7 @@ def test_every_word_occurs_in_training():
         assert {getattr(scene, field.name) for scene in TRAINING} == words, field.name
 
 
-def test_the_evaluation_list_is_the_committed_one():
+def test_the_evaluation_list_matches_the_committed_one():
     prompts = load()
     assert prompts == make()
     seen = [prompt.scene for prompt in prompts if not prompt.held_out]

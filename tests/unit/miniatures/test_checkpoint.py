@@ -1,4 +1,4 @@
-"""A miniature is a checkpoint like any other: real classes, real layout, half precision."""
+"""A miniature is a regular checkpoint: the real classes, the real layout, half precision."""
 
 import pytest
 import torch
@@ -111,7 +111,7 @@ def test_the_weights_are_half_precision_finite_and_small(name):
     assert size / 1e6 <= MAX_MEGABYTES
 
 
-def test_no_config_says_where_it_was_made(name):
+def test_no_config_has_a_path(name):
     for path in (MINIATURES / name).rglob("*.json"):
         assert "_name_or_path" not in path.read_text(), path
 

@@ -14,7 +14,7 @@ from transformers import (
 
 from miniatures import full
 
-# Millions, as the real checkpoints have them (docs/sd3_medium.md, sdxl_turbo.md, easyanimate.md).
+# Millions of weights of the real checkpoints (docs/sd3_medium.md, sdxl_turbo.md, easyanimate.md).
 SIZES = {
     ("sd3", "transformer", SD3Transformer2DModel): 2028,
     ("sd3", "text_encoder_2", CLIPTextModelWithProjection): 695,
@@ -28,14 +28,14 @@ SIZES = {
 @pytest.mark.parametrize(
     ("family", "name", "kind"), SIZES, ids=["-".join(row[:2]) for row in SIZES]
 )
-def test_dimensions_are_those_of_the_real_checkpoints(family, name, kind):
+def test_components_have_the_sizes_of_the_real_checkpoints(family, name, kind):
     model = full.build(full.config(family, name), kind)
     millions = sum(weight.numel() for weight in set(model.parameters())) / 1e6
     print(f"{millions:.0f} M, {SIZES[family, name, kind]}")
     assert round(millions) == SIZES[family, name, kind]
 
 
-def test_a_component_is_written_in_shards_and_once(tmp_path, monkeypatch):
+def test_a_component_is_written_once_in_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(full, "SHARD_BYTES", 1 << 20)
     small = {**full.SD3["vae"], "block_out_channels": [32, 32, 64, 64]}
     full.write_component(small, AutoencoderKL, tmp_path / "vae")

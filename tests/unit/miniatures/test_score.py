@@ -1,4 +1,4 @@
-"""The scorer reads drawn pictures, also when damaged a little, and refuses all others."""
+"""The scorer reads drawn pictures, even slightly damaged ones, and rejects all others."""
 
 import math
 import random
@@ -46,7 +46,7 @@ def decoded(pictures):
 def check(name, scenes, pictures, floor):
     rights = [all(score(*pair).values()) for pair in zip(pictures, scenes, strict=True)]
     share = np.mean(rights)
-    print(f"{name}: {100 * share:.2f}% of {len(rights)} read right, floor {100 * floor}%")
+    print(f"{name}: {100 * share:.2f}% of {len(rights)} read correctly, floor {100 * floor}%")
     assert share >= floor
 
 
@@ -146,7 +146,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_no_single_crisp_shape_has_none(name):
+def test_only_a_single_sharp_shape_is_read(name):
     assert read(WRONG[name]).shape is None
 
 
@@ -157,7 +157,7 @@ def test_a_colour_halfway_between_two_has_no_name():
         assert (reading.shape, reading.colour) == ("circle", None), f"{one} and {other}"
 
 
-def test_a_size_and_a_place_halfway_between_two_have_no_name():
+def test_a_size_or_position_halfway_between_two_has_no_name():
     assert read(polygon(regular(64, 10.1))) == Reading(
         None, "red", "circle", "in the center", "white"
     )

@@ -1,4 +1,4 @@
-"""The scorer reads drawn videos, also when damaged a little, and refuses all others."""
+"""The scorer reads drawn videos, even slightly damaged ones, and rejects all others."""
 
 import random
 
@@ -31,39 +31,39 @@ def noisy(video):
 @pytest.mark.parametrize("damage", [np.asarray, blurred, noisy])
 def test_drawn_videos_are_read(drawn, damage):
     share = np.mean([all(score(damage(made), video).values()) for video, made in drawn])
-    print(f"{100 * share:.1f}% of {len(drawn)} read right, floor 99%")
+    print(f"{100 * share:.1f}% of {len(drawn)} read correctly, floor 99%")
     assert share >= 0.99
 
 
-def test_a_video_backwards_goes_the_other_way():
+def test_a_reversed_video_moves_the_other_way():
     assert read(draw(ASKED, random.Random(1))[::-1]).direction == "right"
 
 
-def test_one_frame_of_another_video_makes_what_differs_unreadable():
+def test_one_frame_of_another_video_makes_differing_features_unreadable():
     video = draw(ASKED, random.Random(1))
     video[8] = draw(Video("blue", "square", "left", "white"), random.Random(1))[8]
     assert read(video) == Reading(None, None, "left", "white")
 
 
-def test_one_empty_frame_leaves_the_background_alone():
+def test_with_one_empty_frame_only_the_background_is_read():
     video = draw(ASKED, random.Random(1))
     video[3] = 255
     assert read(video) == Reading(background="white")
 
 
 @pytest.mark.parametrize("order", [[0] * FRAMES, [0, 16] * 8 + [0], [*range(16, -1, -2)] * 2])
-def test_what_stands_still_or_jumps_goes_nowhere(order):
+def test_a_shape_that_stands_still_or_jumps_has_no_direction(order):
     video = draw(ASKED, random.Random(1))[order[:FRAMES]]
     assert read(video) == Reading("red", "circle", None, "white")
 
 
-def test_what_goes_aslant_goes_nowhere():
+def test_a_shape_that_moves_diagonally_has_no_direction():
     video = draw(ASKED, random.Random(1))
     slanted = np.stack([np.roll(frame, place - 8, axis=0) for place, frame in enumerate(video)])
     assert read(slanted).direction is None
 
 
-def test_noise_shows_nothing():
+def test_noise_is_unreadable():
     generator = np.random.default_rng(0)
     for _ in range(20):
         video = generator.integers(0, 256, (FRAMES, SIDE, SIDE, 3), np.uint8)
@@ -76,7 +76,7 @@ def test_other_sizes_are_refused(shape):
         read(np.zeros(shape, np.uint8))
 
 
-def test_a_hundred_videos_are_evaluated_and_no_seed_comes_twice():
+def test_a_hundred_videos_are_evaluated_with_different_seeds():
     rows = evaluation()
     assert len({row.video for row in rows}) == len({row.seed for row in rows}) == len(rows) == 100
     assert sum(row.held_out for row in rows) == 28

@@ -1,4 +1,4 @@
-"""What trains as SDXL's miniature is SDXL in small: its layers, its conditioning, its layout."""
+"""SDXL's miniature is a small SDXL: the same kinds of layers, conditioning and layout."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from miniatures import lora, sdxl, turbo, vae
 
 CAPTION = "a small blue star in the top left on a gray background"
 MAX_MEGABYTES = 20
-# How many layers of each kind quantization finds, by a part of their names.
+# Layers of each kind that quantization finds, counted by a part of their names.
 LAYERS = {
     "conv_shortcut": 8,
     "attn1.to_q": 11,
@@ -60,7 +60,7 @@ def test_the_unet_has_every_kind_of_layer(pipeline):
 
 
 @torch.no_grad()
-def test_captions_are_encoded_in_training_as_in_the_pipeline(pipeline):
+def test_training_encodes_captions_as_the_pipeline_does(pipeline):
     model = sdxl.Sdxl()
     model.clip_l, model.clip_g = pipeline.text_encoder, pipeline.text_encoder_2
     embeddings, pooled = model.encode(model.tokenize([CAPTION]))
@@ -85,7 +85,7 @@ def test_turbo_differs_in_its_unet_and_its_sampler(checkpoint, pipeline):
 
 
 @torch.no_grad()
-def test_a_lora_file_holds_what_was_learned(checkpoint, tmp_path):
+def test_a_lora_file_reproduces_the_trained_layers(checkpoint, tmp_path):
     base, adapted = (
         StableDiffusionXLPipeline.from_pretrained(checkpoint, local_files_only=True).unet
         for _ in range(2)
@@ -108,7 +108,7 @@ def test_a_lora_file_holds_what_was_learned(checkpoint, tmp_path):
 
 
 @torch.no_grad()
-def test_an_autoencoder_is_normalized_without_changing_what_it_draws():
+def test_normalizing_an_autoencoder_does_not_change_its_pictures():
     torch.manual_seed(0)
     images = torch.rand(32, 3, 64, 64) * 2 - 1
     model = vae.autoencoder(**sdxl.AUTOENCODER).eval()

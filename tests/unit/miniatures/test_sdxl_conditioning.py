@@ -1,4 +1,4 @@
-"""What SDXL is told beside the prompt matters to the trained miniature too."""
+"""SDXL's size conditioning has an effect on the trained miniature too."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def pipeline():
         ({"original_size": (64, 64)}, {"original_size": (32, 32)}),
     ],
 )
-def test_conditioning_matters(pipeline, one, other):
+def test_size_conditioning_changes_the_picture(pipeline, one, other):
     pictures = [
         pipeline(
             CAPTION,

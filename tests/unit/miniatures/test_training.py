@@ -1,4 +1,4 @@
-"""A training run that was stopped goes on as if it had not been."""
+"""A stopped training run resumes with the same result as an uninterrupted one."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def train(folder, stop_at=1.0):
     return model, fit(RECIPE, model, loss, folder)
 
 
-def test_a_stopped_run_goes_on_where_it_was(tmp_path):
+def test_a_stopped_run_resumes(tmp_path):
     whole, whole_average = train(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "stopped", stop_at=0.5)
@@ -32,7 +32,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     assert torch.equal(whole_average.weight, stopped_average.weight)
 
 
-def test_an_ended_run_is_not_run_again(tmp_path):
+def test_a_finished_run_is_not_repeated(tmp_path):
     _, average = train(tmp_path)
     _, again = train(tmp_path, stop_at=0.0)
     assert torch.equal(average.weight, again.weight)

@@ -1,6 +1,6 @@
-"""Generated damage: each checkpoint is refused with a sentence that names a place, or is sound.
+"""Generated damage: each checkpoint either loads or is refused with an error that names a place.
 
-``DAMAGE_EXAMPLES`` says how many; ``make test-all`` tries 40 and ``make fuzz`` 200.
+``DAMAGE_EXAMPLES`` sets their number; ``make test-all`` tries 40 and ``make fuzz`` 200.
 """
 
 import os
@@ -37,7 +37,7 @@ def content(folder):
 
 
 def sentence(folder):
-    """What is wrong with a checkpoint, or None if everything up to its graphs goes well."""
+    """The error of a checkpoint, or None if all steps before its graphs succeed."""
     try:
         checkpoint = open_checkpoint(folder, SD3)
         key(checkpoint)
@@ -57,7 +57,7 @@ def arguments(folder, repository):
 
 @pytest.fixture
 def repository(tmp_path):
-    """What an earlier export left, as far as a failing one could harm it."""
+    """A repository of an earlier export, with the kinds of files that a failing one could harm."""
     folder = tmp_path / "repository"
     write_committed(SD3, "sd3", folder)
     (folder / "sd3_prepare" / "manifest.json").write_text("{}")
@@ -66,7 +66,7 @@ def repository(tmp_path):
     return folder
 
 
-def test_damage_is_named_and_leaves_the_repository_alone(repository, tmp_path):
+def test_damage_is_named_and_does_not_change_the_repository(repository, tmp_path):
     before, counts = content(repository), Counter()
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"more than {LIMIT_SECONDS} s"))
 

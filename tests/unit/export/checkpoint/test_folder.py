@@ -25,7 +25,7 @@ WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "
 
 
 def edit(path, change):
-    """Rewrite a JSON file after ``change`` has been at its contents."""
+    """Apply ``change`` to the contents of a JSON file."""
     fields = json.loads(path.read_text())
     change(fields)
     path.write_text(json.dumps(fields))
@@ -38,7 +38,7 @@ def edit_weights(path, change):
 
 
 def refused(folder, *words):
-    """Opening ``folder`` fails with one sentence that has all ``words``."""
+    """Assert that opening ``folder`` fails with one sentence that contains all ``words``."""
     with pytest.raises(CheckpointError) as error:
         open_checkpoint(folder, SD3)
     message = str(error.value)
@@ -70,7 +70,7 @@ def test_sides_stay_on_the_grid_and_within_the_position_embeddings(folder):
     assert sides == Sides(native=80, minimum=48, maximum=96, multiple=16)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_a_missing_folder(tmp_path):
     refused(tmp_path / "nowhere", "nowhere", "not a folder", "diffusers layout")
 
 
@@ -78,7 +78,7 @@ def test_a_folder_that_is_no_checkpoint(tmp_path):
     refused(tmp_path, "model_index.json", "diffusers layout")
 
 
-def test_another_pipeline_is_named_with_those_that_can_be_exported(folder):
+def test_the_error_of_another_pipeline_lists_supported_ones(folder):
     edit(folder / "model_index.json", lambda f: f.update(_class_name="FluxPipeline"))
     refused(folder, "FluxPipeline", "StableDiffusion3Pipeline", "can be exported: sd3")
 
@@ -99,13 +99,13 @@ def test_a_missing_or_broken_config_is_named(folder, file):
     refused(folder, file, "missing")
 
 
-def test_a_config_without_an_entry_that_decides_the_sides(folder):
+def test_a_config_that_lacks_an_entry_for_the_sides(folder):
     edit(folder / "transformer" / "config.json", lambda f: f.pop("patch_size"))
     with pytest.raises(CheckpointError, match="no 'patch_size'"):
         _ = open_checkpoint(folder, SD3).sides
 
 
-def test_a_scheduler_that_cannot_be_served_is_named_with_its_file(folder):
+def test_the_error_of_an_unsupported_scheduler_names_its_file(folder):
     config = folder / "scheduler" / "scheduler_config.json"
     edit(config, lambda fields: fields.update(invert_sigmas=True))
     refused(folder, str(config), "invert_sigmas=True", "False")
@@ -117,7 +117,7 @@ def test_missing_weights_are_named(folder):
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, -1])
-def test_truncated_weights_say_how_long_they_should_be(folder, keep):
+def test_the_error_of_truncated_weights_has_the_expected_size(folder, keep):
     path = folder / "vae" / WEIGHTS["diffusers"]
     whole = path.read_bytes()
     path.write_bytes(whole[:keep])
@@ -125,7 +125,7 @@ def test_truncated_weights_say_how_long_they_should_be(folder, keep):
     refused(folder, str(path), "truncated", f"{len(whole[:keep]):,} bytes", expected)
 
 
-def test_weights_that_are_something_else(folder):
+def test_weights_without_a_valid_header(folder):
     path = folder / "vae" / WEIGHTS["diffusers"]
     header = b"these are no tensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
@@ -147,15 +147,15 @@ def test_quantized_weights_are_refused(folder):
 
 
 @pytest.mark.parametrize(("key", "value"), [("num_layers", 1_000_000), ("d_model", 1_000_000)])
-def test_a_config_that_asks_for_more_than_any_memory_is_refused(folder, key, value):
+def test_a_config_far_larger_than_its_weights_is_refused(folder, key, value):
     path = folder / "text_encoder_3" / "config.json"
     edit(path, lambda fields: fields.update({key: value}))
     refused(folder, str(path), f"{key}=1000000", "far more than its weights hold")
 
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["one file", "shards"])
-def test_half_precision_weights_alone_are_loaded(folder, sharded):
-    """As stabilityai publishes them: ``*.fp16.safetensors``, without the plain files."""
+def test_half_precision_weights_are_loaded_without_the_full_ones(folder, sharded):
+    """stabilityai publishes such checkpoints: ``*.fp16.safetensors`` without the plain files."""
     if sharded:
         model = SD3Transformer2DModel.from_pretrained(folder / "transformer")
         (folder / "transformer" / WEIGHTS["diffusers"]).unlink()
@@ -174,13 +174,13 @@ def test_half_precision_weights_alone_are_loaded(folder, sharded):
     rehearse(checkpoint)
 
 
-def test_full_precision_weights_come_first(folder):
+def test_full_precision_weights_are_preferred(folder):
     path = folder / "vae" / WEIGHTS["diffusers"]
     path.with_name("diffusion_pytorch_model.fp16.safetensors").write_bytes(b"never read")
     assert torch.isfinite(next(load(open_checkpoint(folder, SD3), SD3.decoder).parameters())).all()
 
 
-def test_a_shard_that_is_not_there(folder):
+def test_a_missing_shard(folder):
     place = folder / "transformer"
     model = SD3Transformer2DModel.from_pretrained(place)
     (place / WEIGHTS["diffusers"]).unlink()
@@ -210,12 +210,12 @@ def test_weights_that_do_not_fit_the_config_are_never_replaced_by_random_ones(fo
     refused_load(folder, component, str(path.parent), name)
 
 
-def test_a_class_that_is_not_known(folder):
+def test_an_unknown_class(folder):
     edit(folder / "model_index.json", lambda f: f.update(text_encoder=["x", "Gpt"]))
     refused_load(folder, CLIP_L, "text_encoder", "Gpt", "allowed are CLIPTextModel, ")
 
 
-def test_components_come_in_float32_and_ready_for_inference(folder):
+def test_components_are_in_float32_and_inference_mode(folder):
     checkpoint = open_checkpoint(folder, SD3)
     for component in SD3.components:
         module = load(checkpoint, component)
@@ -239,7 +239,7 @@ def test_sd3_without_t5_is_allowed(folder, how):
     assert torch.equal(module(torch.ones(2, 7, dtype=torch.int64)), torch.zeros(2, 7, 160))
 
 
-def test_a_digest_changes_with_any_file_that_counts(folder):
+def test_a_digest_changes_with_any_file_of_a_component(folder):
     before = key(open_checkpoint(folder, SD3))
     (folder / "README.md").write_text("does not count")
     assert key(open_checkpoint(folder, SD3)) == before
@@ -252,7 +252,7 @@ def test_a_digest_changes_with_any_file_that_counts(folder):
     assert len(seen) == 5
 
 
-def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
+def test_the_command_reports_an_error_in_one_line(tmp_path):
     command = [STEPWISE, "export", "sd3", "--checkpoint", str(tmp_path)]
     command += ["--repository", str(tmp_path / "repository")]
     root = ROOT
@@ -266,11 +266,11 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path):
 
 @pytest.fixture
 def sdxl(checkpoints, tmp_path):
-    """A copy of the SDXL checkpoint, to be changed."""
+    """A copy of the SDXL checkpoint that tests may change."""
     return Path(shutil.copytree(checkpoints["sdxl"], tmp_path / "sdxl"))
 
 
-def test_a_checkpoint_of_1024_pixels_has_the_buckets_as_they_are_written(sdxl):
+def test_a_checkpoint_of_1024_pixels_has_the_original_buckets(sdxl):
     edit(sdxl / "unet" / "config.json", lambda fields: fields.update(sample_size=256))
     checkpoint = open_checkpoint(sdxl, SDXL)
     assert checkpoint.sides == Sides(native=1024, minimum=640, maximum=1632, multiple=8)
@@ -278,7 +278,7 @@ def test_a_checkpoint_of_1024_pixels_has_the_buckets_as_they_are_written(sdxl):
     assert len(set(SDXL.buckets)) == 15
 
 
-def test_a_smaller_checkpoint_has_smaller_buckets_each_of_them_once(sdxl):
+def test_a_smaller_checkpoint_has_smaller_and_unique_buckets(sdxl):
     checkpoint = open_checkpoint(sdxl, SDXL)
     sides = checkpoint.sides
     assert sides == Sides(native=64, minimum=40, maximum=96, multiple=8)
@@ -292,7 +292,7 @@ def test_a_smaller_checkpoint_has_smaller_buckets_each_of_them_once(sdxl):
 
 
 @pytest.mark.parametrize(("said", "zero"), [(True, True), (False, False), (None, True)])
-def test_the_index_says_what_an_absent_negative_prompt_is(sdxl, said, zero):
+def test_the_index_sets_whether_a_missing_negative_prompt_is_zeros(sdxl, said, zero):
     def change(fields):
         fields.update(force_zeros_for_empty_prompt=said)
         if said is None:
@@ -302,13 +302,13 @@ def test_the_index_says_what_an_absent_negative_prompt_is(sdxl, said, zero):
     assert open_checkpoint(sdxl, SDXL).zero_negative is zero
 
 
-def test_the_encoder_with_the_fewest_layers_limits_what_may_be_left_out(sdxl):
+def test_the_encoder_with_the_fewest_layers_limits_clip_skip(sdxl):
     edit(sdxl / "text_encoder" / "config.json", lambda fields: fields.update(num_hidden_layers=2))
     assert open_checkpoint(sdxl, SDXL).largest_clip_skip == 1
 
 
-def test_a_model_that_cannot_be_made_leaves_torch_as_it_was(folder):
-    """diffusers would leave it with the type of the weights, for everything that comes after."""
+def test_a_model_that_cannot_be_built_does_not_change_the_default_dtype(folder):
+    """diffusers alone would leave torch's default dtype set to the dtype of the weights."""
     path = folder / "vae" / "config.json"
     config = json.loads(path.read_text())
     path.write_text(json.dumps({**config, "down_block_types": ["NoSuchBlock"] * 4}))

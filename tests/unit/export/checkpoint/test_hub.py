@@ -1,4 +1,4 @@
-"""Repositories are fetched from a Hub on this machine, by the command as a user runs it."""
+"""The export command downloads repositories from a local mock of the Hub."""
 
 import json
 import os
@@ -28,8 +28,8 @@ print(open_source(sys.argv[1], FAMILIES["sd3"]).folder)
 class Hub(BaseHTTPRequestHandler):
     """The part of the Hub's API that a download needs.
 
-    ``open/tiny`` is there for all, ``gated/tiny`` for ``TOKEN``, ``closed/tiny`` is gated for that
-    token too; ``broken/tiny`` is a server in trouble, and others are unknown.
+    ``open/tiny`` is public, ``gated/tiny`` needs ``TOKEN``, and ``closed/tiny`` refuses even that
+    token. ``broken/tiny`` gives server errors; other repositories are unknown.
     """
 
     folder: Path
@@ -82,7 +82,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(folder):
-    """A running Hub whose repositories all hold the SD3 miniature."""
+    """A running Hub; each of its repositories contains the SD3 miniature."""
     handler = type("Handler", (Hub,), {"folder": folder, "log": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -116,7 +116,7 @@ def refused(repository, hub, tmp_path, *words, **environment):
     assert not target.exists()
 
 
-def test_a_repository_is_fetched_as_far_as_it_is_needed_and_then_kept(hub, folder, tmp_path):
+def test_only_needed_files_are_downloaded_and_then_cached(hub, folder, tmp_path):
     (folder / "transformer" / "model.onnx").write_bytes(b"not needed")
     (folder / "vae" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"not needed")
     (folder / "sd3_medium.safetensors").write_bytes(b"not needed")
@@ -137,11 +137,11 @@ def test_a_repository_is_fetched_as_far_as_it_is_needed_and_then_kept(hub, folde
     assert again.stdout == done.stdout, again.stderr
 
 
-def test_a_gated_repository_is_fetched_with_the_users_token(hub, tmp_path):
+def test_a_gated_repository_is_downloaded_with_the_users_token(hub, tmp_path):
     done = run([sys.executable, "-c", DOWNLOAD, "gated/tiny"], hub, tmp_path, HF_TOKEN=TOKEN)
     assert done.returncode == 0, done.stderr
     assert (Path(done.stdout.strip()) / "model_index.json").is_file()
-    # The library also asks for something that has nothing to do with a repository.
+    # The library also sends requests that are unrelated to a repository.
     requests = [(line, token) for line, token in hub.RequestHandlerClass.log if "gated/" in line]
     assert len(requests) > 20
     assert {token for _, token in requests} == {TOKEN}
@@ -156,11 +156,11 @@ def test_a_gated_repository_with_a_token_that_has_no_access(hub, tmp_path):
     refused("closed/tiny", hub, tmp_path, "is gated", "account that has access", HF_TOKEN=TOKEN)
 
 
-def test_a_repository_that_is_not_there(hub, tmp_path):
+def test_a_missing_repository(hub, tmp_path):
     refused("nobody/nothing", hub, tmp_path, "no folder or file here", "does not exist", "private")
 
 
-def test_a_server_in_trouble(hub, tmp_path):
+def test_a_server_error(hub, tmp_path):
     refused("broken/tiny", hub, tmp_path, "cannot be reached", "500", HF_HUB_ETAG_TIMEOUT="2")
 
 
@@ -170,7 +170,7 @@ def test_no_connection(hub, tmp_path):
     refused("open/tiny", hub, tmp_path, "no folder or file here", endpoint(hub), "network")
 
 
-def test_a_hub_that_the_user_switched_off(hub, tmp_path):
+def test_offline_mode(hub, tmp_path):
     refused("open/tiny", hub, tmp_path, "offline mode is enabled", HF_HUB_OFFLINE="1")
     assert hub.RequestHandlerClass.log == []
 
@@ -184,6 +184,6 @@ def test_a_repository_in_another_layout(hub, folder, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["miniatures/sd4", "a/b/c", "model.safetensors"])
-def test_what_looks_like_a_path_is_never_asked_for(hub, tmp_path, path):
+def test_a_name_that_looks_like_a_path_is_never_requested(hub, tmp_path, path):
     refused(path, hub, tmp_path, "not a folder")
     assert hub.RequestHandlerClass.log == []

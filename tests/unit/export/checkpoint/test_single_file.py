@@ -1,4 +1,4 @@
-"""One file in the original layout gives the weights that the diffusers folder has."""
+"""A single file in the original layout gives the same weights as the diffusers folder."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from tests.support.family import PARTS, SDXL, key, load_model
 from tests.support.paths import ROOT
 
 UNET, CLIP_G = "model.diffusion_model.", "conditioner.embedders.1.model."
-# Whole files of other families, by a few of their names.
+# A few weight names that identify files of other families.
 OTHERS = {
     "Stable Diffusion 1": ["cond_stage_model.transformer.text_model.final_layer_norm.weight"],
     "Stable Diffusion 2": ["cond_stage_model.model.ln_final.weight"],
@@ -41,13 +41,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def file(folder, tmp_path_factory):
-    """The same as one file."""
+    """The checkpoint of ``folder`` as one file."""
     return originals.write_original(folder, tmp_path_factory.mktemp("one") / "model.safetensors")
 
 
 @pytest.fixture
 def broken(file, tmp_path):
-    """A copy of the file, to be broken."""
+    """A copy of the file that tests may damage."""
     return shutil.copyfile(file, tmp_path / "broken.safetensors")
 
 
@@ -93,8 +93,8 @@ def test_the_file_has_the_weights_of_the_folder(folder, tmp_path, subfolder, dty
     assert not one.training
 
 
-def test_the_file_draws_what_diffusers_draws_from_it(folder, file):
-    """diffusers' own reading of the file is the oracle of every component's output."""
+def test_the_file_has_the_weights_that_diffusers_reads_from_it(folder, file):
+    """The oracle for every component is diffusers' own conversion of the file."""
     pipeline = StableDiffusionXLPipeline.from_single_file(
         str(file), config=str(folder), local_files_only=True
     )
@@ -126,14 +126,14 @@ def test_another_family_is_named(tmp_path, kind):
 @pytest.mark.parametrize(
     ("width", "kind"), [(768, "Stable Diffusion 1"), (2048, "SDXL"), (160, "another model")]
 )
-def test_a_unet_alone_is_known_by_the_width_of_its_text(tmp_path, width, kind):
+def test_a_lone_unet_is_recognized_by_the_width_of_its_text(tmp_path, width, kind):
     path = tmp_path / "model.safetensors"
     name = f"{UNET}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
     save_file({name: torch.ones(4, width)}, path)
     refused(path, None, "UNet without text encoders", kind)
 
 
-def test_an_inpainting_model_is_known_by_its_channels(broken, folder):
+def test_an_inpainting_model_is_recognized_by_its_channels(broken, folder):
     name = f"{UNET}input_blocks.0.0.weight"
     edit(broken, lambda t: t.update({name: torch.ones(len(t[name]), 9, 3, 3)}))
     refused(broken, folder, "inpainting")
@@ -166,13 +166,13 @@ def test_names_of_no_component(broken, folder, name):
         ("text_encoder_2", CLIP_G + "text_projection"),
     ],
 )
-def test_a_missing_weight_is_never_made_up(broken, folder, subfolder, name):
+def test_a_missing_weight_is_never_initialized(broken, folder, subfolder, name):
     edit(broken, lambda t: t.pop(name))
     refused_load(broken, folder, subfolder, f"({subfolder})")
 
 
 @pytest.mark.parametrize("subfolder", PARTS)
-def test_a_weight_that_nobody_reads_is_named(broken, folder, subfolder):
+def test_an_unused_weight_is_named(broken, folder, subfolder):
     name = f"{originals.LAYOUT[subfolder][0]}stray.weight"
     edit(broken, lambda t: t.update({name: torch.ones(1)}))
     refused_load(broken, folder, subfolder, "1 unexpected", "stray")
@@ -210,14 +210,14 @@ def test_the_digest_covers_the_file_and_not_the_weights_next_to_its_config(
     assert len({before, changed, key(open_source(str(broken), SDXL, config))}) == 3
 
 
-def test_a_config_is_for_a_file_alone(folder):
+def test_a_config_is_only_allowed_for_a_file(folder):
     message = sentence(lambda: open_source(str(folder), SDXL, folder))
     assert "--config" in message
 
 
 @pytest.mark.parametrize("family", ["sdxl", "sdxl_turbo"])
-def test_the_configs_that_come_with_the_exporter_are_sdxls(family):
-    """Token ids are those of CLIP's own tokenizer; the count of weights is that of SDXL's UNet."""
+def test_configs_shipped_with_the_exporter_fit_sdxl(family):
+    """Tokenizers must give CLIP's ids; schedules and native sizes must be those of the family."""
     index = json.loads((CONFIGS / family / "model_index.json").read_text())
     assert index["_class_name"] == "StableDiffusionXLPipeline"
     for subfolder, pad in (("tokenizer", 49407), ("tokenizer_2", 0)):

@@ -1,4 +1,4 @@
-"""Checkpoints that make videos: what is read from their configs, and which are refused."""
+"""Video checkpoints: the settings read from their configs, and the configs refused."""
 
 import json
 import shutil
@@ -33,18 +33,18 @@ def edit(path, **changes):
 
 @pytest.fixture
 def folder(checkpoints, tmp_path):
-    """A copy of the miniature, to be broken."""
+    """A copy of the miniature that tests may damage."""
     return shutil.copytree(checkpoints["easyanimate"], tmp_path / "easyanimate")
 
 
 @pytest.fixture
 def continuing(checkpoints, tmp_path):
-    """The same of the miniature that continues images."""
+    """A copy of the image-to-video miniature that tests may damage."""
     return shutil.copytree(checkpoints["easyanimate_i2v"], tmp_path / "easyanimate_i2v")
 
 
 def refused(folder, pipeline, *words):
-    """Opening ``folder`` fails with one sentence that has all ``words``."""
+    """Assert that opening ``folder`` fails with one sentence that contains all ``words``."""
     with pytest.raises(CheckpointError) as error:
         open_checkpoint(folder, pipeline)
     message = str(error.value)
@@ -57,7 +57,7 @@ def test_a_checkpoint_opens_with_its_sides_and_schedule(folder):
     assert checkpoint.vae_scale == 8
     assert checkpoint.sides == Sides(native=48, minimum=32, maximum=96, multiple=16)
     assert checkpoint.size == (48, 48)
-    # What EasyAnimatePipeline tells a scheduler with dynamic shifting.
+    # The value that EasyAnimatePipeline passes to a scheduler with dynamic shifting.
     assert checkpoint.schedule["mu"] == 1.0
     edit(folder / "scheduler" / "scheduler_config.json", mu=0.5)
     assert open_checkpoint(folder, EASYANIMATE).schedule["mu"] == 0.5
@@ -82,11 +82,11 @@ def test_components_have_the_checkpoints_caches(continuing):
         taken, given = component.inputs[2:], component.outputs[1:]
         assert [f"next_{tensor.name}" for tensor in taken] == [tensor.name for tensor in given]
         assert [tensor.dims for tensor in taken] == [tensor.dims for tensor in given]
-    # Convolutions that halve the frames look one frame back, all others two.
+    # Convolutions that halve the frames cache one previous frame, all others two.
     assert [tensor.dims[2] for tensor in encoder.inputs[2:]].count(1) == 2
 
 
-def test_the_manifest_tells_of_videos(continuing, tmp_path):
+def test_the_manifest_has_the_video_layout(continuing, tmp_path):
     checkpoint = open_checkpoint(continuing, EASYANIMATE_I2V)
     manifest = describe(checkpoint, "videos", {"qwen": 256}, chat_templates(checkpoint))
     manifest.write(tmp_path)
@@ -123,11 +123,11 @@ def test_transformers_of_other_models_are_refused(folder, changes, word):
     refused(folder, EASYANIMATE, word, "transformer", "V5.1")
 
 
-def test_masks_that_are_encoded_are_refused(continuing, folder):
+def test_checkpoints_that_encode_masks_are_refused(continuing, folder):
     for place in (continuing, folder):
         edit(place / "transformer" / "config.json", resize_inpaint_mask_directly=False)
     refused(continuing, EASYANIMATE_I2V, "resize_inpaint_mask_directly=False")
-    # There is no mask where no images are continued.
+    # A pipeline without input images has no mask.
     open_checkpoint(folder, EASYANIMATE)
 
 
@@ -152,12 +152,12 @@ def test_a_checkpoint_of_the_other_pipeline_is_refused(continuing, folder):
         ({"norm_num_groups": 7}, "no AutoencoderKLMagvit"),
     ],
 )
-def test_autoencoders_that_are_not_served_are_refused(folder, changes, word):
+def test_unsupported_autoencoders_are_refused(folder, changes, word):
     edit(folder / "vae" / "config.json", **changes)
     refused(folder, EASYANIMATE, str(folder / "vae"), word)
 
 
-def test_a_text_encoder_that_forgets_is_refused(folder):
+def test_a_text_encoder_with_sliding_windows_is_refused(folder):
     path = folder / "text_encoder" / "config.json"
     text = json.loads(path.read_text())["text_config"]
     windows = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
@@ -166,7 +166,7 @@ def test_a_text_encoder_that_forgets_is_refused(folder):
         load(open_checkpoint(folder, EASYANIMATE), QWEN)
 
 
-def test_sizes_of_models_inside_of_models_are_checked(folder):
+def test_sizes_in_nested_configs_are_checked(folder):
     path = folder / "text_encoder" / "config.json"
     shapes = {"weight": (353, 128)}
     check_sizes(path, {f"{n}": shape for n in range(9) for shape in shapes.values()})
@@ -176,15 +176,15 @@ def test_sizes_of_models_inside_of_models_are_checked(folder):
         check_sizes(path, {f"{n}": shape for n in range(9) for shape in shapes.values()})
 
 
-def test_only_what_is_read_of_the_text_encoder_is_loaded(folder):
+def test_only_the_used_part_of_the_text_encoder_is_loaded(folder):
     checkpoint = open_checkpoint(folder, EASYANIMATE)
     names = dict(load(checkpoint, QWEN).named_parameters())
     assert {name.split(".")[1] for name in names} == {"embed_tokens", "layers"}
     assert {name.split(".")[2] for name in names if "layers" in name} == {"0", "1"}
 
 
-def test_text_encoders_are_read_as_older_libraries_wrote_them(folder, checkpoints):
-    """Published ones have the names of before transformers 5 had a language_model."""
+def test_text_encoders_with_old_and_new_names_load_alike(folder, checkpoints):
+    """Published checkpoints have names from before transformers 5, without ``language_model``."""
     path = folder / "text_encoder" / "model.safetensors"
     weights = load_file(path)
     assert any(name.startswith("model.layers") for name in weights)
@@ -234,7 +234,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(folder):
         chat_templates(open_checkpoint(folder, EASYANIMATE))
 
 
-def test_prompts_are_padded_to_what_diffusers_pads_them_to(folder):
+def test_prompts_are_padded_as_in_diffusers(folder):
     edit(folder / "tokenizer" / "tokenizer_config.json", model_max_length=20)
     assert token_length(open_checkpoint(folder, EASYANIMATE), QWEN) == 256
 
@@ -258,7 +258,7 @@ def test_one_video_is_rehearsed(continuing):
     checkpoint = open_checkpoint(continuing, EASYANIMATE_I2V)
     feeds = rehearse(checkpoint)
     assert feeds.keys() == {component.name for component in checkpoint.family.components}
-    # Five frames: one slice, and one more with what the first has left.
+    # Five frames are two slices; the second reads the caches of the first.
     for name in ("vae_encoder", "vae_decoder"):
         assert [feed["first"].tolist() for feed in feeds[name]] == [[1], [0]]
         assert [feed["cache_0"].any() for feed in feeds[name]] == [False, True]
@@ -275,7 +275,7 @@ def test_rehearsed_videos_are_small(continuing):
     assert {feed["levels"].shape for feed in feeds["vae_encoder"]} == {(1, 3, 4, side, side)}
 
 
-def test_weights_that_give_no_numbers_are_named(continuing):
+def test_weights_that_give_non_finite_values_are_named(continuing):
     path = continuing / "vae" / "diffusion_pytorch_model.safetensors"
     weights = load_file(path)
     weights["encoder.conv_in.weight"] *= float("inf")
@@ -284,7 +284,7 @@ def test_weights_that_give_no_numbers_are_named(continuing):
         rehearse(open_checkpoint(continuing, EASYANIMATE_I2V))
 
 
-def test_profiles_cover_what_videos_may_ask_for(videos, checkpoints):
+def test_profiles_cover_all_allowed_videos(videos, checkpoints):
     checkpoint = open_checkpoint(checkpoints["easyanimate_i2v"], EASYANIMATE_I2V)
     where = Target(checkpoint, videos, "easyanimate_i2v")
     manifest, pipeline = Manifest.read(where.prepare), checkpoint.family
@@ -296,7 +296,7 @@ def test_profiles_cover_what_videos_may_ask_for(videos, checkpoints):
     assert denoiser["inpaint_latents"].maximum == (4, 17, 37, 12, 12)
     assert denoiser["rotary_cos"] == Profile((4, 32), (117, 32), (1332, 32))
     assert encoder["levels"] == Profile((1, 3, 4, 32, 32), (1, 3, 4, 48, 48), (1, 3, 4, 96, 96))
-    # Previews are of a quarter of the side; a slice is one frame of latents.
+    # Previews have a quarter of the side; a slice is one latent frame.
     assert decoder["latents"] == Profile((1, 16, 1, 1, 1), (1, 16, 1, 6, 6), (1, 16, 1, 12, 12))
     assert decoder["cache_22"].maximum == (1, 16, 2, 96, 96)
     assert decoder["first"] == Profile((1,), (1,), (1,))
@@ -311,13 +311,13 @@ def test_decoders_are_built_for_tiles(videos, checkpoints):
         (found,) = profiles(where, manifest, component)
         scale = 8 if component.name == "vae_encoder" else 1
         ends = found[component.inputs[0].name]
-        # What is left over at the edge is 16 pixels at least, and a tile has 512 at most.
+        # A partial tile at the edge has at least 16 pixels, a full tile 512.
         assert ends.minimum[-1] == 2 * scale
         assert ends.usual[-1] == 60 * scale
         assert ends.maximum[-1] == 64 * scale
 
 
-def test_of_many_caches_the_table_shows_the_furthest():
+def test_the_table_shows_only_the_cache_with_the_largest_difference():
     rows = [
         Parity("vae_decoder", f"next_cache_{index}", (1,), 0.0, distance, 0.0, 1.0)
         for index, distance in enumerate((0.25, 0.5, 0.125))

@@ -46,8 +46,8 @@ CAPTIONS = [
     "a large green triangle in the bottom right on a gray background",
     "a small yellow square in the top right on a black background",
 ]
-# Weights that blow up the values where the real checkpoints do; and what a cast of all nodes
-# would leave in float32 there, which is arithmetic on integers and masks alone.
+# Weights to scale up, so that values overflow at the same places as in the real checkpoints.
+# BLANKET keeps only arithmetic on integers and masks in float32, like a cast of all nodes.
 SCALED = {"t5": ("*.wo", 3e3), "vae_decoder": ("*.up_blocks.2.upsamplers.*", 2e4)}
 BLANKET = {
     "t5": (
@@ -60,14 +60,14 @@ BLANKET = {
 
 @pytest.fixture(scope="module")
 def single(repository, tmp_path_factory):
-    """A float32 export of the miniature that may be changed."""
+    """A float32 export of the miniature that tests may change."""
     path = tmp_path_factory.mktemp("single") / "repository"
     return target(shutil.copytree(repository, path))
 
 
 @pytest.fixture(scope="module")
 def half(halves, tmp_path_factory):
-    """The miniature alone in float16."""
+    """A float16 repository with only the miniature."""
     path = tmp_path_factory.mktemp("half") / "repository"
     others = shutil.ignore_patterns("sdxl*", "easyanimate*")
     return replace(target(shutil.copytree(halves, path, ignore=others)), precision="fp16")
@@ -92,7 +92,7 @@ def run(path, feed):
 
 
 def evaluate(path, feed):
-    """Outputs in true float16: ONNX Runtime's CPU kernels keep float32 where they can."""
+    """Outputs in true float16; ONNX Runtime's CPU kernels compute in float32 where they can."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return ReferenceEvaluator(str(path)).run(None, feed)
@@ -103,12 +103,12 @@ def relative(got, expected):
 
 
 def small(feed):
-    """At most 4 x 4 latents, of which the reference evaluator makes a picture in seconds."""
+    """Crops latents to 4 x 4, so that the reference evaluator needs only seconds."""
     return {k: v[..., :4, :4] if k == "latents" else v for k, v in feed.items()}
 
 
 def scale(source, module, factor, path):
-    """A copy of a graph with the weights of some of its modules multiplied."""
+    """Write a copy of a graph with the weights of matching modules multiplied by ``factor``."""
     model = ir.load(source)
     for node in model.graph:
         if node.op_type in ("MatMul", "Conv") and fnmatchcase(module_of(node), module):
@@ -125,7 +125,7 @@ def picture(where, caption, seed, steps=12):
     return process.generate(caption, seed=seed, steps=steps, guidance_scale=3.0)[0]
 
 
-def test_half_pictures_are_those_of_single_precision(single, half):
+def test_half_pictures_match_single_precision(single, half):
     for seed, caption in enumerate(CAPTIONS):
         expected, got = (picture(where, caption, seed) for where in (single, half))
         distance = psnr(expected, got)
@@ -135,7 +135,7 @@ def test_half_pictures_are_those_of_single_precision(single, half):
         assert score(got, scene) == score(expected, scene)
 
 
-def test_half_graphs_are_near_and_keep_their_types(single, half, feeds):
+def test_half_graphs_are_close_and_keep_their_types(single, half, feeds):
     for name, component in COMPONENTS.items():
         got = ir.load(graph(half, name)).graph
         for value, tensor in zip(
@@ -153,7 +153,7 @@ def test_half_graphs_are_near_and_keep_their_types(single, half, feeds):
             assert relative(value, expected) <= TOLERANCE
 
 
-def test_a_half_export_is_finished_and_not_taken_for_a_single_one(half):
+def test_a_half_export_is_finished_and_differs_from_a_single_one(half):
     assert is_finished(half)
     assert not is_finished(replace(half, precision="fp32"))
     assert Manifest.read(half.prepare).precision == "fp16"
@@ -162,8 +162,8 @@ def test_a_half_export_is_finished_and_not_taken_for_a_single_one(half):
 
 
 @pytest.mark.parametrize("name", SCALED)
-def test_what_overflows_stays_in_single_precision(single, feeds, name, tmp_path):
-    """Weights scaled until a cast of every node gives zeros, and what is kept does not."""
+def test_nodes_that_overflow_stay_in_single_precision(single, feeds, name, tmp_path):
+    """With scaled weights, a cast of every node gives zeros; the kept float32 nodes prevent that."""
     scaled = scale(graph(single, name), *SCALED[name], tmp_path / "scaled.onnx")
     feed = small(feeds[name][0])
     (expected,) = run(scaled, feed)
@@ -183,7 +183,7 @@ def test_what_overflows_stays_in_single_precision(single, feeds, name, tmp_path)
 
 
 @pytest.mark.parametrize("pipeline", FAMILIES.values(), ids=FAMILIES)
-def test_every_component_has_its_kept_parts(pipeline):
+def test_every_component_lists_its_float32_parts(pipeline):
     kept = family_export(pipeline.name).keep_in_fp32
     assert {component.name for component in pipeline.components} <= kept.keys()
 
@@ -209,7 +209,7 @@ def test_an_overflow_leaves_no_graph(single, feeds, tmp_path):
 
 @pytest.mark.parametrize("name", ["t5", "vae_decoder"])
 def test_stored_weights_make_the_same_half_graph(single, name, tmp_path):
-    """The way of an export: float32 in computing, the checkpoint's own float16 on disk."""
+    """As in an export: weights compute in float32 but stay in the checkpoint's float16 on disk."""
     component, checkpoint = COMPONENTS[name], single.checkpoint
     sizes, folder = traced(checkpoint.sides, checkpoint.vae_scale, 20), tmp_path / "narrow"
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""SDXL in float16: the family's islands, and the decoder that overflows without them."""
+"""SDXL in float16: the nodes kept in float32, and the decoder that overflows without them."""
 
 from dataclasses import replace
 
@@ -47,7 +47,7 @@ def feeds(single):
 
 
 @pytest.mark.parametrize(("family", "steps"), [("sdxl", 12), ("sdxl_turbo", 4)])
-def test_half_pictures_are_those_of_single_precision(single, half, family, steps):
+def test_half_pictures_match_single_precision(single, half, family, steps):
     for seed, size in enumerate(SIZES):
         expected, got = (
             LocalPipeline(where.repository, family).generate(
@@ -60,7 +60,7 @@ def test_half_pictures_are_those_of_single_precision(single, half, family, steps
 
 
 @pytest.mark.parametrize("component", SDXL.components, ids=lambda c: c.name)
-def test_half_graphs_are_near_in_true_float16(single, half, feeds, component):
+def test_half_graphs_are_close_in_true_float16(single, half, feeds, component):
     paths = [where.version(component) / GRAPH for where in (single, half)]
     kinds = {v.dtype for v in ir.load(paths[1]).graph.initializers.values()}
     assert ir.DataType.FLOAT16 in kinds
@@ -71,7 +71,7 @@ def test_half_graphs_are_near_in_true_float16(single, half, feeds, component):
 
 
 def test_a_decoder_that_overflows_stays_in_single_precision(single, feeds, tmp_path):
-    """Weights scaled as far as those of SDXL's own decoder, whose float16 pictures are black."""
+    """Scales weights to those of SDXL's real decoder, which gives black pictures in float16."""
     graph, keep = single.version(SDXL.decoder) / GRAPH, family_export("sdxl").keep("vae_decoder")
     scaled = scale(graph, "*.up_blocks.1.upsamplers.*", 2e4, tmp_path / "scaled.onnx")
     feed = small(feeds["vae_decoder"][0])
@@ -84,7 +84,7 @@ def test_a_decoder_that_overflows_stays_in_single_precision(single, feeds, tmp_p
         check_ranges(scaled, Keep("vae_decoder", ()), [feed])
 
 
-def test_kept_parts_that_name_a_module_are_found(single):
+def test_modules_kept_in_float32_exist(single):
     graph = ir.load(single.version(SDXL.denoiser) / GRAPH).graph
     modules = {module_of(node) for node in graph}
     kept = family_export("sdxl").keep("unet").rows

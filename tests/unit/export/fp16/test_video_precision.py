@@ -1,4 +1,4 @@
-"""EasyAnimate in float16: how near, and the islands without which it would overflow."""
+"""EasyAnimate in float16: its accuracy, and the float32 nodes that prevent overflow."""
 
 from dataclasses import replace
 
@@ -20,7 +20,8 @@ from stepwise.families.easyanimate import EASYANIMATE_I2V
 from tests.unit.export.fp16.test_convert import evaluate, relative, run, scale
 
 NAMES = [component.name for component in EASYANIMATE_I2V.components]
-# What blows up where the real models do, by how much, and what is left without what is kept.
+# Module to scale so that it overflows like the real models, factor, and rows kept in the failing
+# case.
 KEEP = family_export("easyanimate_i2v").keep
 SCALED = {
     "qwen": ("*.down_proj", 1e7, ()),
@@ -51,7 +52,7 @@ def graph(where, name):
 
 
 def small(feed):
-    """The first 24 tokens, of which the reference evaluator makes embeddings in seconds."""
+    """Keeps only the first 24 tokens, so that the reference evaluator needs only seconds."""
     return {
         name: value[:, :24] if name in ("ids", "attention_mask") else value
         for name, value in feed.items()
@@ -59,7 +60,7 @@ def small(feed):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_half_graphs_are_near(single, half, feeds, name):
+def test_half_graphs_are_close(single, half, feeds, name):
     kinds = {v.dtype for v in ir.load(graph(half, name)).graph.initializers.values()}
     assert ir.DataType.FLOAT16 in kinds
     for feed in feeds[name][:2]:
@@ -69,7 +70,7 @@ def test_half_graphs_are_near(single, half, feeds, name):
         assert furthest <= TOLERANCE
 
 
-def test_the_text_encoder_is_near_in_true_float16(single, half, feeds):
+def test_the_text_encoder_is_close_in_true_float16(single, half, feeds):
     feed = small(feeds["qwen"][0])
     ((expected,), (got,)) = (run(graph(single, "qwen"), feed), evaluate(graph(half, "qwen"), feed))
     print(f"{relative(got, expected):.1e}, {TOLERANCE:g}")
@@ -77,7 +78,7 @@ def test_the_text_encoder_is_near_in_true_float16(single, half, feeds):
 
 
 @pytest.mark.parametrize("name", SCALED)
-def test_what_outgrows_float16_stays_in_single_precision(single, feeds, tmp_path, name):
+def test_nodes_that_overflow_stay_in_single_precision(single, feeds, tmp_path, name):
     module, factor, left = SCALED[name]
     scaled = scale(graph(single, name), module, factor, tmp_path / "scaled.onnx")
     feed = feeds[name][0]
@@ -92,7 +93,7 @@ def test_what_outgrows_float16_stays_in_single_precision(single, feeds, tmp_path
 
 
 def test_attention_scores_of_the_text_encoder_stay_in_single_precision(half):
-    """Qwen's biases make them outgrow float16."""
+    """Qwen's biases make the scores exceed the range of float16."""
     model = ir.load(graph(half, "qwen"))
     products = [
         node
@@ -104,18 +105,18 @@ def test_attention_scores_of_the_text_encoder_stay_in_single_precision(half):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_kept_parts_name_modules_and_operators_that_are_there(single, name):
+def test_modules_kept_in_float32_exist(single, name):
     nodes = list(ir.load(graph(single, name)).graph)
     modules = {module_of(node) for node in nodes}
     named = {row.module for row in KEEP(name).rows if "*" not in row.module}
-    # Layers beyond the miniature's ninth have none here.
+    # The miniature has at most nine layers, so these patterns match nothing.
     named -= {"model.layers.?", "model.layers.??"}
     assert named <= modules, named - modules
 
 
 @pytest.mark.parametrize("name", ["vae_decoder", "vae_encoder"])
 def test_sums_of_the_residual_stream_stay_in_single_precision(half, name):
-    """One in each residual block; those of a convolution over frames lie in its own module."""
+    """Each residual block has one sum; sums of a convolution over frames are in its own module."""
     sums = {
         module_of(node): node.outputs[0].dtype
         for node in ir.load(graph(half, name)).graph

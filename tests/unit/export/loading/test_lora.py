@@ -1,4 +1,4 @@
-"""A fused LoRA does what it does beside the weights; one that does not fit is named."""
+"""A fused LoRA has the effect of its separate layers; the error names a LoRA that does not fit."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from tests.support.family import PARTS, SD3, SDXL, key, load_model
 from tests.unit.export.conftest import MINIATURE
 
 RANK, ALPHA = 3, 1.5
-# The least float32 agreement of sums that are made in another order.
+# Float32 tolerance for sums in another order.
 TOLERANCE = 1e-5
 TEXTS = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 ATTENTION = (".to_q", ".to_k", ".to_v", ".to_out.0", ".q_proj", ".k_proj", ".v_proj", ".out_proj")
@@ -31,14 +31,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(folder):
-    """What the LoRAs are for, without any."""
+    """The models before any LoRA is fused."""
     checkpoint = open_source(str(folder), SDXL)
     return {subfolder: load_model(checkpoint, subfolder) for subfolder in ("unet", *TEXTS)}
 
 
 @pytest.fixture(scope="module")
 def layers(models):
-    """A random down and up for every layer that a trainer may train."""
+    """Random down and up weights for every layer that a trainer may train."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
@@ -55,7 +55,7 @@ def layers(models):
 
 
 def text_name(subfolder, name):
-    """As in transformers up to 5.5, and in every file."""
+    """The layer's name in transformers up to 5.5, which all LoRA files use."""
     whole = subfolder == "text_encoder_2" or name.startswith("text_model.")
     return name if whole else f"text_model.{name}"
 
@@ -97,7 +97,7 @@ def diffusers(layers):
 
 
 def processors(layers):
-    """diffusers' first layout, of attention alone."""
+    """diffusers' first layout, which covers only attention."""
     tensors = {}
     for name, value in dotted(layers, "_lora.down", "_lora.up").items():
         for old, new in (("to_out.0", "to_out"), ("q_proj", "to_q"), ("k_proj", "to_k"),
@@ -157,7 +157,7 @@ def test_every_layer_of_every_layout_is_fused(folder, models, layers, tmp_path, 
 
 
 def added_by(model, layers, factor):
-    """Hooks that add what a LoRA's two layers give to what each layer gives."""
+    """Add hooks that add the output of a LoRA's two layers to the output of each layer."""
 
     def add(module, inputs, output, down, up):
         if isinstance(module, torch.nn.Linear):
@@ -175,7 +175,7 @@ def added_by(model, layers, factor):
             )
 
 
-def test_the_fused_unet_predicts_what_the_low_rank_layers_add_next_to_it(folder, layers, tmp_path):
+def test_the_fused_unet_matches_separate_low_rank_layers(folder, layers, tmp_path):
     path = write(tmp_path / "lora.safetensors", *LAYOUTS["kohya"](layers))
     plain = load_model(open_source(str(folder), SDXL), "unet")
     whole = load_model(open_source(str(folder), SDXL, loras=[f"{path}:0.7"]), "unet")
@@ -198,7 +198,7 @@ def test_the_fused_unet_predicts_what_the_low_rank_layers_add_next_to_it(folder,
     assert effect > 0.01
 
 
-def test_several_add_up(folder, models, layers, tmp_path):
+def test_several_loras_add_up(folder, models, layers, tmp_path):
     first = write(tmp_path / "a.safetensors", *LAYOUTS["kohya"](layers))
     second = write(tmp_path / "b.safetensors", *LAYOUTS["PEFT"](layers))
     both = fused(folder, str(first), f"{second}:-1")
@@ -211,7 +211,7 @@ def test_several_add_up(folder, models, layers, tmp_path):
     assert not torch.allclose(one["unet"].state_dict()[name], models["unet"].state_dict()[name])
 
 
-def test_it_is_fused_into_the_weights_of_a_file(folder, layers, tmp_path):
+def test_a_lora_is_fused_into_the_weights_of_a_file(folder, layers, tmp_path):
     lora = write(tmp_path / "lora.safetensors", *LAYOUTS["kohya"](layers))
     file = originals.write_original(folder, tmp_path / "model.safetensors", torch.float32)
     before = file.read_bytes()
@@ -222,7 +222,7 @@ def test_it_is_fused_into_the_weights_of_a_file(folder, layers, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"alpha_pattern": {"to_q": 6.0}}, {"use_rslora": True}])
-def test_the_settings_that_diffusers_saves_are_heeded(folder, models, layers, tmp_path, settings):
+def test_settings_that_diffusers_saves_are_applied(folder, models, layers, tmp_path, settings):
     name = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
     down, up = layers["unet", name]
     metadata = {"lora_adapter_metadata": json.dumps({f"unet.{k}": settings[k] for k in settings})}
@@ -238,7 +238,7 @@ def test_the_settings_that_diffusers_saves_are_heeded(folder, models, layers, tm
     ("text", "file", "scale"),
     [("a.safetensors", "a.safetensors", 1.0), ("b:0.5", "b", 0.5), ("c:d:-2", "c:d", -2.0)],
 )
-def test_a_scale_is_what_follows_the_last_colon(text, file, scale):
+def test_a_scale_follows_the_last_colon(text, file, scale):
     lora = parse_lora(text)
     assert (str(lora.file), lora.scale) == (file, scale)
 
@@ -274,7 +274,7 @@ def refused(folder, path, *words):
     assert all(word in message for word in (str(path), *words)), message
 
 
-def test_files_that_are_none(folder, layers, tmp_path):
+def test_missing_and_unreadable_files(folder, layers, tmp_path):
     refused(folder, tmp_path / "nowhere.safetensors", "no .safetensors file")
     path = write(tmp_path / "lora.safetensors", *LAYOUTS["kohya"](layers))
     shutil.copyfile(path, tmp_path / "lora.pt")
@@ -330,7 +330,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_does_not_fit_is_named(folder, tmp_path, case):
+def test_a_lora_that_does_not_fit_is_named(folder, tmp_path, case):
     shapes, words = CASES[case]
     tensors = {name: torch.ones(shape) for name, shape in shapes.items()}
     refused(folder, write(tmp_path / "lora.safetensors", tensors), *words)
@@ -353,7 +353,7 @@ def test_values_that_cannot_be_fused(folder, tmp_path, change, words):
     refused(folder, write(tmp_path / "lora.safetensors", tensors), *words)
 
 
-def test_the_digest_covers_files_and_scales_and_not_where_they_are(folder, layers, tmp_path):
+def test_the_digest_covers_files_and_scales_but_not_paths(folder, layers, tmp_path):
     path = write(tmp_path / "lora.safetensors", *LAYOUTS["kohya"](layers))
     moved = shutil.copyfile(path, tmp_path / "moved.safetensors")
 
@@ -367,7 +367,7 @@ def test_the_digest_covers_files_and_scales_and_not_where_they_are(folder, layer
     assert len(seen | {source(str(moved))}) == 5
 
 
-def test_sd3_takes_one_too_and_its_manifest_tells(tmp_path):
+def test_sd3_accepts_a_lora_and_its_manifest_lists_it(tmp_path):
     name, width = "transformer.transformer_blocks.0.attn.to_q", 192
     pair = {".lora_A.weight": (3, width), ".lora_B.weight": (width, 3)}
     tensors = {name + end: torch.ones(shape) for end, shape in pair.items()}

@@ -14,7 +14,7 @@ def layer(dtype):
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
-def test_stored_weights_compute_as_float32_and_take_no_memory(dtype):
+def test_stored_weights_compute_in_float32_without_a_copy(dtype):
     plain, stored, values = layer(dtype), layer(dtype), torch.randn(3, 6)
     kept = [weight.data_ptr() for weight in stored.parameters()]
     as_stored(stored)
@@ -33,7 +33,7 @@ def test_shared_weights_stay_shared():
 
 
 @torch.no_grad()
-def test_additions_are_made_in_float32():
+def test_additions_are_computed_in_float32():
     model = nn.Linear(6, 4).half()
     up, down, plain = torch.randn(4, 2), torch.randn(2, 6), model.weight.float()
     as_stored(model)
@@ -43,7 +43,7 @@ def test_additions_are_made_in_float32():
     torch.testing.assert_close(model.weight + 0, plain + 0.75 * up @ down)
 
 
-def test_faked_weights_come_back():
+def test_faked_weights_are_restored():
     model = layer(torch.float16)
     as_stored(model)
     before = dict(model.named_parameters())

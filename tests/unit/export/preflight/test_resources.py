@@ -30,23 +30,23 @@ def weights(path):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_costs_are_those_of_the_export(families, halves, precision):
+def test_costs_match_the_export(families, halves, precision):
     where = target({"fp32": families, "fp16": halves}[precision], precision)
     for cost, component in zip(resources.costs(where, SD3.components), SD3.components, strict=True):
         module = load(where.checkpoint, component)
-        # The grid of position embeddings is a buffer, which is in the file as weights are.
+        # The grid of position embeddings is a buffer, but files store it like a weight.
         buffers = sum(b.numel() for b in module.buffers() if b.is_floating_point())
         assert cost.parameters == sum(p.numel() for p in module.parameters()) + buffers
         assert cost.stored == 2 * cost.parameters
         assert cost.scratch == (cost.stored if precision == "fp16" else 0)
         got = weights(where.version(component) / GRAPH)
         print(f"{component.name}: {got} bytes, {cost.written}")
-        # The file of an autoencoder holds an encoder, too.
+        # The file of an autoencoder also holds an encoder.
         assert got <= 1.02 * cost.written
         assert component is SD3.decoder or got >= 0.95 * cost.written
 
 
-def test_a_dry_run_prints_what_each_component_needs_and_writes_nothing(tmp_path):
+def test_a_dry_run_prints_the_costs_of_components_and_writes_nothing(tmp_path):
     command = [STEPWISE, "export", "sd3", "--checkpoint", str(MINIATURE), "--dry-run"]
     command += ["--repository", str(tmp_path / "repository")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -58,7 +58,7 @@ def test_a_dry_run_prints_what_each_component_needs_and_writes_nothing(tmp_path)
     assert not (tmp_path / "repository").exists()
 
 
-def test_an_export_that_memory_does_not_hold_is_refused(tmp_path):
+def test_an_export_that_does_not_fit_into_memory_is_refused(tmp_path):
     cost = Cost("t5", parameters=1, stored=HUGE, written=1, scratch=0)
     with pytest.raises(ResourceError) as error:
         resources.check(target(tmp_path), [replace(cost, stored=1), cost])
@@ -69,7 +69,7 @@ def test_an_export_that_memory_does_not_hold_is_refused(tmp_path):
     assert "--precision fp16" in message
 
 
-def test_an_export_that_the_disk_does_not_hold_is_refused(tmp_path):
+def test_an_export_that_does_not_fit_on_the_disk_is_refused(tmp_path):
     costs = [Cost(name, 1, stored=1, written=1, scratch=HUGE) for name in ("clip_l", "t5")]
     with pytest.raises(ResourceError) as error:
         resources.check(target(tmp_path / "not" / "there", "fp16"), costs)
