@@ -103,7 +103,7 @@ def footprint(server):
 
 @pytest.fixture(params=["sd3", "sdxl"])
 def fuzzed(request, families_server):
-    """A family and a server that serves it; no test reads this server's log."""
+    """A family, and a server that serves it without a request log."""
     return request.param, families_server
 
 

@@ -163,7 +163,7 @@ def test_a_half_export_is_finished_and_differs_from_a_single_one(half):
 
 @pytest.mark.parametrize("name", SCALED)
 def test_nodes_that_overflow_stay_in_single_precision(single, feeds, name, tmp_path):
-    """With scaled weights, a cast of every node gives zeros; the kept float32 nodes prevent that."""
+    """With scaled weights, a cast of every node gives zeros; nodes kept in float32 prevent that."""
     scaled = scale(graph(single, name), *SCALED[name], tmp_path / "scaled.onnx")
     feed = small(feeds[name][0])
     (expected,) = run(scaled, feed)

@@ -1,4 +1,4 @@
-"""UNets: small ones without training, and the SDXL-Turbo miniature with pictures to draw."""
+"""UNets: small untrained ones, and the SDXL-Turbo miniature with requests for pictures."""
 
 import pytest
 import torch
@@ -16,10 +16,10 @@ from stepwise.families import FAMILIES
 from tests.conftest import ROOT
 from tests.support.drawn import draw
 
-# What every method leaves alone.
+# Layers that no method quantizes.
 ENDS = ("conv_in", "conv_out")
 
-# The form of Stable Diffusion 1.5: convolutions around transformers, no pooled text.
+# The structure of Stable Diffusion 1.5: convolutions around transformers, no pooled text.
 SD15 = {
     "sample_size": 8,
     "block_out_channels": (32, 64),
@@ -38,7 +38,7 @@ def make(seed=0, **changes):
 
 
 def feed(rows=2, seed=1, width=48):
-    """Latents, timesteps and texts, whose first tokens are all the same and large."""
+    """Latents, timesteps and texts; all texts have the same large first token."""
     chance = torch.Generator().manual_seed(seed)
     texts = torch.randn(rows, 7, width, generator=chance)
     texts[:, 0] = 50 * torch.linspace(-1, 1, width)
@@ -59,7 +59,7 @@ def sd15():
 
 @pytest.fixture(scope="session")
 def study():
-    """Six pictures of the SDXL-Turbo miniature, so that the last batch is smaller."""
+    """A study of six pictures with the SDXL-Turbo miniature, so the last batch is smaller."""
     checkpoint = open_source(str(ROOT / "miniatures" / "sdxl_turbo"), FAMILIES["sdxl_turbo"])
     captions = tuple(scene.caption for scene in TRAINING[::100][:6])
     return open_study(checkpoint, Drawing(captions, 2, 0.0))
@@ -78,7 +78,7 @@ def drawn(checkpoints):
 
 @pytest.fixture(scope="session")
 def recipe(drawn):
-    """Makes a recipe of one bit-width for all linear layers; convolutions have 8 with it."""
+    """Makes a recipe with one bit width for all linear layers and 8 bits for convolutions."""
 
     def make(weight_bits, activation_bits, block=64):
         entries = {layer.name: Entry(FLOAT_BITS, FLOAT_BITS) for layer in drawn.layers}

@@ -1,4 +1,4 @@
-"""Stock quantizers on the SDXL-Turbo miniature: they do what they can, and less than MixDQ does."""
+"""Stock quantizers on the SDXL-Turbo miniature: they work, but lose more than MixDQ."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from stepwise.export.quantize.graphs.onnxruntime_graph import write
 from stepwise.families import FAMILIES
 from tests.unit.export.quantize.graphs.test_onnxruntime_graph import distance
 
-# Signal to noise of the UNet's output, in decibels: less would be a baseline made of straw.
+# Signal to noise of the UNet's output, in decibels; a lower value would be an unfair baseline.
 FLOOR = 20.0
 SIZES = {"batch": 2, "height": 12, "width": 16, "text": 20}
 
@@ -64,7 +64,7 @@ def test_modelopt(checkpoints, drawn, ours, config, tmp_path):
     assert FLOOR <= found < best
 
 
-def test_the_naive_way_knows_nothing(drawn):
+def test_the_naive_baseline_has_no_special_layers(drawn):
     layers = naive(drawn.layers)
     assert [layer.name for layer in layers] == [layer.name for layer in drawn.layers]
     assert not any(layer.split or layer.begins_alike for layer in layers)

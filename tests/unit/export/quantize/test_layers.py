@@ -1,4 +1,4 @@
-"""The layers that are found in UNets, without weights or with."""
+"""The layers that quantization finds in UNets, with and without weights."""
 
 import json
 
@@ -11,7 +11,7 @@ from stepwise.export.quantize.layers import Group, find
 from tests.conftest import ROOT
 
 FAMILIES = ROOT / "export" / "stepwise" / "export" / "families" / "data"
-# What Stable Diffusion 1.5 has where the class's defaults differ.
+# Settings of Stable Diffusion 1.5 that differ from the defaults of the class.
 SD15 = {"cross_attention_dim": 768, "sample_size": 64}
 
 
@@ -42,13 +42,13 @@ def test_sdxl_has_the_794_layers_of_the_paper(sdxl):
     assert (round(linear / 1e6), round(convolved / 1e6)) == (2233, 333)
 
 
-def test_sdxl_is_split_where_the_original_splits_it(sdxl):
+def test_sdxl_is_split_as_in_the_original(sdxl):
     splits = {layer.name: layer.split for layer in find(sdxl) if layer.split}
     assert list(splits.values()) == [1280, 1280, 1280, 1280, 640, 640, 640, 320, 320]
 
 
 @pytest.mark.parametrize("name", ["sdxl", "miniature", "sd15"])
-def test_every_split_is_where_the_skip_connection_is_joined(name, request):
+def test_every_split_is_at_the_join_of_the_skip_connection(name, request):
     unet = empty(SD15) if name == "sd15" else request.getfixturevalue(name)
     splits = {layer.name: layer for layer in find(unet) if layer.split}
     joined = [n for n, m in unet.named_modules() if n.startswith("up") and "conv_shortcut" in n]
@@ -59,7 +59,7 @@ def test_every_split_is_where_the_skip_connection_is_joined(name, request):
 
 
 def _skips(unet):
-    """Channels of the skip connections as the up blocks take them, the last one first."""
+    """Channels of the skip connections in the order of the up blocks: last one first."""
     made = [unet.conv_in.out_channels]
     for block in unet.down_blocks:
         made += [resnet.out_channels for resnet in block.resnets]
@@ -75,7 +75,7 @@ def test_content_layers_are_feed_forward_and_cross_attention(miniature):
         assert (name in content) == (".ff." in name or ".attn2." in name), name
 
 
-def test_keys_and_values_of_cross_attention_begin_alike(miniature):
+def test_keys_and_values_of_cross_attention_have_a_constant_first_token(miniature):
     found = [layer.name for layer in find(miniature) if layer.begins_alike]
     assert found == [
         name for name, _ in miniature.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))

@@ -1,4 +1,4 @@
-"""Plans as files: what is written is read again, and what is wrong is named."""
+"""Plan files: writing, reading and errors."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ PLAN = Plan(
 LAYERS = (Layer("conv_in", (8, 4, 3, 3), Group.QUALITY), Layer("b", (8, 8), Group.CONTENT))
 
 
-def test_a_plan_is_read_as_it_was_written(tmp_path):
+def test_a_plan_is_read_back_unchanged(tmp_path):
     PLAN.write(tmp_path / "plan.json")
     assert Plan.read(tmp_path / "plan.json") == PLAN
 
@@ -50,7 +50,7 @@ def test_a_wrong_entry_is_named(tmp_path, key, value, told):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"checkpoint": "", "budget": 1, "layers": [1]}'])
-def test_what_is_no_plan_is_said_to_be_none(tmp_path, text):
+def test_a_file_that_is_no_plan_is_refused(tmp_path, text):
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(QuantizationError, match="is no plan .*; make a new one"):
         Plan.read(tmp_path / "plan.json")

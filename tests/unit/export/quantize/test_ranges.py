@@ -1,4 +1,4 @@
-"""Ranges beside a plan: taken as long as they are for it, and only then."""
+"""Ranges stored next to a plan: used only if they were made for it."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ def path(tmp_path):
     return path
 
 
-def test_ranges_are_read_as_they_were_written(path):
+def test_ranges_are_read_back_unchanged(path):
     assert ranges.read(path, PLAN, "ab12") == FOUND
 
 
@@ -41,27 +41,27 @@ def test_ranges_are_read_as_they_were_written(path):
         {**PLAN, "another": Entry(8, 8)},
     ],
 )
-def test_ranges_of_another_plan_are_not_taken(path, plan):
+def test_ranges_of_another_plan_are_not_used(path, plan):
     assert ranges.read(path, plan, "ab12") is None
 
 
-def test_ranges_of_other_prompts_or_weights_are_not_taken(path):
+def test_ranges_of_other_prompts_or_weights_are_not_used(path):
     assert ranges.read(path, PLAN, "cd34") is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"conv_in": 1}'])
-def test_damaged_ranges_are_not_taken(path, text):
+def test_damaged_ranges_are_not_used(path, text):
     path.write_text(text)
     assert ranges.read(path, PLAN, "ab12") is None
     path.unlink()
     assert ranges.read(path, PLAN, "ab12") is None
 
 
-def test_the_plan_of_the_demo_is_followed_without_calibrating(monkeypatch):
+def test_the_plan_of_the_demo_needs_no_calibration(monkeypatch):
     """If this fails, run ``make plan``."""
 
     def calibrated(*_):
-        pytest.fail("the plan's ranges are for other weights, prompts or libraries")
+        pytest.fail("the plan's ranges were made with other weights, prompts or libraries")
 
     monkeypatch.setattr(pipeline, "examine", calibrated)
     checkpoint = open_checkpoint(ROOT / "miniatures" / "sdxl_turbo", FAMILIES["sdxl_turbo"])

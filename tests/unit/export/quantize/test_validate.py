@@ -1,4 +1,4 @@
-"""What cannot be quantized is refused before anything is computed, in one sentence."""
+"""An invalid quantization request is refused before any computation, with one sentence."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ def test_layers_are_known_without_weights(study):
     assert layers_of(turbo()) == find(study.unet)
 
 
-def test_a_plan_for_these_files_is_taken(tmp_path):
+def test_a_plan_for_these_files_is_accepted(tmp_path):
     validate(turbo(), wanted(tmp_path, plan_for(turbo())))
 
 
@@ -68,7 +68,7 @@ def test_families_without_a_unet_are_refused():
 
 
 @pytest.mark.parametrize("text", [None, "", " \n\n"])
-def test_prompts_that_are_none_are_refused(tmp_path, text):
+def test_a_missing_or_empty_prompts_file_is_refused(tmp_path, text):
     path = tmp_path / "prompts.txt"
     if text is not None:
         path.write_text(text)
@@ -81,7 +81,7 @@ def test_protected_layers_must_exist():
         validate(turbo(), Quantization(PROMPTS, "w8a8", protected=("conv_inn",)))
 
 
-def test_what_decides_is_in_the_digest(tmp_path):
+def test_the_digest_covers_the_plan(tmp_path):
     plan = wanted(tmp_path, plan_for(turbo()))
     before = plan.digest
     assert before == plan.digest != Quantization(PROMPTS, "w8a8").digest

@@ -1,4 +1,4 @@
-"""What is the same is exported once: graphs by their keys, traces by their configurations."""
+"""Equal graphs and traces are exported once: graphs by their keys, traces by their configs."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def target(repository, folder=ROOT / "miniatures" / "sdxl", name="other"):
 
 @pytest.fixture
 def alone(monkeypatch):
-    """Nothing is kept outside of the repository."""
+    """Disables the store outside the repository."""
     monkeypatch.delenv(records.KEPT)
 
 
@@ -57,13 +57,13 @@ def test_a_graph_is_taken_from_another_pipeline_of_the_repository(alone, copy, t
 
 
 @pytest.mark.parametrize("damage", ["model.onnx", "export.json", "parity.json", "trace.onnx"])
-def test_a_graph_that_is_not_whole_is_not_taken(alone, copy, tmp_path, damage):
+def test_an_incomplete_graph_is_not_taken(alone, copy, tmp_path, damage):
     path = copy / "sdxl_clip_l" / "1" / damage
     path.unlink() if damage == TRACE else path.write_text("damaged")
     assert records.take(target(copy), SDXL.encoders[0], tmp_path / "taken") is None
 
 
-def test_a_graph_of_other_weights_is_not_taken_but_its_trace_is(alone, copy, tmp_path):
+def test_of_other_weights_only_the_trace_is_taken(alone, copy, tmp_path):
     folder = Path(shutil.copytree(ROOT / "miniatures" / "sdxl", tmp_path / "checkpoint"))
     weights = folder / "text_encoder" / "model.safetensors"
     changed = {name: value * 1.001 for name, value in load_file(weights).items()}
@@ -81,7 +81,7 @@ def test_a_graph_of_other_weights_is_not_taken_but_its_trace_is(alone, copy, tmp
     assert written["shared"].read_bytes() == written["own"].read_bytes()
 
 
-def test_what_is_kept_elsewhere_is_taken_whatever_the_repository_has(copy, tmp_path, monkeypatch):
+def test_a_stored_graph_is_taken_into_an_empty_repository(copy, tmp_path, monkeypatch):
     monkeypatch.setenv(records.KEPT, str(tmp_path / "kept"))
     video, nothing = SDXL.encoders[0], target(tmp_path / "nothing")
     assert records.take(nothing, video, tmp_path / "taken") is None
@@ -91,7 +91,7 @@ def test_what_is_kept_elsewhere_is_taken_whatever_the_repository_has(copy, tmp_p
     assert records.take(nothing, video, tmp_path / "taken") is not None
 
 
-def test_a_record_says_which_files_there_are(families):
+def test_a_record_lists_the_files(families):
     folder = families / "sdxl_turbo_unet" / "1"
     files = json.loads((folder / "export.json").read_text())["files"]
     assert files == sorted(set(os.listdir(folder)) - {"export.json"})
@@ -100,13 +100,13 @@ def test_a_record_says_which_files_there_are(families):
         for value in ir.load(folder / TRACE).graph.initializers.values()
         if isinstance(value.const_value, ir.ExternalTensor)
     ]
-    print(f"{(folder / TRACE).stat().st_size} bytes, {len(large)} weights in name alone")
+    print(f"{(folder / TRACE).stat().st_size} bytes, {len(large)} weights as names only")
     assert len(large) > 300
 
 
 @pytest.fixture
 def captures(monkeypatch):
-    """Whether each capture was a strict one."""
+    """The ``strict`` option of each capture."""
     found, capture = [], torch.export.export
 
     def counted(*arguments, **options):
@@ -140,7 +140,7 @@ def test_a_component_is_captured_once(checkpoints, family, name, tmp_path, captu
 def test_a_unet_that_the_exporter_captures_twice_is_captured_once(
     checkpoints, tmp_path, captures, capfd
 ):
-    """It resizes to its skip connections, which the exporter's own capture fails for."""
+    """This UNet resizes to its skip connections, where the exporter's own capture fails."""
     checkpoint = open_checkpoint(checkpoints["sdxl"], SDXL)
     config = UNet2DConditionModel.load_config(checkpoints["sdxl"] / "unet")
     two = {
@@ -157,7 +157,9 @@ def test_a_unet_that_the_exporter_captures_twice_is_captured_once(
 
 
 @pytest.mark.parametrize("name", ["clip_l", further("vae_decoder"), further("unet")])
-def test_a_graph_is_what_all_rewriting_would_make_it(families, checkpoints, name, monkeypatch):
+def test_our_rewrite_rules_give_the_same_graph_as_all_rules(
+    families, checkpoints, name, monkeypatch
+):
     checkpoint = open_checkpoint(checkpoints["sdxl"], SDXL)
     part = next(part for part in SDXL.components if part.name == name)
     module, trace = load(checkpoint, part), families / f"sdxl_{name}" / "1" / TRACE

@@ -46,7 +46,7 @@ TEXTS = [
 
 @pytest.fixture
 def other(folder):
-    """Another checkpoint: its first text encoder's config says more."""
+    """Another checkpoint, with one more line in the first text encoder's config."""
     path = folder / "text_encoder" / "config.json"
     path.write_text(path.read_text() + "\n")
     return open_checkpoint(folder, SD3)
@@ -65,14 +65,14 @@ def test_tokenizer_files_give_the_ids_that_diffusers_uses(repository, encoder, t
     assert Tokenizer.from_file(str(path)).encode(text).ids == expected
 
 
-def test_cut_texts_are_reported_and_others_not(repository):
+def test_only_cut_texts_are_reported(repository):
     path = repository / "sd3_prepare" / "tokenizers" / "clip_l.json"
     tokenizer = Tokenizer.from_file(str(path))
     assert tokenizer.encode("star " * 19).overflowing
     assert not tokenizer.encode("star " * 18).overflowing
 
 
-def test_token_lengths_are_capped_as_diffusers_does(folder):
+def test_token_lengths_are_capped_as_in_diffusers(folder):
     t5 = SD3.encoders[2]
     config = folder / t5.tokenizer / "tokenizer_config.json"
     config.write_text(config.read_text().replace("20", "512"))
@@ -83,7 +83,7 @@ def test_token_lengths_are_capped_as_diffusers_does(folder):
     assert token_length(open_checkpoint(folder, SD3), t5) == 256
 
 
-def test_the_manifest_describes_what_lies_next_to_it(repository):
+def test_the_manifest_describes_its_repository(repository):
     checkpoint = open_checkpoint(MINIATURE, SD3)
     target = Target(checkpoint, repository, "sd3")
     manifest = Manifest.read(target.prepare)
@@ -97,7 +97,7 @@ def test_the_manifest_describes_what_lies_next_to_it(repository):
     assert all(row.ok for row in rows)
 
 
-def test_a_second_export_is_reused_and_quick(repository):
+def test_a_second_export_reuses_the_first(repository):
     start = time.monotonic()
     again = command(MINIATURE, "--repository", repository, "--verbose")
     done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -113,7 +113,9 @@ def test_a_second_export_is_reused_and_quick(repository):
     ["t5/1/model.onnx", "t5/config.pbtxt", "prepare/tokenizers/t5.json", "prepare/parity.json",
      "prepare/manifest.json"],
 )  # fmt: skip
-def test_an_export_that_lost_a_file_is_not_reused(repository, tmp_path, damage, other):
+def test_an_export_with_a_missing_or_damaged_file_is_not_reused(
+    repository, tmp_path, damage, other
+):
     copy = Path(shutil.copytree(repository, tmp_path / "repository"))
     checkpoint = open_checkpoint(MINIATURE, SD3)
     target = Target(checkpoint, copy, "sd3")
@@ -125,10 +127,8 @@ def test_an_export_that_lost_a_file_is_not_reused(repository, tmp_path, damage, 
     assert not is_finished(target)
 
 
-def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(
-    repository, tmp_path, monkeypatch, caplog
-):
-    # Of other exports traces alone are taken.
+def test_a_killed_export_is_unfinished_and_resumes(repository, tmp_path, monkeypatch, caplog):
+    # From other exports, take only traces.
     where, kept = Target(open_checkpoint(MINIATURE, SD3), tmp_path, "other"), tmp_path / "kept"
     kept.mkdir()
     for component in SD3.components:
@@ -167,7 +167,7 @@ def test_a_killed_export_leaves_nothing_that_looks_finished_and_goes_on(
     ("file", "content"),
     [("export.json", None), ("export.json", "{"), ("model.onnx", "other"), ("parity.json", None)],
 )
-def test_a_component_is_finished_only_as_a_whole(repository, tmp_path, other, file, content):
+def test_an_incomplete_component_is_not_finished(repository, tmp_path, other, file, content):
     video = SD3.encoders[0]
     copied = tmp_path / "sd3_clip_l" / "1"
     shutil.copytree(repository / "sd3_clip_l" / "1", copied)
@@ -182,7 +182,7 @@ def test_a_component_is_finished_only_as_a_whole(repository, tmp_path, other, fi
     assert records.read(target, video) is None
 
 
-def test_an_export_that_fails_takes_the_old_manifest_away(repository, tmp_path, folder):
+def test_a_failed_export_removes_the_old_manifest(repository, tmp_path, folder):
     copy = Path(shutil.copytree(repository, tmp_path / "repository"))
     weights = (folder / "text_encoder_2" / "model.safetensors").read_bytes()
     (folder / "text_encoder" / "model.safetensors").write_bytes(weights)

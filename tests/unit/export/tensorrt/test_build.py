@@ -77,7 +77,7 @@ def sdxl(request, checkpoints, tmp_path_factory):
 
 @pytest.fixture(params=[slice(2, 4), further(slice(None))], ids=["two", "all"])
 def buckets(request, sdxl):
-    """How many buckets the manifest has: some of the checkpoint's, or all."""
+    """The number of buckets in the manifest: two of the checkpoint's, or all."""
     manifest = Manifest.read(sdxl.prepare)
     chosen = manifest.buckets[request.param]
     replace(manifest, buckets=chosen).write(sdxl.prepare)
@@ -90,14 +90,14 @@ def test_every_component_of_sdxl_builds_for_every_bucket(sdxl, buckets, capabili
     engines = build_engines(sdxl, RTX, capability)
     print(table(engines))
     assert [engine.component for engine in engines] == [c.name for c in SDXL.components]
-    # The decoder has one more, for previews.
+    # The decoder has one more profile, for previews.
     counts = [1, 1, buckets, buckets + 1]
     assert [len(engine.profiles) for engine in engines] == counts
     for engine in engines:
         assert (engine.half_layers > 5) == (sdxl.precision == "fp16"), engine.layers
 
 
-def test_each_bucket_has_a_profile_of_fixed_sides_and_previews_one_together(families, checkpoints):
+def test_each_bucket_has_its_own_profile_and_previews_share_one(families, checkpoints):
     where = Target(open_checkpoint(checkpoints["sdxl"], SDXL), families, "sdxl")
     manifest = Manifest.read(where.prepare)
     found = profiles(where, manifest, SDXL.denoiser)
@@ -118,19 +118,19 @@ def test_each_bucket_has_a_profile_of_fixed_sides_and_previews_one_together(fami
         assert all(least <= side <= greatest for least, side, greatest in ends)
 
 
-def test_triton_is_told_of_all_profiles_of_an_engine():
+def test_the_triton_config_lists_all_profiles_of_an_engine():
     shapes = {"latents": (-1, 4, -1, -1), "image": (-1, -1, -1, 3)}
     several = engine_config(SDXL.decoder, "sdxl", shapes, profiles=3)
     assert list(several.instance_group[0].profile) == ["0", "1", "2"]
     assert not engine_config(SDXL.decoder, "sdxl", shapes, profiles=1).instance_group[0].profile
 
 
-def test_profiles_cover_what_the_pipeline_may_ask_for(repository):
+def test_profiles_cover_all_allowed_requests(repository):
     where = target(repository)
     manifest = Manifest.read(where.prepare)
     found = {c.name: profiles(where, manifest, c) for c in SD3.components}
     assert found["t5"] == ({"ids": Profile((1, 20), (2, 20), (8, 20))},)
-    # CLIP's 20 tokens, then T5's 20.
+    # 40 tokens: CLIP's 20, then T5's 20.
     transformer = {
         "latents": Profile((1, 16, 4, 4), (2, 16, 8, 8), (16, 16, 12, 12)),
         "timestep": Profile((1,), (2,), (16,)),
@@ -138,7 +138,7 @@ def test_profiles_cover_what_the_pipeline_may_ask_for(repository):
         "pooled_projections": Profile((1, 144), (2, 144), (16, 144)),
     }
     assert found["transformer"] == (transformer,)
-    # A quarter of the least side, which is what previews of it are decoded from.
+    # The minimum is a quarter of the least side, because previews are decoded at that size.
     latents = Profile((1, 16, 1, 1), (2, 16, 8, 8), (4, 16, 12, 12))
     assert found["vae_decoder"] == ({"latents": latents},)
 
@@ -165,7 +165,7 @@ def test_the_triton_config_has_the_dims_of_the_engine(repository):
     assert [t.data_type for t in config.input] == [t.data_type for t in onnxruntime.input]
 
 
-def test_a_gpu_that_the_library_does_not_know_is_named(repository):
+def test_an_unsupported_compute_capability_is_named(repository):
     where, video = target(repository), SD3.encoders[0]
     shapes = profiles(where, Manifest.read(where.prepare), video)
     with pytest.raises(EngineError, match=r"capability 3\.5; allowed are .*8\.9.*12\.0"):
@@ -186,7 +186,7 @@ def test_without_a_gpu_only_tensorrt_for_rtx_builds(tmp_path, monkeypatch):
         compute_capability("tensorrt", None)
 
 
-def test_tensorrt_builds_for_the_gpu_that_is_there(tmp_path, monkeypatch):
+def test_tensorrt_builds_for_the_gpu_of_this_machine(tmp_path, monkeypatch):
     driver = tmp_path / "nvidia-smi"
     driver.write_text("#!/bin/sh\necho 9.0\n")
     driver.chmod(0o755)
@@ -206,8 +206,8 @@ def test_tensorrt_builds_for_the_gpu_that_is_there(tmp_path, monkeypatch):
         (["--target", RTX, "--compute-capability", "Ada"], "should look like 8.9"),
     ],
 )
-def test_what_cannot_be_built_is_said_before_anything_is_exported(tmp_path, arguments, words):
-    # As on a machine without TensorRT, wherever this runs.
+def test_an_impossible_build_is_refused_before_the_export(tmp_path, arguments, words):
+    # Simulates a machine without TensorRT.
     (tmp_path / "tensorrt.py").write_text("raise ImportError('not installed')")
     command = [STEPWISE, "export", "sd3", "--checkpoint", str(MINIATURE)]
     command += ["--repository", str(tmp_path / "repository"), *arguments]
@@ -219,7 +219,7 @@ def test_what_cannot_be_built_is_said_before_anything_is_exported(tmp_path, argu
     assert not (tmp_path / "repository").exists()
 
 
-def test_records_are_json_that_people_can_read(exported):
+def test_records_are_readable_json(exported):
     build_engines(exported, RTX, "8.9")
     fields = json.loads((exported.prepare / FILE).read_text())
     assert fields[0]["profiles"][0]["ids"]["minimum"] == [1, 20]

@@ -1,4 +1,4 @@
-"""TensorRT engines of the families that make videos, each built without a GPU."""
+"""TensorRT engines of the video families, built without a GPU."""
 
 import functools
 import shutil
@@ -17,7 +17,7 @@ VIDEOS = [family for family, pipeline in FAMILIES.items() if pipeline.makes_vide
 
 @pytest.fixture(scope="module")
 def repositories(request, tmp_path_factory):
-    """Both families in a precision, to build engines in."""
+    """Gives a copy of both families' repository in a precision, to build engines in."""
     others = shutil.ignore_patterns("sd*")
 
     @functools.cache
@@ -28,7 +28,7 @@ def repositories(request, tmp_path_factory):
     return copied
 
 
-# In float32 the two capabilities differ in nothing that a graph could be refused for.
+# One capability is enough in float32: the other one supports the same graphs.
 @pytest.mark.parametrize(
     ("precision", "capability"), [("fp16", "8.9"), further("fp16", "8.0"), further("fp32", "8.9")]
 )
@@ -47,7 +47,7 @@ def test_every_component_of_a_video_builds(
         assert engine.compute_capability == capability
         assert engine.all_layers > 10
         assert (engine.half_layers > 5) == (precision == "fp16"), engine.layers
-        # Frames are dynamic in the transformer alone: a slice is one frame of latents.
+        # Only the transformer has dynamic frames: a slice of the decoder is one latent frame.
         if engine.component == "vae_decoder":
             (profile,) = engine.profiles
             assert {shape[2] for shape in profile["latents"].values()} == {1}

@@ -1,4 +1,4 @@
-"""Ranges against the errors that they really lead to."""
+"""Activation ranges, judged by the rounding errors that they cause."""
 
 import itertools
 
@@ -29,7 +29,7 @@ def error(values, found):
 
 @pytest.mark.parametrize("outlier", [1.0, 6.0, 60.0])
 @pytest.mark.parametrize("shape", ["normal", "positive", "exponential"])
-def test_no_other_range_is_much_better_than_the_least_error(shape, outlier):
+def test_no_other_range_has_a_much_smaller_error(shape, outlier):
     torch.manual_seed(0)
     values = torch.randn(50_000)
     values = {"normal": values, "positive": values.abs(), "exponential": values**3}[shape]
@@ -46,13 +46,13 @@ def test_no_other_range_is_much_better_than_the_least_error(shape, outlier):
     assert got <= error(values, whole) * 1.001
 
 
-def test_minmax_is_what_occurred_and_zero():
+def test_minmax_covers_all_values_and_zero():
     assert minmax(count(torch.tensor([2.0, 3.0]))) == Range(0.0, 3.0)
     assert minmax(count(torch.tensor([-2.0, 3.0]))) == Range(-2.0, 3.0)
     assert minmax(count(torch.tensor([-2.0, -1.0]))) == Range(-2.0, 0.0)
 
 
-def test_percentile_leaves_one_value_in_ten_thousand_out_on_each_side():
+def test_percentile_clips_one_value_in_ten_thousand_at_each_end():
     found = percentile(count(torch.linspace(-1, 3, 100_001)))
     print(found)
     assert found.low == pytest.approx(-1 + 4e-4, abs=4 / 2048)
@@ -70,7 +70,7 @@ def test_zero_stays_zero_and_ends_are_kept(symmetric):
     assert cut == high
 
 
-def test_what_never_leaves_zero_has_a_range():
+def test_constant_zero_has_a_range():
     for take in (minmax, percentile, mse):
         found = take(count(torch.zeros(3)))
         assert round_to(torch.zeros(3), found, symmetric=False).tolist() == [0.0] * 3
@@ -83,7 +83,7 @@ def counted(layer, **parts):
     }
 
 
-def test_halves_have_ranges_of_their_own_only_in_a_layer_that_is_split():
+def test_only_a_split_layer_has_separate_ranges_of_its_halves():
     recording = counted(LAYER, input=[-1.0, 1.0], skip=[0.0, 9.0], output=[1.0])
     halves = activations(recording, [LAYER], MINMAX)[LAYER.name]
     assert halves.inputs == (Range(-1.0, 1.0), Range(0.0, 9.0))
@@ -91,7 +91,7 @@ def test_halves_have_ranges_of_their_own_only_in_a_layer_that_is_split():
     assert activations(recording, [whole], MINMAX)[LAYER.name].inputs == (Range(-1, 9),)
 
 
-def test_the_first_token_counts_only_in_a_layer_that_does_not_begin_alike():
+def test_a_constant_first_token_is_left_out_of_the_ranges():
     recording = counted(
         TEXT, input=[-1.0, 1.0], output=[2.0], first_input=[90.0], first_output=[-80.0]
     )

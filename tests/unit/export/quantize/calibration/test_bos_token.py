@@ -1,4 +1,4 @@
-"""First tokens of real text encoders, and of those that are none."""
+"""The first token's embedding: constant in real text encoders, refused if it is not."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from stepwise.export.quantize.layers import find
 from tests.unit.export.quantize.conftest import feed
 
 
-def test_the_miniature_begins_every_prompt_alike(study):
+def test_the_miniature_embeds_the_first_token_alike_in_every_prompt(study):
     found = first_token(study.unet, study.layers, study.texts)
     distance = np.abs(study.texts[:, 0] - found.embedding).max()
     print(f"{distance:.1e} between prompts, at most {found.margin:.1e}")
@@ -22,7 +22,7 @@ def test_the_miniature_begins_every_prompt_alike(study):
     assert np.allclose(expected, output, atol=1e-5)
 
 
-def test_it_follows_the_text_encoder(sd15):
+def test_outputs_for_the_first_token_follow_the_text_encoder(sd15):
     texts = feed()[2].numpy()
     before, after = (
         first_token(sd15, find(sd15), given).outputs for given in (texts, 1.01 * texts)
@@ -32,7 +32,7 @@ def test_it_follows_the_text_encoder(sd15):
         assert not np.allclose(after[name], output, rtol=1e-4)
 
 
-def test_an_encoder_in_which_it_depends_on_the_prompt_is_refused(sd15):
+def test_a_first_token_that_depends_on_the_prompt_is_refused(sd15):
     texts = feed(rows=3)[2].numpy()
     texts[2, 0, 5] += 1.0
     with pytest.raises(QuantizationError) as caught:

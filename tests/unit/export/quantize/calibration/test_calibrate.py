@@ -1,4 +1,4 @@
-"""What is recorded of the miniature, and how a run goes on."""
+"""Recordings of the miniature's activations, and resuming a calibration."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_every_layer_is_counted_at_every_step(study, recorded):
         assert found == {Place(layer.name, part, step) for part in parts for step in steps}
 
 
-def test_counts_are_those_of_all_pictures(study, recorded):
+def test_counts_cover_all_pictures(study, recorded):
     side, pictures = study.requests[0].settings.latent_shape[-1], len(study.requests)
     got = recorded[Place("conv_in", Part.INPUT, 999.0)]
     assert got.counts.sum() == pictures * 4 * side * side
@@ -42,7 +42,7 @@ def test_counts_are_those_of_all_pictures(study, recorded):
     assert recorded[Place(name, Part.FIRST_INPUT, 999.0)].counts.sum() == pictures * width
 
 
-def test_a_split_input_is_counted_by_where_it_comes_from(sd15):
+def test_a_split_input_is_counted_by_its_source(sd15):
     layer = next(layer for layer in find(sd15) if layer.split)
     kept = []
     hook = sd15.get_submodule(layer.name).register_forward_hook(lambda _, g, __: kept.append(g[0]))
@@ -55,7 +55,7 @@ def test_a_split_input_is_counted_by_where_it_comes_from(sd15):
         assert (found.low, found.high) == (float(values.min()), float(values.max()))
 
 
-def test_a_run_goes_on_where_it_was_stopped(study, folder, recorded, tmp_path, capsys):
+def test_a_stopped_run_resumes(study, folder, recorded, tmp_path, capsys):
     files = sorted(folder.iterdir())
     assert [path.name for path in files] == ["0000.npz", "0001.npz"]
     (tmp_path / "0000.npz").write_bytes(files[0].read_bytes())
@@ -76,7 +76,7 @@ def test_a_damaged_recording_is_named(study, folder, recorded, tmp_path):
         calibrate(study, study.layers, tmp_path)
 
 
-def test_a_model_that_breaks_down_is_refused(sd15):
+def test_a_model_with_infinite_activations_is_refused(sd15):
     with torch.no_grad():
         sd15.conv_in.weight.fill_(np.inf)
     with (

@@ -1,4 +1,4 @@
-"""Histograms against numpy's over all values at once."""
+"""Histograms that are summed from parts, against numpy's histogram of all values."""
 
 import numpy as np
 import pytest
@@ -10,14 +10,14 @@ from stepwise.export.quantize.calibration.histogram import BINS, count, pack, to
 PARTS = [torch.randn(3, 700), 40 * torch.randn(1500), torch.rand(9) - 90.0, torch.zeros(5)]
 
 
-def test_a_sum_counts_what_all_parts_hold():
+def test_a_sum_counts_the_values_of_all_parts():
     values = torch.cat([part.flatten() for part in PARTS]).numpy()
     for order in (PARTS, PARTS[::-1]):
         found = total(map(count, order))
         expected, _ = np.histogram(values, BINS, (-found.reach, found.reach))
         assert found.reach == 2.0 ** np.ceil(np.log2(np.abs(values).max()))
         assert (found.low, found.high) == (values.min(), values.max())
-        # numpy divides by the width of a bin, and may round a value on an edge the other way.
+        # numpy divides by the bin width and may put a value on an edge into the other bin.
         assert np.abs(found.counts - expected).sum() <= 2
         assert found.counts.sum() == len(values)
 
@@ -35,7 +35,7 @@ def test_values_without_a_range_are_refused(value):
         count(torch.tensor([0.0, value]))
 
 
-def test_what_is_stored_is_read_again(tmp_path):
+def test_stored_histograms_are_read_back(tmp_path):
     before = [count(part) for part in PARTS]
     np.savez_compressed(tmp_path / "a.npz", **pack(before))
     with np.load(tmp_path / "a.npz") as arrays:

@@ -1,4 +1,4 @@
-"""Quantized graphs in ONNX Runtime itself, held to what torch computes in float32."""
+"""Quantized graphs run in ONNX Runtime, compared with torch in float32."""
 
 from dataclasses import replace
 
@@ -51,23 +51,23 @@ def test_a_plan_of_floats_changes_nothing(float_graph, recipe, drawn, tmp_path):
     assert found >= 100
 
 
-def test_outputs_are_near_those_of_torch(written, drawn):
+def test_outputs_are_close_to_torch(written, drawn):
     bits, path = written
     found = distance(path, drawn.calls)
     print(f"{found:.1f} dB, {FLOORS[bits]:g}")
     assert found >= FLOORS[bits]
 
 
-def test_the_file_is_as_small_as_its_bits(written, drawn):
+def test_the_file_is_little_larger_than_its_weights(written, drawn):
     (weight_bits, *_), path = written
     sizes = [(int(np.prod(layer.shape)), layer.is_linear) for layer in drawn.layers]
     least = sum(n * (weight_bits if linear else 8) / 8 for n, linear in sizes)
     ratio = path.stat().st_size / least
-    print(f"{path.stat().st_size:,} bytes, {ratio:.3f} of what the weights alone take, 1.3")
+    print(f"{path.stat().st_size:,} bytes, {ratio:.3f} times the weights alone, at most 1.3")
     assert 1 < ratio < 1.3
 
 
-def test_every_layer_gets_the_kernel_that_was_planned(written, recipe, drawn):
+def test_every_layer_gets_its_planned_kernel(written, recipe, drawn):
     bits, path = written
     found = onnxruntime_kernels(path, recipe(*bits).plan, drawn.calls[0][0])
     print(table(found))
@@ -76,8 +76,8 @@ def test_every_layer_gets_the_kernel_that_was_planned(written, recipe, drawn):
     assert share(found) == 1
 
 
-def test_old_runtimes_can_load_it(written):
-    """ONNX Runtime 1.19, that of Triton 24.10, has no kernel that reads INT4."""
+def test_old_runtimes_can_load_the_graph(written):
+    """ONNX Runtime 1.19, part of Triton 24.10, has no kernel that reads INT4."""
     model = ir.load(written[1])
     assert model.opset_imports[""] == 18
     stored = {value.dtype for value in model.graph.initializers.values()}
@@ -85,22 +85,22 @@ def test_old_runtimes_can_load_it(written):
     assert ir.DataType.INT4 not in stored
 
 
-def test_layers_that_are_left_in_float_are_told(float_graph, recipe, drawn, tmp_path):
+def test_layers_left_in_float_are_reported(float_graph, recipe, drawn, tmp_path):
     path = write(float_graph, recipe(16, 16), tmp_path)
     found = onnxruntime_kernels(path, recipe(8, 8).plan, drawn.calls[0][0])
     assert share(found) == 0
     assert "time_embedding.linear_1: float, where W8A8" in table(found)
 
 
-def test_a_neighbour_changes_no_picture(written, drawn):
+def test_other_rows_of_a_batch_change_no_picture(written, drawn):
     _, path = written
     feed, _ = drawn.calls[1]
     others = {name: np.concatenate([values[:1], -3 * values[1:]]) for name, values in feed.items()}
     assert np.array_equal(run(path, feed)[0], run(path, others)[0])
 
 
-def test_a_picture_alone_is_the_one_of_a_batch(written, drawn):
-    """But for the rounding of floats, which may tip a value over to the next level."""
+def test_a_picture_is_the_same_alone_and_in_a_batch(written, drawn):
+    """Up to the rounding of floats, which may move a value to the next level."""
     (_, path), (feed, expected) = written, drawn.calls[1]
     alone = run(path, {name: values[:1] for name, values in feed.items()})
     found, noise = decibels(alone, run(path, feed)[:1]), decibels(expected[:1], alone)
@@ -123,14 +123,14 @@ def test_every_size_runs(written):
 
 
 def outlier(drawn, factor=100.0):
-    """A recording whose first token is as far out as the real CLIP's."""
+    """A first token that is as large an outlier as the real CLIP's."""
     known = drawn.first
     outputs = {name: factor * output for name, output in known.outputs.items()}
     return replace(known, embedding=factor * known.embedding, outputs=outputs)
 
 
 def probed(path, names):
-    """A graph that also tells some of its values."""
+    """Write a copy of a graph that also outputs the named nodes' values."""
     model = ir.load(path)
     for node in model.graph:
         if node.name in names:
@@ -139,13 +139,15 @@ def probed(path, names):
     return path.with_name("probed.onnx")
 
 
-def test_the_first_token_is_joined_in_rows_that_begin_with_it(float_graph, recipe, drawn, tmp_path):
+def test_the_known_output_is_used_in_rows_that_start_with_the_first_token(
+    float_graph, recipe, drawn, tmp_path
+):
     first = outlier(drawn)
     path = write(float_graph, replace(recipe(8, 8), first=first), tmp_path)
     names = [f"{layer.name}/Where" for layer in drawn.layers if layer.begins_alike]
     session = onnxruntime.InferenceSession(probed(path, names))
     feed = {name: values[:3].copy() for name, values in drawn.calls[0][0].items()}
-    # The second row has no prompt, the third begins with another token.
+    # The second row has no prompt; the third starts with another token.
     text = feed["encoder_hidden_states"]
     text[:2, 0], text[1] = first.embedding, 0.0
     for name, output in zip(names, session.run(names, feed), strict=True):
@@ -184,7 +186,7 @@ def test_a_graph_of_another_model_is_refused(float_graph, recipe, tmp_path):
         (Entry(8, 16), "conv_in weights of 8 bits and activations of 16"),
     ],
 )
-def test_what_no_kernel_does_is_refused(float_graph, recipe, tmp_path, entry, told):
+def test_an_entry_without_a_kernel_is_refused(float_graph, recipe, tmp_path, entry, told):
     given = recipe(8, 8)
     plan = replace(given.plan, layers={**given.plan.layers, "conv_in": entry})
     with pytest.raises(QuantizationError, match=told):

@@ -1,4 +1,4 @@
-"""Quantized graphs in TensorRT's own builder, and their arithmetic in ONNX Runtime."""
+"""Quantized graphs built by TensorRT's builder; ONNX Runtime checks their arithmetic."""
 
 import onnx
 import pytest
@@ -13,7 +13,7 @@ from tests.unit.export.quantize.graphs.test_onnxruntime_graph import distance
 
 RTX = "tensorrt-rtx"
 KEEP = family_export("sdxl").keep("unet")
-# What was asked for: kernels of the planned type for at least so many of the layers planned so.
+# Least share of quantized layers that get a kernel of the planned type.
 FLOOR = 0.95
 # Signal to noise of the UNet's output, in decibels.
 FLOORS = {(8, 8, 64): 30.0, (4, 8, 32): 29.0, (4, 8, 64): 29.0}
@@ -31,7 +31,7 @@ def written(request, float_graph, recipe, tmp_path_factory):
 
 
 def profile(path):
-    """The shapes that the miniature is served at."""
+    """The input shapes at which the miniature is served."""
     shapes = {}
     for value in onnx.load(path).graph.input:
         dims = [dim.dim_param or dim.dim_value for dim in value.type.tensor_type.shape.dim]
@@ -40,7 +40,7 @@ def profile(path):
     return shapes
 
 
-def test_outputs_are_near_those_of_torch(written, drawn):
+def test_outputs_are_close_to_torch(written, drawn):
     bits, path = written
     found = distance(path, drawn.calls)
     print(f"{found:.1f} dB, {FLOORS[bits]:g}")
@@ -48,7 +48,7 @@ def test_outputs_are_near_those_of_torch(written, drawn):
 
 
 @pytest.mark.parametrize("capability", ["8.9", further("8.0")])
-def test_layers_get_the_kernels_that_were_planned(written, recipe, drawn, capability):
+def test_layers_get_their_planned_kernels(written, recipe, drawn, capability):
     bits, path = written
     built = build(RTX, path, [profile(path)], capability)
     found = tensorrt_kernels(built.kernels, recipe(*bits).plan)
@@ -58,7 +58,7 @@ def test_layers_get_the_kernels_that_were_planned(written, recipe, drawn, capabi
     assert share(found) >= FLOOR
 
 
-def test_layers_that_are_left_in_float_are_told(float_graph, recipe, tmp_path):
+def test_layers_left_in_float_are_reported(float_graph, recipe, tmp_path):
     path = write(float_graph, recipe(16, 16), KEEP, tmp_path)
     built = build(RTX, path, [profile(path)], "8.9")
     found = tensorrt_kernels(built.kernels, recipe(8, 8).plan)

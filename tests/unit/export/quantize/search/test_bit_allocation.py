@@ -1,4 +1,4 @@
-"""Allocations against every other one that there is, and at the size of SDXL."""
+"""Allocations, compared with all others for few layers, and timed at the size of SDXL."""
 
 import itertools
 import random
@@ -34,7 +34,7 @@ def choices(layers, seed, most=4000):
 
 
 def grouped(content, quality, most=4000):
-    """Choices of both groups, whose layers have names of their own."""
+    """Choices of both groups, with different layer names."""
     others = {f"other {name}": offered for name, offered in choices(quality, 1, most).items()}
     return {Group.CONTENT: choices(content, 0, most), Group.QUALITY: others}
 
@@ -71,7 +71,7 @@ def test_the_unit_of_scores_does_not_matter(unit):
     assert got / unit == pytest.approx(best, rel=1e-3)
 
 
-def test_sdxl_takes_less_than_half_a_minute_and_half_a_percent():
+def test_allocations_for_sdxl_use_the_budget():
     groups = grouped(420, 374, 10**7)
     budget = sum(smallest(group) + largest(group) for group in groups.values()) // 3
     start = time.monotonic()
@@ -101,7 +101,7 @@ def test_protected_layers_keep_their_only_choice():
     assert allocate(offered, smallest(offered))["layer 2"].bits == 16
 
 
-def test_a_budget_that_is_too_small_is_refused_with_what_is_needed():
+def test_the_error_of_a_small_budget_names_the_least():
     offered = choices(3, 5)
     least = smallest(offered)
     with pytest.raises(QuantizationError, match=f"3 layers need at least {least:,} bytes where"):

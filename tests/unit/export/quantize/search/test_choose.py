@@ -1,4 +1,4 @@
-"""Plans for two layers of the miniature from scores that are made up."""
+"""Plans for two layers of the miniature from artificial scores."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def found(few, tmp_path_factory):
 
 @pytest.fixture
 def scores(layers):
-    """Percentiles suit the convolution best, and all else is alike."""
+    """Scores in which only percentile clipping of the convolution is better than the rest."""
     made = {}
     for trial in trials(layers, RUNTIME):
         made[trial] = 40.0 if trial.layer == CONV else 0.99
@@ -55,20 +55,20 @@ def plan_for(few, layers, scores, found, budget, protected=(), bits=(4, 8, 16)):
     return choose(few, layers, scores, found, RUNTIME, limit, protected)
 
 
-def test_a_budget_for_everything_leaves_everything(few, layers, scores, found):
+def test_a_budget_for_everything_keeps_all_layers_in_float(few, layers, scores, found):
     plan = plan_for(few, layers, scores, found, 10**9)
     assert plan == {name: Entry(16, 16) for name in NAMES}
 
 
-def test_the_clipping_with_the_best_score_is_taken_with_its_score(few, layers, scores, found):
+def test_the_clipping_with_the_best_score_is_chosen_and_recorded(few, layers, scores, found):
     least = RUNTIME.size(layers[0], 8) + RUNTIME.size(layers[1], 4)
     plan = plan_for(few, layers, scores, found, least)
     assert plan[CONV] == Entry(8, 8, 40.0, 41.0, Clipping.PERCENTILE)
     assert size(layers, plan) <= least
 
 
-def test_the_division_with_the_best_pictures_is_taken(few, layers, scores, found):
-    """Either layer may stay as it is; which of them is better is seen in the pictures."""
+def test_the_allocation_with_the_best_pictures_is_chosen(few, layers, scores, found):
+    """The budget leaves one of two layers in float; pictures decide which one."""
     sizes = {layer.name: RUNTIME.size(layer, 16) for layer in layers}
     small = {
         layer.name: min(RUNTIME.size(layer, bits) for bits in RUNTIME.bits(layer))
@@ -82,7 +82,7 @@ def test_the_division_with_the_best_pictures_is_taken(few, layers, scores, found
     others = {CONV: Entry(8, 8), LINEAR: Entry(16, 16)}
     with quantized(few.unet, layers, others, measured(layers, others, *found), RUNTIME.rounding):
         worse = psnr(few.pictures(), references)
-    print(f"{got:.1f} dB, the other way round {worse:.1f} dB")
+    print(f"{got:.1f} dB, with the layers swapped {worse:.1f} dB")
     assert got > worse
 
 
@@ -93,7 +93,7 @@ def test_weights_have_only_the_bits_that_are_allowed(few, layers, scores, found)
     assert size(layers, plan) == least
 
 
-def test_protected_layers_are_left_as_they_are(few, layers, scores, found):
+def test_protected_layers_stay_in_float(few, layers, scores, found):
     least = RUNTIME.size(layers[0], 16) + RUNTIME.size(layers[1], 4)
     plan = plan_for(few, layers, scores, found, least, ["conv_*"])
     assert (plan[CONV].weight_bits, plan[LINEAR].weight_bits) == (16, 4)
@@ -101,6 +101,6 @@ def test_protected_layers_are_left_as_they_are(few, layers, scores, found):
         plan_for(few, layers, scores, found, least - 1, ["conv_*"])
 
 
-def test_a_protected_layer_that_there_is_not_is_named(few, layers, scores, found):
+def test_an_unknown_protected_layer_is_named(few, layers, scores, found):
     with pytest.raises(QuantizationError, match="no layer is called 'conv', .*like 'conv_in'"):
         plan_for(few, layers, scores, found, 10**9, ["conv"])

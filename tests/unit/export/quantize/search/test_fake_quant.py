@@ -1,4 +1,4 @@
-"""Layers in fake arithmetic against whole numbers, and models of every kind."""
+"""Fake-quantized layers, compared with integer arithmetic, and every kind of UNet."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def everywhere(layers, entry=W8A8):
 
 
 def decibels(unet, measured, inputs, entry=W8A8):
-    """How far predictions stand above the noise that quantizing all layers adds."""
+    """Signal to noise, in decibels, of predictions with all layers quantized."""
     layers = find(unet)
     expected = run(unet, *inputs).numpy()
     with quantized(unet, layers, everywhere(layers, entry), measured, ROUNDING):
@@ -56,7 +56,7 @@ def decibels(unet, measured, inputs, entry=W8A8):
 
 
 def seen(unet, layer, measured, inputs, entry=W8A8, rounding=ROUNDING):
-    """What a layer is given and gives while it alone is quantized."""
+    """A layer's input and output while only this layer is quantized."""
     kept = []
     module = unet.get_submodule(layer.name)
     hook = module.register_forward_hook(lambda _, given, output: kept.append((given[0], output)))
@@ -69,7 +69,7 @@ def seen(unet, layer, measured, inputs, entry=W8A8, rounding=ROUNDING):
 
 
 def levels(values, found, symmetric):
-    """An input as numpy has it in whole numbers, less that of zero, and what one is worth."""
+    """An input as numpy integers relative to the zero point, and the step of one level."""
     if symmetric:
         step = found.symmetric_step
         return np.clip(np.round(values.numpy() / step), -127, 127), step
@@ -78,7 +78,7 @@ def levels(values, found, symmetric):
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_a_linear_layer_computes_as_whole_numbers_do(sd15, symmetric):
+def test_a_linear_layer_matches_integer_arithmetic(sd15, symmetric):
     measured, rounding = measure(sd15), Rounding(symmetric, 32, False)
     layer = next(layer for layer in find(sd15) if layer.name.endswith("ff.net.2"))
     given, got = seen(sd15, layer, measured, feed(), rounding=rounding)
@@ -115,7 +115,7 @@ def test_four_bits_have_a_scale_for_each_block(sd15):
     assert torch.equal(got, expected)
 
 
-def test_outputs_of_convolutions_are_rounded_where_the_runtime_does(sd15):
+def test_outputs_of_convolutions_are_rounded_if_the_runtime_does_so(sd15):
     measured = measure(sd15)
     layer = find(sd15)[0]
     _, got = seen(sd15, layer, measured, feed(), rounding=Rounding(False, 32, True))
@@ -126,7 +126,7 @@ def test_outputs_of_convolutions_are_rounded_where_the_runtime_does(sd15):
     assert len(codes.unique()) <= 256
 
 
-def test_the_first_token_is_exact_and_leaves_the_others_their_levels(sd15):
+def test_the_first_token_is_exact_and_does_not_widen_the_range_of_others(sd15):
     measured = measure(sd15)
     layer = next(layer for layer in find(sd15) if layer.begins_alike)
     given, got = seen(sd15, layer, measured, feed())
@@ -139,12 +139,12 @@ def test_the_first_token_is_exact_and_leaves_the_others_their_levels(sd15):
     ranges = minmax(recorder.found, less)
     _, without = seen(sd15, less[0], Measured(ranges, measured.first), feed())
     worse = noise(without[:, 1:].numpy(), expected[:, 1:].numpy())
-    print(f"noise of the other tokens {rest:.2e}, without it {worse:.2e}")
+    print(f"noise of the other tokens {rest:.2e}, if the first is quantized too {worse:.2e}")
     assert worse > 100 * rest
 
 
-def test_a_row_that_begins_otherwise_is_computed(sd15):
-    """An absent negative prompt is zeros, beside a prompt in the same batch."""
+def test_a_row_with_another_first_token_is_computed(sd15):
+    """A missing negative prompt is zeros, in one batch with a prompt."""
     measured = measure(sd15)
     layer = next(layer for layer in find(sd15) if layer.begins_alike)
     latents, timesteps, texts = feed()
@@ -154,7 +154,7 @@ def test_a_row_that_begins_otherwise_is_computed(sd15):
     assert np.allclose(got[1, 0], measured.first.outputs[layer.name], rtol=1e-5)
 
 
-def test_neighbours_in_a_batch_change_nothing(sd15):
+def test_other_rows_of_a_batch_change_nothing(sd15):
     measured, layers = measure(sd15), find(sd15)
     latents, timesteps, texts = feed(rows=3)
     with quantized(sd15, layers, everywhere(layers), measured, ROUNDING):
@@ -165,7 +165,7 @@ def test_neighbours_in_a_batch_change_nothing(sd15):
     assert not torch.equal(got[0], expected)
 
 
-# Decibels; a layer that is computed wrong leaves less than 5, as its output is then another one.
+# Decibels; a layer with wrong arithmetic leaves less than 5.
 FLOOR = 15
 KINDS = {
     "sd15": lambda: make(),
@@ -201,10 +201,10 @@ def test_every_kind_of_unet_can_be_quantized(kind):
     found = decibels(unet, measure(unet), feed())
     print(f"{kind}: {found:.1f} dB, at least {FLOOR}")
     assert found >= FLOOR
-    assert torch.equal(run(unet, *feed()), before), "the model is not what it was"
+    assert torch.equal(run(unet, *feed()), before), "the model was changed"
 
 
-def test_a_lora_is_part_of_what_is_quantized():
+def test_a_lora_is_quantized_with_its_layer():
     torch.manual_seed(0)
     plain, fused = make(), with_lora(make())
     layer = next(layer for layer in find(fused) if layer.name.endswith("attn2.to_k"))
@@ -228,8 +228,8 @@ def test_a_compiled_model_is_quantized_too(sd15):
     torch.compiler.reset()
 
 
-def test_a_second_model_has_ranges_of_its_own():
-    """Of another shape, in the same process, and while the first is quantized."""
+def test_a_second_model_has_its_own_ranges():
+    """The second model has another shape and is measured while the first is quantized."""
     first, second = make(), make(seed=3, block_out_channels=(32, 96))
     measured = measure(first)
     layers = find(first)
@@ -239,7 +239,7 @@ def test_a_second_model_has_ranges_of_its_own():
     assert alone >= FLOOR
 
 
-def test_forwards_that_others_gave_a_module_come_back(sd15):
+def test_a_custom_forward_of_a_module_is_restored(sd15):
     module = sd15.conv_in
     module.forward = own = lambda inputs: torch.zeros(len(inputs), 32, 8, 8)
     layer = find(sd15)[0]

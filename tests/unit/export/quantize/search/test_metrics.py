@@ -1,4 +1,4 @@
-"""Metrics against their definitions."""
+"""Metrics, compared with their definitions."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def test_equal_pictures():
     assert psnr(PICTURES, PICTURES) == float("inf")
 
 
-def test_similarity_of_flat_pictures_is_that_of_their_brightness():
+def test_similarity_of_flat_pictures_depends_on_their_brightness():
     """Wang et al. 2004, equation 6: (2 a b + c) / (a² + b² + c) with c = (0.01 * 255)²."""
     a, b, c = 100, 150, (0.01 * 255) ** 2
     dark, bright = (np.full((1, 3, 32, 32), level, np.uint8) for level in (a, b))
@@ -22,7 +22,7 @@ def test_similarity_of_flat_pictures_is_that_of_their_brightness():
     assert ssim(dark, bright) == pytest.approx(expected, rel=1e-6)
 
 
-def test_similarity_tells_small_differences_on_even_surfaces():
+def test_similarity_resolves_small_differences_on_flat_surfaces():
     even = np.full((1, 3, 32, 32), 200.0, np.float32)
     one, two = (even + size * CHANCE.standard_normal(even.shape) for size in (0.01, 0.02))
     losses = [1 - ssim(other, even) for other in (one, two)]

@@ -1,4 +1,4 @@
-"""What layers take, and what budgets by name come to."""
+"""Sizes of quantized layers, and budgets by name."""
 
 import json
 
@@ -35,7 +35,7 @@ def test_sizes_are_codes_and_scales():
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_convolutions_have_no_four_bits(runtime):
+def test_four_bits_are_only_for_wide_linear_layers(runtime):
     assert 4 not in RUNTIMES[runtime].bits(CONVOLUTION)
     assert 4 in RUNTIMES[runtime].bits(LINEAR)
     assert 4 not in RUNTIMES[runtime].bits(Layer("narrow", (10, 100), Group.QUALITY)), "blocks of 4"
@@ -43,7 +43,7 @@ def test_convolutions_have_no_four_bits(runtime):
 
 @pytest.mark.parametrize(("name", "floor"), [("w8a8", 1.95), ("w5a8", 2.7), ("w4a8", 3.0)])
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_budgets_make_sdxl_as_much_smaller_as_they_should(sdxl, runtime, name, floor):
+def test_budgets_make_sdxl_small_enough(sdxl, runtime, name, floor):
     used = RUNTIMES[runtime]
     whole = sum(used.size(layer, 16) for layer in sdxl)
     times = whole / limit(name, sdxl, used).size
@@ -61,6 +61,6 @@ def test_other_budgets_are_refused(text):
         limit(text, [LINEAR], RUNTIMES["tensorrt"])
 
 
-def test_names_are_in_the_order_of_their_sizes(sdxl):
+def test_budgets_are_in_descending_order_of_size(sdxl):
     sizes = [limit(name, sdxl, RUNTIMES["onnxruntime"]).size for name in BUDGETS]
     assert sizes == sorted(sizes, reverse=True)

@@ -1,4 +1,4 @@
-"""Scores of single layers of the miniature, and how a run goes on."""
+"""Sensitivity scores of single layers of the miniature, and resuming a run."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,7 @@ def path(measured, tmp_path_factory):
     return path
 
 
-def test_trials_are_what_the_runtime_can_do(study):
+def test_trials_cover_everything_that_the_runtime_supports(study):
     by_layer = {}
     for trial in trials(study.layers, RUNTIME):
         by_layer.setdefault(trial.layer, []).append(trial)
@@ -53,7 +53,7 @@ def test_trials_are_what_the_runtime_can_do(study):
         assert clippings == list(Clipping)
 
 
-def test_each_group_has_its_own_measure(measured, path):
+def test_each_group_has_its_own_metric(measured, path):
     scores = measured(path)
     content = {trial: score for trial, score in scores.items() if trial.group is Group.CONTENT}
     quality = {trial: score for trial, score in scores.items() if trial.group is Group.QUALITY}
@@ -71,13 +71,13 @@ def test_fewer_bits_cost_more(measured, path):
     assert loss(Group.CONTENT, scores[four]) > loss(Group.CONTENT, scores[eight])
 
 
-def test_losses_are_shares():
+def test_losses_are_relative():
     assert loss(Group.CONTENT, 0.75) == 0.25
     assert loss(Group.QUALITY, 20.0) == pytest.approx(0.01)
 
 
-def test_a_run_goes_on_where_it_was_stopped(few, measured, path, tmp_path):
-    """Killed while it wrote its third score; the first two are not measured again."""
+def test_a_stopped_run_resumes(few, measured, path, tmp_path):
+    """Simulates a kill during the write of the third score; the first two are reused."""
     whole = path.read_text()
     first, second, third = whole.splitlines(keepends=True)[:3]
     marked = {**json.loads(first), "score": 0.123}
@@ -91,7 +91,7 @@ def test_a_run_goes_on_where_it_was_stopped(few, measured, path, tmp_path):
     assert len(stopped.read_text().splitlines()) == len(expected)
 
 
-def test_nothing_is_left_of_what_was_tried(few, measured, path, tmp_path):
+def test_measuring_does_not_change_the_model(few, measured, path, tmp_path):
     before = few.pictures()
     measured(tmp_path / "again.jsonl")
     assert np.array_equal(few.pictures(), before)
