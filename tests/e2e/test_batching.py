@@ -29,7 +29,7 @@ def test_eight_concurrent_requests_give_their_solo_pictures(client):
         assert closeness >= FLOOR_DB
 
 
-def test_progress_comes_in_order_and_the_result_last(client):
+def test_progress_arrives_in_order_and_the_result_last(client):
     events = request(client, 0)
     steps = [event.step for event in events]
     assert len(steps) >= 2

@@ -1,4 +1,4 @@
-"""Runs a small version of each long benchmark and checks its counts, not its timings."""
+"""Small runs of each long benchmark; tests check the counts, not the timings."""
 
 import json
 import shutil

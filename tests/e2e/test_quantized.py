@@ -23,7 +23,7 @@ from tests.conftest import ROOT, export
 
 CHECKPOINT = Path("miniatures/sdxl_turbo")
 NAME = "sdxl_turbo_w4a8"
-# Of 40 pictures: least number that show their prompt, and least PSNR against the float graph.
+# Of 40 pictures: least number that show their prompt, least median PSNR against the float graph.
 RIGHT_FLOOR, FLOOR_DB, COUNT = 37, 25.0, 40
 ENDS = ("conv_in", "conv_out")
 

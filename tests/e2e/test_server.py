@@ -96,7 +96,7 @@ def test_passes_every_dtype(triton):
         assert output.tolist() == values[name]
 
 
-def test_returns_only_the_outputs_asked_for(triton):
+def test_returns_only_requested_outputs(triton):
     inputs = [tensor(f"in_{name}", name, [[1, 1, 0]]) for name in mock_pipeline.TYPES]
     answer = triton.infer("mock_types", inputs, outputs=[InferRequestedOutput("out_FP16")])
     assert [output.name for output in answer.get_response().outputs] == ["out_FP16"]
@@ -145,7 +145,7 @@ CONTROL_HTTP = {
 
 
 @pytest.mark.parametrize("what", CONTROL_GRPC)
-def test_nobody_controls_the_server_over_grpc(triton, server, what):
+def test_control_over_grpc_needs_the_key(triton, server, what):
     with pytest.raises(InferenceServerException, match="protocol is restricted"):
         CONTROL_GRPC[what](triton)
     with pytest.raises(InferenceServerException, match="protocol is restricted"):
@@ -156,7 +156,7 @@ def test_nobody_controls_the_server_over_grpc(triton, server, what):
 
 
 @pytest.mark.parametrize("what", CONTROL_HTTP)
-def test_nobody_controls_the_server_over_http(triton, server, what):
+def test_control_over_http_needs_the_key(triton, server, what):
     for headers in ({}, {KEY_HEADER: "guess"}):
         url = f"{server.http_url}/v2/{CONTROL_HTTP[what]}"
         with pytest.raises(urllib.error.HTTPError) as refused:

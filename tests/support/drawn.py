@@ -1,4 +1,4 @@
-"""Records the SDXL-Turbo miniature during generation: value ranges of every layer, UNet calls."""
+"""Records value ranges of every layer and UNet calls while the SDXL-Turbo miniature generates."""
 
 from collections import defaultdict
 from dataclasses import dataclass

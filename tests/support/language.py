@@ -21,7 +21,7 @@ LIMITS = {
     r"whose": 0.3,
     r"beside": 0.2,
 }
-# A table that quotes old sentences, and this file with its patterns.
+# Files that quote these phrases on purpose.
 SKIPPED = ("docs/style-before-after.md", "tests/support/language.py")
 
 

@@ -1,4 +1,4 @@
-"""Mock servers for tests of the client: their active requests, and their death."""
+"""Helpers for mock servers: kill one, and list or await the end of its active requests."""
 
 import time
 from contextlib import contextmanager, suppress

@@ -120,7 +120,7 @@ async def async_timed_out(client):
     ],
 )
 def test_an_abandoned_async_request_is_stopped_on_the_server(server, leave, caplog):
-    for _ in range(5):  # gRPC logs calls that one event loop leaves open in the next one
+    for _ in range(5):  # gRPC logs the open calls of one event loop during the next one
         asyncio.run(leave(AsyncClient(server.grpc_url)))
         assert_freed(server)
     assert not caplog.messages

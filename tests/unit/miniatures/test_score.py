@@ -63,7 +63,7 @@ def test_scenes_are_read_after_the_autoencoder(drawn):
     check("autoencoded", scenes, decoded(pictures), 0.99)
 
 
-def test_a_score_names_what_is_wrong():
+def test_a_score_names_wrong_features():
     picture = draw(Scene("small", "blue", "circle", "in the center", "gray"), random.Random(0))
     right = {"shape": True, "position": True}
     assert score(picture, SHARP) == {"size": False, "colour": False, "background": False} | right

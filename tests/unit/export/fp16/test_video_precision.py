@@ -20,8 +20,8 @@ from stepwise.families.easyanimate import EASYANIMATE_I2V
 from tests.unit.export.fp16.test_convert import evaluate, relative, run, scale
 
 NAMES = [component.name for component in EASYANIMATE_I2V.components]
-# Module to scale so that it overflows like the real models, factor, and rows kept in the failing
-# case.
+# The module to scale until it overflows like the real model's, the factor, and the float32 rows of
+# the failing case.
 KEEP = family_export("easyanimate_i2v").keep
 SCALED = {
     "qwen": ("*.down_proj", 1e7, ()),

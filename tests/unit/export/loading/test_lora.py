@@ -157,7 +157,7 @@ def test_every_layer_of_every_layout_is_fused(folder, models, layers, tmp_path, 
 
 
 def added_by(model, layers, factor):
-    """Add hooks that add the output of a LoRA's two layers to the output of each layer."""
+    """Register hooks that add a LoRA's output to the output of each of its layers."""
 
     def add(module, inputs, output, down, up):
         if isinstance(module, torch.nn.Linear):

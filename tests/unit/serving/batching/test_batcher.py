@@ -44,7 +44,7 @@ def test_a_full_queue_refuses_and_stores_nothing():
     assert bench.submit(name="refused").summary is None
 
 
-def test_a_request_with_numbers_that_are_not_finite_fails_alone(bench):
+def test_values_that_are_not_finite_fail_only_their_request(bench):
     poisoned = bench.submit(steps=5, value=np.nan)
     good = bench.submit(steps=5, seed=3)
     bench.run()
@@ -55,7 +55,7 @@ def test_a_request_with_numbers_that_are_not_finite_fails_alone(bench):
     assert np.array_equal(good.latents[0], expected.latents[0])
 
 
-def test_a_picture_that_cannot_be_started_fails_alone(bench):
+def test_a_picture_that_cannot_start_fails_only_its_request(bench):
     # Too few numbers: torch draws fewer than 16 with another algorithm, which we do not support.
     good, bad = bench.submit(side=4), bench.submit(side=1, num_images=2)
     bench.run()

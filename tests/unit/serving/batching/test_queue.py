@@ -143,7 +143,7 @@ def test_an_empty_queue_has_no_batch(queue):
 
 
 def test_videos_alternate_by_the_length_of_their_calls(queue):
-    """A call of a long video counts once per frame, so a short one gets as many calls as frames."""
+    """A call costs its frames: a short video gets one call per frame of the long video's call."""
     submit(queue, seed=1, frames=13, steps=50)
     submit(queue, seed=2, frames=1, steps=50)
     calls = [seeds(queue.next_batch(0.0))[0] for _ in range(60)]

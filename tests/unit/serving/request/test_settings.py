@@ -106,7 +106,7 @@ def test_settings_survive_json():
         ("sampler", b"\xff", "not UTF-8"),
     ],
 )
-def test_a_bad_setting_is_named_with_what_is_allowed(field, value, allowed):
+def test_the_error_of_a_bad_setting_names_allowed_values(field, value, allowed):
     with pytest.raises(InvalidRequest) as error:
         settings(**{field: value})
     assert str(error.value).startswith(f"{field}: got")

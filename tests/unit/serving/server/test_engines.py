@@ -88,6 +88,6 @@ def test_an_engine_for_another_gpu_is_named(copy):
     )
 
 
-def test_a_library_that_is_not_installed_is_not_compared(copy):
+def test_an_uninstalled_library_is_not_compared(copy):
     record = json.loads((copy / "sd3_prepare" / FILE).read_text())[0]
     assert version_problem(record, None) is None
