@@ -1,1 +1,1 @@
-"""Batching at every denoising step. Knows nothing of Triton: it is given ``predict``."""
+"""Batching at every denoising step. Independent of Triton: the caller passes ``predict``."""

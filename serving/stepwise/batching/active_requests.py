@@ -1,4 +1,4 @@
-"""The requests that are here, each from its arrival to its one last answer. Pure."""
+"""Tracks active requests by ID, from arrival to their one final response. No threads, no clock."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ from stepwise.batching.request import Picture, Request, Summary
 from stepwise.description.errors import Cancelled, Expired, InvalidRequest, RequestError
 from stepwise.description.settings import Settings
 
-# A cancellation may overtake its request, which first passes the text encoders.
+# A cancellation may arrive before its request, which passes the text encoders first.
 REMEMBER_SECONDS = 60.0
 REMEMBER_AT_MOST = 10_000
 
@@ -32,7 +32,7 @@ class _Entry:
 
 
 class ActiveRequests:
-    """Requests by id. Each is entered once and leaves once; whoever takes it out answers it."""
+    """Active requests by ID. Whichever code path removes a request sends its final response."""
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry] = {}
@@ -43,10 +43,10 @@ class ActiveRequests:
         return entry is not None and entry.request is request
 
     def enter(self, request: Request, now: float) -> None:
-        """Take a request in.
+        """Add a request.
 
-        Raises InvalidRequest if one with its id is here, and Cancelled or Expired if nobody waits
-        for its answer any more.
+        Raises InvalidRequest if an active request has the same ID, Cancelled if its cancellation
+        came first, and Expired if its deadline has passed.
         """
         if request.id in self._entries:
             raise id_in_use(request)
@@ -57,7 +57,7 @@ class ActiveRequests:
         self._entries[request.id] = _Entry(request, request.settings.num_images)
 
     def cancel(self, request_id: str, now: float) -> None:
-        """Have a request stopped; the id of one that is not here is kept for a while."""
+        """Mark a request as cancelled, or remember its ID for a while if it is not active."""
         entry = self._entries.get(request_id)
         if entry is not None:
             entry.cancelled = True
@@ -68,7 +68,7 @@ class ActiveRequests:
         self._cancelled = {**recent, request_id: now}
 
     def stopped(self, now: float) -> list[tuple[Request, RequestError]]:
-        """The requests that were cancelled and those whose time is up, and the error of each."""
+        """The cancelled and expired requests, each with its error."""
         found: list[tuple[Request, RequestError]] = []
         for entry in self._entries.values():
             request = entry.request
@@ -79,11 +79,11 @@ class ActiveRequests:
         return found
 
     def present(self) -> list[Request]:
-        """The requests that are here, in order of arrival."""
+        """The active requests, in order of arrival."""
         return [entry.request for entry in self._entries.values()]
 
     def stepped(self, pictures: list[Picture], now: float) -> None:
-        """Note that these pictures shared a step that began at ``now``."""
+        """Record that these pictures shared a step that began at ``now``."""
         for picture in pictures:
             entry = self._entries[picture.request.id]
             entry.started = now if entry.started is None else entry.started
@@ -91,21 +91,21 @@ class ActiveRequests:
             entry.batch_sum += len(pictures)
 
     def finished(self, request: Request) -> bool:
-        """Note that one of its pictures is finished; true if it was the last."""
+        """Record that one of its pictures is finished; true if it was the last."""
         entry = self._entries[request.id]
         entry.left -= 1
         return entry.left == 0
 
     def leave(self, request: Request, outcome: str, now: float) -> Summary | None:
-        """Take a request out; None if it has left already, and with it has been answered."""
+        """Remove a request; None if it is not active, so it already has its final response."""
         entry = self._entries.pop(request.id, None)
         return None if entry is None else entry.summary(outcome, now)
 
 
 def id_in_use(request: Request) -> InvalidRequest:
-    """The error of a request whose id another one has."""
+    """The error for a request with the ID of an active request."""
     return InvalidRequest(
-        f"request id: {request.id!r} is that of a request under way; give each its own"
+        f"request id: got {request.id!r}, which an active request has; send a unique ID"
     )
 
 
@@ -114,10 +114,10 @@ def _cancelled() -> Cancelled:
 
 
 def expired(settings: Settings, now: float) -> Expired:
-    """The error of a request whose deadline has passed."""
+    """The error for a request past its deadline."""
     waited = 1000 * (now - settings.arrived)
     allowed = 1000 * (settings.deadline - settings.arrived)
     return Expired(
         f"deadline_ms: no picture within {allowed:.0f} ms ({waited:.0f} ms have passed); allow "
-        "more time, ask for fewer steps or come back when the server is less busy"
+        "more time, ask for fewer steps or try again when the server is less busy"
     )

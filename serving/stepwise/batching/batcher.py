@@ -1,4 +1,4 @@
-"""The running batch: who is in it, one denoiser call after another. No thread of its own."""
+"""Forms a batch at every denoising step and calls the denoiser on it. Starts no threads."""
 
 import logging
 import os
@@ -19,8 +19,8 @@ from stepwise.description.family import Conditioning
 
 log = logging.getLogger(__name__)
 
-# Telling progress takes some 3 ms of a core, over four processes. A picture is told of ten times a
-# second at most, and a core spends no more than 15 ms of a second on all of them.
+# A progress response costs about 3 ms of CPU time, spread over four processes. So each picture
+# sends at most ten a second, and all pictures together use at most 15 ms per second of each core.
 PROGRESS_SECONDS = 0.1
 PROGRESS_PER_SECOND = 5 * (os.cpu_count() or 1)
 DONE = "DONE"
@@ -31,12 +31,13 @@ Predict = Callable[[Float32, Float32, Conditioning], Float32]
 
 
 class Batcher:
-    """Denoises requests as they come; each joins the batch at the next step.
+    """Denoises requests in a running batch; a new request joins at the next step.
 
-    ``predict`` may raise RequestError, which answers the batch it was called for. At most
-    ``capacity`` pictures run or wait. ``clock`` gives monotonic seconds. Every request that
-    ``submit`` takes is answered once, by whoever calls ``step``: with its last event or an error.
-    If finished ones are ``held``, they count until ``release``: videos are yet to be decoded.
+    A RequestError from ``predict`` becomes the response to each request in that batch. At most
+    ``capacity`` pictures run or wait. ``clock`` gives monotonic seconds. Each request that
+    ``submit`` accepts gets exactly one final response, its last event or an error, on the thread
+    that calls ``step``. With ``held``, finished requests count against the capacity until
+    ``release``, because videos still have to be decoded.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Batcher:
         self._watcher = watcher or Nobody()
         self._queue = Queue(capacity)
         self._active = ActiveRequests()
-        # Guards the queue and the active requests; requests come and are cancelled during a step.
+        # Guards the queue and the active requests: other threads submit and cancel during a step.
         self._lock = threading.Lock()
         self._held: set[str] | None = set() if held else None
         self._step_seconds = 0.0
@@ -66,10 +67,10 @@ class Batcher:
             return len(self._queue)
 
     def submit(self, request: Request) -> None:
-        """Line up a request; its answers come through its own ``send`` and ``fail``.
+        """Queue a request; its responses go to its ``send`` and ``fail``.
 
-        Raises Unavailable if the queue is full, InvalidRequest if its id is in use, Cancelled or
-        Expired if nobody waits for it any more.
+        Raises Unavailable if the queue is full, InvalidRequest if its ID is in use, Cancelled if
+        its cancellation came first, and Expired if its deadline has passed.
         """
         with self._lock:
             now = self._clock()
@@ -80,9 +81,9 @@ class Batcher:
             self._queue.submit(request, now)
 
     def cancel(self, request_id: str) -> bool:
-        """End a request before its next step; one that is not here yet is refused when it comes.
+        """Stop a request before its next step, or refuse it on arrival if it is not active yet.
 
-        False if it is finished and held: then whoever decodes it is to be told.
+        False if the request is finished and held: the caller must then cancel its decoding.
         """
         with self._lock:
             if self._held and request_id in self._held:
@@ -91,18 +92,18 @@ class Batcher:
             return True
 
     def release(self, request_id: str) -> None:
-        """Let go of a finished request, in whose place another may come."""
+        """Stop counting a held request against the capacity."""
         with self._lock:
             if self._held is not None:
                 self._held.discard(request_id)
 
     def present(self) -> list[Request]:
-        """The requests that have not had their last answer, in order of arrival."""
+        """The requests without a final response, in order of arrival."""
         with self._lock:
             return self._active.present()
 
     def standing(self) -> tuple[Counter[str], Counter[str]]:
-        """How many pictures of each resolution run, and how many wait."""
+        """The numbers of running and of waiting pictures, by resolution."""
         with self._lock:
             running, waiting = (
                 Counter(picture.request.settings.resolution for picture in pictures)
@@ -111,13 +112,13 @@ class Batcher:
         return running, waiting
 
     def step(self) -> None:
-        """End what nobody waits for, and make one denoiser call for the next batch."""
+        """End cancelled and expired requests, then make one denoiser call for the next batch."""
         self._sweep()
         now = self._clock()
         with self._lock:
             batch = self._queue.next_batch(now)
         started = [picture for picture in batch if self._start(picture, now)]
-        # One that could not be started has ended its request, other pictures of it included.
+        # A picture that fails to start ends its whole request, other pictures included.
         pictures = [picture for picture in started if picture.request in self._active]
         if not pictures:
             return
@@ -137,19 +138,19 @@ class Batcher:
         self._tell([picture for picture in present if not picture.finished])
 
     def abandon(self, error: RequestError) -> None:
-        """Answer every request with an error."""
+        """End every request with an error."""
         for request in self.present():
             self._fail(request, error)
 
     def _sweep(self) -> None:
-        """End the requests that nobody waits for any more."""
+        """End the cancelled and the expired requests."""
         with self._lock:
             stopped = self._active.stopped(self._clock())
         for request, error in stopped:
             self._fail(request, error)
 
     def _start(self, picture: Picture, now: float) -> bool:
-        """Draw a new picture's noise; false if that fails, which ends its request alone."""
+        """Draw a new picture's noise; on failure, end only its request and return false."""
         try:
             if picture.started is None:
                 picture.start(now)
@@ -160,7 +161,7 @@ class Batcher:
         return True
 
     def _move(self, pictures: list[Picture], now: float) -> None:
-        """Move pictures on by a row; one whose prediction is not finite fails alone."""
+        """Advance pictures by a row; only pictures with a non-finite prediction fail."""
         guided = self._guided(pictures)
         with self._lock:
             self._active.stepped(pictures, now)
@@ -171,7 +172,7 @@ class Batcher:
             self._fail(picture.request, _not_finite(picture))
 
     def _guided(self, pictures: list[Picture]) -> Float32:
-        """The guided prediction of each picture, from one denoiser call."""
+        """Call the denoiser once and return each picture's guided prediction."""
         if pictures != self._members:
             self._members, self._conditioning = pictures, stack_conditioning(pictures)
         latents, timesteps = stack_latents(pictures)
@@ -195,19 +196,19 @@ class Batcher:
         picture.request.send(event, latents, summary)
 
     def _tell(self, pictures: list[Picture]) -> None:
-        """Send progress of those told longest ago, as often as there is time for it."""
+        """Send due progress within the rate limit, to the least recently updated picture first."""
         now = self._clock()
         due = [picture for picture in pictures if now >= picture.told + PROGRESS_SECONDS]
         for picture in sorted(due, key=lambda picture: (picture.told, picture.tellings)):
             if now < self._next_progress:
                 return
-            # A long step may be followed by as many as would have been told during it.
+            # After a long step, catch up on the progress that was due during it.
             earliest = max(self._next_progress, now - self._step_seconds)
             self._next_progress = earliest + 1 / PROGRESS_PER_SECOND
             self._report(picture)
 
     def _fail(self, request: Request, error: RequestError) -> None:
-        """Answer a request with an error, unless it has had its last answer."""
+        """End a request with an error, unless it already has its final response."""
         with self._lock:
             summary = self._active.leave(request, error.code, self._clock())
             self._queue.remove_request(request)
@@ -219,12 +220,12 @@ class Batcher:
 def _as_request_error(error: Exception) -> RequestError:
     if isinstance(error, RequestError):
         return error
-    return RequestError(f"denoising failed: {error!r}; the server goes on")
+    return RequestError(f"denoising failed: {error!r}; the server keeps running")
 
 
 def _not_finite(picture: Picture) -> ModelFailed:
     return ModelFailed(
-        f"the denoiser answered with numbers that are not finite at step {picture.row + 1} of "
+        f"the denoiser returned numbers that are not finite at step {picture.row + 1} of "
         f"{len(picture.request.table)}: the request's embeddings are not finite, or the model "
-        "overflows in its precision (export it with --precision fp32 to see)"
+        "overflows in its precision (export it with --precision fp32 to check)"
     )

@@ -1,16 +1,16 @@
-"""Finds the requests whose callers are gone, beside the steps and not between them."""
+"""Cancels requests after their client disconnects, in a thread that does not delay the steps."""
 
 import threading
 
 from stepwise.batching.batcher import Batcher
 
-# To ask Triton takes a message to another process and back, and as long as a tenth of a small
-# model's step; one request after another is asked, in turn.
+# A check is a round trip to another process and takes about a tenth of a small model's step, so
+# each interval checks one request.
 ASK_SECONDS = 0.05
 
 
 class Disconnects:
-    """Asks the requests of ``batcher`` in turn whether their callers have hung up."""
+    """Checks the active requests of ``batcher`` for disconnected clients, one at a time."""
 
     def __init__(self, batcher: Batcher) -> None:
         self._batcher = batcher
@@ -19,7 +19,7 @@ class Disconnects:
         self._thread = threading.Thread(target=self._run, name="hang-ups", daemon=True)
 
     def start(self) -> None:
-        """Ask from now on, in a thread, until ``close``."""
+        """Start a thread that checks requests until ``close``."""
         self._thread.start()
 
     def close(self) -> None:
@@ -28,7 +28,7 @@ class Disconnects:
         self._thread.join()
 
     def ask(self) -> None:
-        """Ask the next request, and cancel it if its caller is gone."""
+        """Check the next request, and cancel it if its client has disconnected."""
         present = self._batcher.present()
         if present:
             self._next = (self._next + 1) % len(present)

@@ -1,4 +1,4 @@
-"""The thread that keeps a batcher stepping while there is work."""
+"""The thread that steps a batcher while there is work."""
 
 import logging
 import threading
@@ -12,9 +12,9 @@ log = logging.getLogger(__name__)
 
 
 class Loop:
-    """Steps ``batcher`` in a thread of its own, from now until ``close``.
+    """Starts a thread that steps ``batcher`` until ``close``.
 
-    ``died`` is called, once every request has its error, should the thread end by an exception.
+    If the thread dies of an exception, every request gets an error and then ``died`` is called.
     """
 
     def __init__(self, batcher: Batcher, died: Callable[[], None] = lambda: None) -> None:
@@ -26,15 +26,15 @@ class Loop:
         self._thread.start()
 
     def submit(self, request: Request) -> None:
-        """Line up a request; raises what ``Batcher.submit`` does, and Unavailable when closing."""
+        """Queue a request. Raises as ``Batcher.submit`` does, and Unavailable when closing."""
         with self._wake:
             if self._closing:
-                raise Unavailable("the server is stopping; try again when it is back")
+                raise Unavailable("the server is stopping; try again after it restarts")
             self._batcher.submit(request)
             self._wake.notify()
 
     def close(self) -> None:
-        """Finish what runs and waits, then end the thread."""
+        """Finish all running and waiting requests, then end the thread."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -56,7 +56,7 @@ class Loop:
                 self._died()
 
     def _wait(self) -> bool:
-        """Wait until there is something to do; false when there never will be again."""
+        """Wait for work; false once the loop is closing and no work is left."""
         with self._wake:
             while not (len(self._batcher) or self._closing):
                 self._wake.wait()

@@ -1,4 +1,4 @@
-"""What Triton's metrics port says of denoising, by pipeline and resolution."""
+"""Denoising metrics for Triton's metrics port, by pipeline and resolution."""
 
 import threading
 from collections import defaultdict
@@ -18,22 +18,22 @@ _ACTIVE = "stepwise_active"
 _WAITING = "stepwise_waiting"
 _FAMILIES = {
     _STEPS: ("COUNTER", "Denoiser calls"),
-    _SECONDS: ("COUNTER", "Seconds spent in steps: the denoiser call and what surrounds it"),
-    _PICTURES: ("COUNTER", "Pictures moved on by a step; divided by the calls, the mean batch"),
-    _REQUESTS: ("COUNTER", "Requests that were answered, by outcome"),
+    _SECONDS: ("COUNTER", "Seconds spent in steps, including the denoiser calls"),
+    _PICTURES: ("COUNTER", "Pictures advanced by a step; divided by the calls, the mean batch"),
+    _REQUESTS: ("COUNTER", "Answered requests, by outcome"),
     _ACTIVE: ("GAUGE", "Pictures being denoised"),
-    _WAITING: ("GAUGE", "Pictures that wait for a place in a batch"),
+    _WAITING: ("GAUGE", "Pictures waiting for a place in a batch"),
 }
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class Metrics:
-    """A watcher of the loop that counts for Prometheus.
+    """A watcher that counts steps and requests for Prometheus.
 
-    It counts in this process, and a thread hands Triton the sums once a second: a call to Triton
-    is a message to another process and would cost a small model a part of every step. ``families``
-    is ``pb_utils.MetricFamily``.
+    A call to Triton is a message to another process and would take part of every step of a small
+    model. So this class counts in its own process, and a thread reports the sums to Triton once a
+    second. ``families`` is ``pb_utils.MetricFamily``.
     """
 
     def __init__(self, pipeline: str, families: Any) -> None:
@@ -60,12 +60,12 @@ class Metrics:
         self._values[self._key(_REQUESTS, resolution, outcome=outcome)] += 1
 
     def follow(self, batcher: Batcher) -> None:
-        """Tell Triton from now on, once a second, until ``close``."""
+        """Start a thread that reports to Triton once a second until ``close``."""
         self._thread = threading.Thread(target=self._tell, args=(batcher,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Tell Triton no more: from a model that it unloads it takes no calls, and hangs."""
+        """Stop reporting: Triton hangs on a metrics call from a model that it is unloading."""
         self._stopping.set()
         self._thread.join()
 
@@ -86,7 +86,7 @@ class Metrics:
             self._told[key] = value
 
     def _gauges(self, batcher: Batcher) -> Mapping[_Key, float]:
-        """Who runs and who waits; a size that nobody asks for any more falls to zero."""
+        """Running and waiting pictures by resolution; resolutions without any drop to zero."""
         active, waiting = batcher.standing()
         known = {key: 0.0 for key in self._told if key[0] in (_ACTIVE, _WAITING)}
         for name, counts in ((_ACTIVE, active), (_WAITING, waiting)):

@@ -1,4 +1,4 @@
-"""Those who are told what the loop does."""
+"""The callbacks of the denoising loop."""
 
 from typing import Protocol
 
@@ -6,20 +6,20 @@ from stepwise.batching.request import Picture, Request, Summary
 
 
 class Watcher(Protocol):
-    """Told by the loop's thread, which waits for the return."""
+    """Receives callbacks on the loop's thread, so each must return quickly."""
 
     def stepped(self, pictures: list[Picture], seconds: float) -> None:
-        """After every step: the pictures of one denoiser call, and how long it took."""
+        """Called after every step with the pictures that shared it and its duration."""
 
     def ended(self, request: Request, summary: Summary) -> None:
-        """When a request is about to get its last answer."""
+        """Called just before a request gets its final response."""
 
 
 class Nobody:
-    """A watcher who does nothing."""
+    """A watcher that does nothing."""
 
     def stepped(self, pictures: list[Picture], seconds: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def ended(self, request: Request, summary: Summary) -> None:
-        """Nothing."""
+        """Do nothing."""

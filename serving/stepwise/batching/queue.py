@@ -1,4 +1,4 @@
-"""Who is denoised next. Pure: no thread, no clock."""
+"""Chooses the pictures of the next denoiser call. No threads, no clock."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -7,36 +7,36 @@ from stepwise.batching.fair_queueing import FairQueueing
 from stepwise.batching.request import Bucket, Picture, Request
 from stepwise.description.errors import Unavailable
 
-# Waiting this long counts as one priority more, so that nobody waits for ever.
+# A waiting picture gains one priority level per interval, so that none waits forever.
 AGEING_SECONDS = 30.0
-# Denoiser calls that a bucket gets in a round, by the best priority that runs in it.
+# Denoiser calls per round for a bucket, by the highest priority that runs in it.
 CALLS_PER_ROUND = (4, 2, 1)
 
 
 @dataclass
 class _Waiting:
-    """A picture in line; ``tag`` is its place among those of its priority."""
+    """A waiting picture; ``tag`` orders pictures of the same priority."""
 
     picture: Picture
     since: float
     tag: float
 
     def rank(self, now: float) -> tuple[int, float]:
-        """The lowest is next: first by priority, which grows with waiting, then by tag."""
+        """Sort key, lowest first: the priority, which rises with waiting, then the tag."""
         promotions = int((now - self.since) // AGEING_SECONDS)
         return max(self.picture.request.settings.priority - promotions, 0), self.tag
 
 
 @dataclass
 class _Lane:
-    """The pictures of one bucket; ``due`` is when its next denoiser call is, in rounds."""
+    """The pictures of one bucket; its next denoiser call is at ``due``, in rounds."""
 
     due: float
     running: list[Picture] = field(default_factory=list)
     waiting: list[_Waiting] = field(default_factory=list)
 
     def admit(self, now: float) -> None:
-        """Let the first in line join while they fit; nobody smaller overtakes them."""
+        """Admit pictures in rank order while they fit; none may skip ahead of a larger one."""
         taken = sum(picture.num_rows for picture in self.running)
         while self.waiting:
             first = min(self.waiting, key=lambda entry: entry.rank(now))
@@ -51,11 +51,11 @@ class _Lane:
 class Queue:
     """Pictures by bucket, at most ``capacity`` of them.
 
-    Buckets take turns, one denoiser call each; one in which a request of high priority runs gets
-    more turns, and one of videos as many fewer as their calls take longer. Within a bucket pictures
-    run until they are finished, as many as fit its batch cap. Those that wait are ordered by
-    priority, which grows with waiting, and then so that clients get equal shares. So every picture
-    is reached after finitely many steps.
+    Buckets take turns, one denoiser call each. A bucket that runs a high-priority request gets more
+    turns; a video bucket gets fewer turns, in proportion to its longer calls. Within a bucket, as
+    many pictures as fit the batch cap run until they are finished. Waiting pictures are ordered by
+    priority, which rises with waiting, and then by fair queueing, which gives clients equal shares.
+    So every picture runs after finitely many steps.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -68,25 +68,25 @@ class Queue:
         return sum(len(lane.running) + len(lane.waiting) for lane in self._lanes.values())
 
     def running(self) -> Iterator[Picture]:
-        """The pictures that have been in a batch."""
+        """The pictures that have been admitted to a batch."""
         return (picture for lane in self._lanes.values() for picture in lane.running)
 
     def waiting(self) -> Iterator[Picture]:
-        """The pictures that have not."""
+        """The pictures that have not been admitted yet."""
         return (entry.picture for lane in self._lanes.values() for entry in lane.waiting)
 
     def check(self, request: Request, held: int) -> None:
-        """Raise Unavailable if there is no room for the request's pictures beside ``held`` ones."""
+        """Raise Unavailable if the request's pictures do not fit; ``held`` ones also take room."""
         there, more = len(self) + held, request.settings.num_images
         if there + more > self._capacity:
             raise Unavailable(
-                f"the queue is full: {there} pictures run or wait, {more} more were asked for and "
-                f"{self._capacity} are allowed; try again later or ask another server"
+                f"the queue is full: {there} pictures run or wait, {more} more were requested and "
+                f"{self._capacity} are allowed; try again later or use another server"
             )
 
     def submit(self, request: Request, now: float) -> None:
-        """Line up the request's pictures."""
-        # Behind every bucket that is there, so that new ones cannot keep an old one waiting.
+        """Add the request's pictures to its bucket."""
+        # Due after the current bucket, so that new buckets cannot keep an old one waiting.
         due = self._now_due + request.length / CALLS_PER_ROUND[request.settings.priority]
         lane = self._lanes.setdefault(request.bucket, _Lane(due))
         for picture in request.pictures():
@@ -94,7 +94,7 @@ class Queue:
             lane.waiting.append(_Waiting(picture, now, tag))
 
     def next_batch(self, now: float) -> list[Picture]:
-        """The pictures of the next denoiser call, all of one bucket; empty if none wait."""
+        """The pictures of the next denoiser call, all of one bucket; empty if there are none."""
         if not self._lanes:
             return []
         lane = min(self._lanes.values(), key=lambda lane: lane.due)
@@ -107,7 +107,7 @@ class Queue:
         return list(lane.running)
 
     def remove(self, pictures: Iterable[Picture]) -> None:
-        """Take out pictures, under way or waiting."""
+        """Remove running or waiting pictures."""
         gone = set(map(id, pictures))
         for bucket, lane in list(self._lanes.items()):
             lane.running = [picture for picture in lane.running if id(picture) not in gone]
@@ -116,6 +116,6 @@ class Queue:
                 del self._lanes[bucket]
 
     def remove_request(self, request: Request) -> None:
-        """Take out all pictures of a request."""
+        """Remove all pictures of a request."""
         everyone = (*self.running(), *self.waiting())
         self.remove([picture for picture in everyone if picture.request is request])

@@ -1,4 +1,4 @@
-"""A request to denoise, and the pictures that it asks for."""
+"""A denoising request and its pictures."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from stepwise.sampling import noise, samplers
 from stepwise.sampling.samplers import NOISE, Table, X
 
 Float32 = npt.NDArray[np.float32]
-# Pictures with the same bucket can share a denoiser call: latent shape, then text shapes.
+# Pictures of the same bucket can share a denoiser call: latent shape, then text shapes.
 Bucket = tuple[tuple[int, ...], ...]
 
 
@@ -31,14 +31,14 @@ class Summary:
 
 @dataclass(frozen=True)
 class Request:
-    """One request: its settings, its conditioning and where its answers go.
+    """One request: its settings, its conditioning and its response callbacks.
 
-    ``id`` names it for those who want to cancel it. ``row_conditioning`` holds the conditioning of
-    each row of a picture in a denoiser call: negative and positive with guidance, the positive
-    alone without, and ``shared`` what all rows of a call have in common. A picture may be a video,
-    whose latents are (channels, frames, height, width). ``send`` takes each event, with latents if
-    it is a preview or a result, and with the last one how the request ended; ``fail`` takes an
-    error and the same. ``disconnected`` says whether the caller is gone, from any thread.
+    A client cancels it by its ``id``. ``row_conditioning`` is the conditioning of each row that a
+    picture takes in a denoiser call: negative and positive with guidance, only positive without.
+    ``shared`` is the conditioning that all rows of a call share. A picture may be a video, with
+    latents (channels, frames, height, width). ``send`` takes each event, latents if the event is a
+    preview or a result, and a summary with the last event; ``fail`` takes an error and a summary.
+    ``disconnected`` is true once the client has disconnected; any thread may call it.
     """
 
     id: str
@@ -52,33 +52,33 @@ class Request:
 
     @property
     def bucket(self) -> Bucket:
-        """What pictures must have in common to be stacked."""
+        """The shapes that pictures must share to be stacked."""
         return (self.settings.latent_shape, *(v.shape for v in self.row_conditioning[0].values()))
 
     @property
     def length(self) -> int:
-        """Frames of latents: how much longer a denoiser call takes than for a picture."""
+        """Latent frames: how many times longer a denoiser call takes than for a picture."""
         shape = self.settings.latent_shape
         return shape[1] if self.settings.video else 1
 
     def pictures(self) -> Iterator["Picture"]:
-        """The request's pictures, seeds counting up."""
+        """The request's pictures, with seeds counting up."""
         for index in range(self.settings.num_images):
             yield Picture(self, index)
 
 
 def table(settings: Settings) -> Table:
-    """The sampler table that these settings ask for."""
+    """The sampler table for these settings."""
     return samplers.table(settings.sampler, settings.schedule, settings.steps)
 
 
 @dataclass(eq=False)
 class Picture:
-    """One picture under way.
+    """One picture being denoised.
 
-    ``state`` holds six latents: the columns of a sampler's M. It and ``generator`` are made when
-    the first step starts, so that waiting pictures cost nothing. ``denoised`` is what the picture
-    is heading for, of the shape of its latents, where a preview is due.
+    ``state`` holds six latents, one for each column of a sampler's M. ``state`` and ``generator``
+    are created at the first step, so that waiting pictures take no memory. ``denoised`` is the
+    current estimate of the final latents, in their shape, if a preview is due.
     """
 
     request: Request
@@ -99,12 +99,12 @@ class Picture:
 
     @property
     def num_rows(self) -> int:
-        """How many rows of a denoiser call this picture takes."""
+        """The number of rows that this picture takes in a denoiser call."""
         return len(self.request.row_conditioning)
 
     @property
     def work(self) -> int:
-        """How many denoiser rows the whole picture takes, a video's once for each frame."""
+        """Denoiser rows for the whole picture; a video's rows count once per latent frame."""
         return self.num_rows * len(self.request.table) * self.request.length
 
     @property
@@ -114,7 +114,7 @@ class Picture:
 
     @property
     def preview_due(self) -> bool:
-        """Whether the row that comes next ends in a preview."""
+        """Whether the next row ends in a preview."""
         every, done = self.request.settings.preview_every, self.row + 1
         return every > 0 and done % every == 0 and done < len(self.request.table)
 
@@ -126,17 +126,17 @@ class Picture:
         self.generator = noise.Generator(self.seed)
         self.state[X] = self.generator.normal((1, *shape))[0]
         if settings.video is not None and settings.video.reference_noise:
-            # Drawn next, for the images that the video continues.
+            # The encode model draws these numbers for the images that the video continues.
             self.generator.skip((1, 3, settings.frames, settings.height, settings.width))
         self.started = self.told = now
 
     def draw_noise(self) -> None:
-        """Fill the state's fresh noise if the next row of the table asks for any."""
+        """Fill the state's noise plane if the next row of the table uses fresh noise."""
         if self.generator is not None and self.request.table.M[self.row, :, NOISE].any():
             self.state[NOISE] = self.generator.normal((1, *self.state.shape[1:]))[0]
 
     def answer(self, now: float) -> tuple[Event, Float32 | None]:
-        """Where this picture stands at ``now``, and the latents that show it, if any do."""
+        """The picture's current event, and the latents of a preview or result."""
         if self.finished:
             return self._event("result", now), self.state[X].copy()
         if self.denoised is not None:

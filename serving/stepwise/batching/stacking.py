@@ -1,4 +1,4 @@
-"""Stack pictures into one denoiser call, and scatter its answer."""
+"""Stack pictures into one denoiser call, and scatter its prediction."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from stepwise.sampling.samplers import ESTIMATE, ESTIMATE_1, ESTIMATE_2, NOISE, 
 
 
 def stack_conditioning(pictures: Sequence[Picture]) -> Conditioning:
-    """Every row's conditioning, stacked along a new batch dim, and what all have in common."""
+    """Every row's conditioning, stacked along a new batch dim, and the shared conditioning."""
     rows = [row for picture in pictures for row in picture.request.row_conditioning]
     stacked = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     return {**stacked, **pictures[0].request.shared}
@@ -42,7 +42,7 @@ def guide(pictures: Sequence[Picture], prediction: Float32) -> Float32:
 
 
 def _rescaled(guided: Float32, positive: Float32, share: float) -> Float32:
-    """Give a share of the guided prediction the deviation of the positive one.
+    """Mix in ``share`` of the guided prediction rescaled to the positive one's deviation.
 
     arXiv 2305.08891, section 3.4, equations 15 and 16.
     """
@@ -54,7 +54,7 @@ def _rescaled(guided: Float32, positive: Float32, share: float) -> Float32:
 
 
 def advance(pictures: Sequence[Picture], guided: Float32) -> None:
-    """Apply one row of each picture's own table to its state; ``guided`` is by picture."""
+    """Apply the next row of each picture's table to its state; ``guided`` has one per picture."""
     for picture in pictures:
         picture.draw_noise()
     state = np.stack([picture.state for picture in pictures])

@@ -1,1 +1,1 @@
-"""How a pipeline is described: tensors, components, manifests, and the fields of requests."""
+"""The description of a pipeline: tensors, components, manifests and request fields."""

@@ -1,34 +1,34 @@
-"""What can go wrong with a request.
+"""The errors of a request.
 
 RequestError
-├── InvalidRequest    the request asks for something that is not allowed
-├── Unavailable       the server cannot take it now; a later try may succeed
-├── Cancelled         the caller does not want the answer any more
-├── Expired           its deadline has passed
-└── ModelFailed       a model behind the pipeline answered with an error
+├── InvalidRequest    a setting or tensor is not allowed
+├── Unavailable       the server cannot accept the request now; a later try may succeed
+├── Cancelled         the client cancelled the request
+├── Expired           the request's deadline has passed
+└── ModelFailed       a model behind the pipeline returned an error
 """
 
 
 class RequestError(Exception):
-    """A request that is answered with an error; ``code`` is that of gRPC."""
+    """An error response to a request; ``code`` is the gRPC status code."""
 
     code = "INTERNAL"
 
 
 class InvalidRequest(RequestError):
-    """The request asks for something that is not allowed."""
+    """A setting or tensor of the request is not allowed."""
 
     code = "INVALID_ARG"
 
 
 class Unavailable(RequestError):
-    """The server cannot take the request now."""
+    """The server cannot accept the request now."""
 
     code = "UNAVAILABLE"
 
 
 class Cancelled(RequestError):
-    """The caller does not want the answer any more."""
+    """The client cancelled the request."""
 
     code = "CANCELLED"
 
@@ -40,4 +40,4 @@ class Expired(RequestError):
 
 
 class ModelFailed(RequestError):
-    """A model behind the pipeline answered with an error."""
+    """A model behind the pipeline returned an error."""

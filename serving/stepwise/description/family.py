@@ -1,8 +1,8 @@
-"""A family of checkpoints in one literal: what it is made of and how it is served.
+"""A family of checkpoints as one literal: its components, tensors, limits and defaults.
 
-Every tensor name, dtype and shape that appears in an ONNX graph, a TensorRT profile, a
-``config.pbtxt``, an ensemble or a BLS call is derived from one ``Family``. What differs between
-families beyond data is a function of the literal: nothing asks for a family's name.
+Every tensor name, dtype and shape in an ONNX graph, a TensorRT profile, a ``config.pbtxt``, an
+ensemble or a BLS call is derived from one ``Family``. Where families differ in behaviour, the
+literal holds a function: no code branches on a family's name.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -14,16 +14,16 @@ from stepwise.description.spec import INPAINT_LATENTS, Component, Range, Tensor,
 
 ROLES = ("", "negative_")
 
-# What one row of the batch feeds the denoiser besides latents and timestep, without batch dim.
+# One row's denoiser inputs in addition to latents and timestep, by name, without batch dim.
 Conditioning = dict[str, Array]
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a request gets for the settings that it leaves out.
+    """The values of settings that a request leaves out.
 
-    ``negative_prompt`` is None where an absent one is not the same as an empty one, and a number
-    is None where a request cannot ask for it.
+    ``negative_prompt`` is None if an absent negative prompt differs from an empty one. A number is
+    None if requests cannot set it.
     """
 
     steps: int
@@ -36,11 +36,11 @@ class Defaults:
 
 @dataclass(frozen=True)
 class Limits:
-    """The settings that a request may ask for; both ends included.
+    """The allowed settings of a request; ranges include both ends.
 
-    Sides are given by the checkpoint's own native side: ``side_factors`` multiplies it. The
-    longest deadline is that of requests that name none. ``pixels`` are those of micro-conditioning,
-    ``guidance_rescale`` and ``frames`` are of videos alone.
+    Allowed sides are the checkpoint's native side times ``side_factors``. The longest deadline
+    is also the default. ``pixels`` limits micro-conditioning. ``guidance_rescale`` and ``frames``
+    apply only to videos.
     """
 
     steps: tuple[int, int]
@@ -59,11 +59,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Video:
-    """What a family has that makes videos, whose latents are (channels, frames, height, width).
+    """The video settings of a family; video latents are (channels, frames, height, width).
 
     Frames with a side of more than ``tile`` pixels go through the autoencoder in tiles that begin
-    ``tile_stride`` pixels apart. With an ``image_encoder`` videos continue images, which it
-    encodes: the request tensors ``images``, of which the first is required.
+    ``tile_stride`` pixels apart. If there is an ``image_encoder``, it encodes the images that a
+    video continues: the request tensors ``images``, of which the first is required.
     """
 
     tile: int
@@ -73,7 +73,7 @@ class Video:
 
 
 def nothing_shared(settings: Settings) -> Conditioning:
-    """What a denoiser is given once for a call, if that is nothing."""
+    """No shared conditioning: the default for ``Family.shared``."""
     return {}
 
 
@@ -81,22 +81,22 @@ def nothing_shared(settings: Settings) -> Conditioning:
 class Family:
     """A family of checkpoints and how it is served.
 
-    ``ranges`` gives each dynamic axis its sizes; latent sides are in units of the native side
-    and therefore not among them. ``max_rows`` is how many rows one denoiser call may have;
-    ``capacity`` is how many pictures may run or wait on one server.
+    ``ranges`` gives the sizes of each dynamic axis, except for latent sides, which depend on the
+    checkpoint's native side. A denoiser call has at most ``max_rows`` rows. At most ``capacity``
+    pictures run or wait on one server.
 
-    ``native`` are the keys of the denoiser's config for the native height and width, in latents,
-    ``largest_grid`` that for how many patches a side may have, "" if there is no limit.
-    Sides in pixels are multiples of ``side_multiple``; 0 is for those that the denoiser's patches
-    have. ``schedule`` is what the family's diffusers class adds to the scheduler's config.
-    ``buckets`` are the heights and widths that are served, for a native side of 1024 pixels;
-    without any, every side within the limits is. ``zero_negative`` is whether an absent negative
-    prompt becomes embeddings of zeros in a checkpoint that does not say.
+    ``native`` names the denoiser config's keys for the native height and width, in latents.
+    ``largest_grid`` names its key for the largest number of patches per side; "" means no limit.
+    Sides in pixels are multiples of ``side_multiple``; 0 means the multiple follows from the
+    denoiser's patch size. ``schedule`` holds the values that the family's diffusers class adds to
+    the scheduler config. ``buckets`` are the served heights and widths for a native side of 1024
+    pixels; if empty, every side within the limits is served. ``zero_negative`` is the default for
+    checkpoints that do not say whether an absent negative prompt becomes embeddings of zeros.
 
-    ``conditioning(embeddings, role, settings)`` is what one row of the batch feeds the denoiser,
-    from the text encoders' outputs by ``ensemble_name``; ``role`` is one of ``ROLES``.
-    ``shared(settings)`` is what all rows of a call have in common. ``video`` is of families that
-    make videos.
+    ``conditioning(embeddings, role, settings)`` builds the denoiser inputs of one row from the text
+    encoders' outputs, keyed by ``ensemble_name``; ``role`` is one of ``ROLES``.
+    ``shared(settings)`` builds the inputs that all rows of a call share. ``video`` is None for
+    families that make pictures.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Family:
     limits: Limits
     ranges: Mapping[str, Range]
     max_rows: int
-    # Without their addresses, since a family's text is part of cache keys.
+    # Left out of repr, which is part of cache keys and would contain their addresses.
     conditioning: Callable[[Mapping[str, Array], str, Settings], Conditioning] = field(repr=False)
     shared: Callable[[Settings], Conditioning] = field(default=nothing_shared, repr=False)
     video: Video | None = None
@@ -124,28 +124,28 @@ class Family:
 
     @property
     def image_encoder(self) -> Component | None:
-        """What encodes the images that videos continue, if they do."""
+        """The encoder of the images that videos continue, if the family has one."""
         return None if self.video is None else self.video.image_encoder
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """All graphs, in the order of a request's life."""
+        """All graphs, in the order in which a request uses them."""
         images = () if self.image_encoder is None else (self.image_encoder,)
         return (*self.encoders, *images, self.denoiser, self.decoder)
 
     @property
     def latents(self) -> Tensor:
-        """The latents of one picture or video, as they travel between the models."""
+        """The tensor that carries one picture's or video's latents between the models."""
         return Tensor("latents", "FP32", (-1,) * (len(self.denoiser.inputs[0].dims) - 1))
 
     @property
     def makes_videos(self) -> bool:
-        """Whether it makes videos, not pictures."""
+        """Whether the family makes videos rather than pictures."""
         return self.video is not None
 
     @property
     def encoder_inputs(self) -> tuple[Tensor, ...]:
-        """What leaves ``prepare`` for the encoders, for either prompt: token ids first."""
+        """The outputs of ``prepare`` for the encoders, for both prompts: token ids first."""
         return tuple(
             Tensor(ensemble_name(role, encoder, tensor), tensor.dtype, (1, *tensor.dims[1:]))
             for role, encoder in self.encodings()
@@ -154,7 +154,7 @@ class Family:
 
     @property
     def embeddings(self) -> tuple[Tensor, ...]:
-        """Encoder outputs as they reach ``denoise``, for either prompt."""
+        """The encoder outputs that ``denoise`` reads, for both prompts."""
         return tuple(
             Tensor(ensemble_name(role, encoder, output), output.dtype, (1, *output.dims[1:]))
             for role, encoder in self.encodings()
@@ -163,21 +163,21 @@ class Family:
 
     @property
     def denoiser_feeds(self) -> tuple[Tensor, ...]:
-        """What reaches ``denoise`` besides the settings: embeddings, and encoded images."""
+        """The inputs of ``denoise`` apart from the settings: embeddings and encoded images."""
         return (*self.embeddings, *([INPAINT_LATENTS] if self.image_encoder else []))
 
     def row_conditioning(
         self, embeddings: Mapping[str, Array], settings: Settings
     ) -> tuple[Conditioning, ...]:
-        """What each row that a picture takes in a denoiser call is fed.
+        """The conditioning of each row that a picture takes in a denoiser call.
 
-        Negative and positive with guidance above 1, the positive alone without.
+        Negative and positive if the guidance scale is above 1, else only positive.
         """
         roles = ("negative_", "") if settings.guidance_scale > 1 else ("",)
         return tuple(self.conditioning(embeddings, role, settings) for role in roles)
 
     def encodings(self) -> Iterator[tuple[str, Component]]:
-        """Each (role, encoder): the steps of the ensemble that run a text encoder."""
+        """Each (role, encoder) pair: one text encoder step of the ensemble."""
         for role in ROLES:
             for encoder in self.encoders:
                 yield role, encoder

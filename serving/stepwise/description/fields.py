@@ -1,4 +1,4 @@
-"""Single fields out of request tensors; InvalidRequest says which one is wrong, and how."""
+"""Reads and validates single fields of request tensors. InvalidRequest names the field."""
 
 import math
 from collections.abc import Mapping

@@ -1,23 +1,23 @@
-"""Format numbers of what an export writes, each raised by whoever changes what is written.
+"""Format numbers of an export's files. A change to the written files raises the number.
 
-A graph's own number is its component's ``format``. A repository or an engine of another format is
-refused by the server and exported again by the exporter, which keeps everything else.
+A graph's number is its component's ``format``. The server refuses a repository or an engine with
+another format; the exporter exports it again and keeps everything else.
 """
 
 from stepwise.description.spec import Component
 
-# The manifest, tokenizers and all other files of a pipeline that are no component's.
+# The manifest, tokenizers and all other files of a pipeline that belong to no component.
 REPOSITORY = 2
-# What makes a float32 graph compute in float16.
+# The conversion of a float32 graph to float16.
 HALF = 1
-# What quantizes a float32 graph, and what it measures for that.
+# The quantization of a float32 graph, and its measurements.
 QUANTIZED = 1
 # Engines, their records and their Triton configs.
 ENGINE = 1
 
 
 def graph_format(component: Component, precision: str, quantized: bool) -> str:
-    """The numbers that decide what a component's graph is like, such as ``1, fp16 1``."""
+    """The format of a component's graph and of its conversion, such as ``1, fp16 1``."""
     if quantized:
         return f"{component.format}, mixdq {QUANTIZED}"
     return f"{component.format}, fp16 {HALF}" if precision == "fp16" else str(component.format)

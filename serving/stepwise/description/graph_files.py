@@ -9,7 +9,7 @@ GRAPH = "model.onnx"
 def graph_digest(folder: Path) -> str:
     """SHA-256 over the hexadecimal SHA-256 of each file of a graph, in name order.
 
-    They are ``model.onnx`` in a version folder and what begins with its name.
+    The files of a graph are ``model.onnx*`` in a version folder.
     """
     total = hashlib.sha256()
     for path in sorted(folder.glob(f"{GRAPH}*")):

@@ -1,4 +1,4 @@
-"""What only the checkpoint knows: written by ``export``, read by ``<name>_prepare``."""
+"""Properties of an exported checkpoint. ``export`` writes them, ``<name>_prepare`` reads them."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -14,9 +14,9 @@ TOKENIZERS = "tokenizers"
 
 @dataclass(frozen=True)
 class Sides:
-    """Legal picture sides in pixels: multiples of ``multiple`` between the two ends.
+    """Allowed picture sides in pixels: multiples of ``multiple`` from ``minimum`` to ``maximum``.
 
-    ``native`` is what the checkpoint was trained at; of videos the height.
+    ``native`` is the side that the checkpoint was trained at; for videos, the height.
     """
 
     native: int
@@ -27,16 +27,15 @@ class Sides:
 
 @dataclass(frozen=True)
 class VideoLayout:
-    """What only the checkpoint knows of videos.
+    """The video properties of a checkpoint.
 
-    A frame of latents holds ``frames`` frames, but for the first, which holds one, and has a pixel
-    for every ``scale`` along a side. ``patch`` is the
-    side of the denoiser's patches in latents, ``head_dim`` the width of its attention heads, which
-    its rotary tables have. ``decoder_caches`` and ``encoder_caches`` are those of the autoencoder's
-    graphs. A frame with a side of more than ``tile`` pixels goes through the autoencoder in tiles
-    that begin ``tile_stride`` pixels apart. Latents are multiplied by ``scaling_factor``.
-    ``reference_noise`` is the standard deviation of the
-    noise that is added to the images which a video continues; 0 where there is none.
+    The first latent frame encodes one video frame, every other one ``frames`` of them, with
+    ``scale`` pixels per latent along a side. ``patch`` is the side of the denoiser's patches in
+    latents. ``head_dim`` is the width of its attention heads and rotary tables. ``decoder_caches``
+    and ``encoder_caches`` are the caches of the autoencoder's graphs. A frame with a side of more
+    than ``tile`` pixels goes through the autoencoder in tiles that begin ``tile_stride`` pixels
+    apart. Latents are multiplied by ``scaling_factor``. ``reference_noise`` is the standard
+    deviation of the noise added to the images that a video continues; 0 adds none.
     """
 
     frames: int
@@ -51,12 +50,12 @@ class VideoLayout:
     reference_noise: float
 
     def latent_frames(self, frames: int) -> int:
-        """How many frames of latents hold a video of ``frames``."""
+        """The number of latent frames of a video with ``frames`` frames."""
         return (frames - 1) // self.frames + 1
 
     @staticmethod
     def from_fields(fields: dict[str, Any]) -> "VideoLayout":
-        """The inverse of ``dataclasses.asdict``, from what JSON has made of it."""
+        """The inverse of ``dataclasses.asdict``, after a round trip through JSON."""
         caches = {
             name: tuple(Cache(**cache) for cache in fields[name])
             for name in ("decoder_caches", "encoder_caches")
@@ -68,22 +67,22 @@ class VideoLayout:
 class Manifest:
     """An exported checkpoint.
 
-    ``checkpoint`` is the folder or file that it was made from, ``loras`` what was fused into it, as
-    ``file:scale``.
+    ``checkpoint`` is its source folder or file. ``loras`` lists the LoRAs fused into it, as
+    ``file:scale``. ``config`` is the config folder given for a single-file checkpoint.
 
     ``vae_scale`` is pixels per latent along a side. ``schedule`` is the diffusers scheduler's
-    config. ``tokens`` maps each text encoder to its sequence length, ``missing`` names the
-    optional encoders that the checkpoint lacks, ``graphs`` maps each component to the SHA-256 of
-    its graph and weights. ``size`` is the height and width that a request gets if it names none;
-    the native side squared unless the checkpoint says otherwise. ``templates`` maps text encoders
-    that read a chat to what stands before and after a prompt in it. ``video`` is that of pipelines
-    which make videos. ``buckets`` are the only heights and widths in pixels that are served;
-    without any, every size within ``sides`` is. ``largest_clip_skip`` is how many layers of CLIP a
-    request may leave out, ``zero_negative`` whether an absent negative prompt becomes embeddings of
-    zeros, ``source`` the SHA-256 of all that the export was made from, and ``quantized`` that of
-    what its denoiser was quantized to, "" if it was not. ``config`` is the folder of configs that
-    a checkpoint of one file was given. ``format`` and, by component, ``formats`` are those of
-    ``stepwise.description.formats``.
+    config. ``tokens`` maps each text encoder to its sequence length. ``missing`` names the optional
+    encoders that the checkpoint lacks. ``graphs`` maps each component to the SHA-256 of its graph
+    and weights. ``size`` is the default height and width of a request: both are the native side
+    unless the checkpoint says otherwise. ``templates`` maps each chat text encoder to the text
+    before and after the prompt. ``video`` is None for pipelines that make pictures. ``buckets`` are
+    the only served heights and widths in pixels; if empty, every size within ``sides`` is served.
+    A request may skip up to ``largest_clip_skip`` layers of CLIP. ``zero_negative`` is whether an
+    absent negative prompt becomes embeddings of zeros.
+
+    ``source`` is the SHA-256 of all inputs of the export. ``quantized`` is the digest of the
+    denoiser's quantization, "" if it has none. ``format`` and, by component, ``formats`` are
+    defined in ``stepwise.description.formats``.
     """
 
     family: str

@@ -1,4 +1,4 @@
-"""A request's settings, complete, as they are carried between models: one line of JSON."""
+"""A request's complete settings, which travel between models as one line of JSON."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -15,18 +15,18 @@ DEFAULT_PRIORITY = 1
 
 @dataclass(frozen=True)
 class Settings:
-    """What travels behind ``prepare`` beside the embeddings.
+    """The validated settings of a request, which ``prepare`` sends to the models after it.
 
-    ``height`` and ``width`` are pixels, ``latent_shape`` is (channels, height, width) of the
-    latents; ``batch_cap`` is how many rows a denoiser call of this size may have; ``schedule`` is
-    the checkpoint's scheduler config. ``time_ids`` are what SDXL is told of a picture beside its
-    prompt: original size, crop and target size, vertical before horizontal. ``clip_skip`` counts
-    the layers of CLIP that the prompt goes without beside the last. With ``zero_negative`` there
-    is no negative prompt, and its embeddings are zeros. Videos have ``frames``, a ``video`` layout
-    and latents (channels, frames, height, width). ``guidance_rescale`` is how much of the
-    prediction's own deviation guidance keeps. ``arrived`` and ``deadline`` are seconds on
-    the machine's monotonic clock. ``priority`` is 0 for the highest. ``asked`` is the request as it
-    came, for the log.
+    ``height`` and ``width`` are pixels. ``latent_shape`` is (channels, height, width) for pictures
+    and (channels, frames, height, width) for videos, which also have ``frames`` and a ``video``
+    layout. A denoiser call of this size has at most ``batch_cap`` rows. ``schedule`` is the
+    checkpoint's scheduler config. ``time_ids`` is SDXL's micro-conditioning: original size, crop
+    and target size, vertical before horizontal. ``clip_skip`` counts the layers of CLIP that the
+    prompt skips in addition to the last. With ``zero_negative`` there is no negative prompt, and
+    its embeddings are zeros. ``guidance_rescale`` is the share of the guided prediction that is
+    rescaled to the positive one's deviation. ``arrived`` and ``deadline`` are seconds on the
+    machine's monotonic clock. Priority 0 is the highest. ``asked`` is the original request, for
+    the log.
     """
 
     steps: int
@@ -55,7 +55,7 @@ class Settings:
 
     @property
     def resolution(self) -> str:
-        """The size as metrics, logs and batch caps have it."""
+        """The size in the form used by metrics, logs and batch caps."""
         return resolution((self.height, self.width), self.frames if self.video else None)
 
     def to_json(self) -> str:
@@ -64,7 +64,7 @@ class Settings:
 
     @staticmethod
     def from_json(text: str | bytes) -> "Settings":
-        """The inverse of ``to_json``; InvalidRequest if ``text`` is not such a line."""
+        """The inverse of ``to_json``. Raises InvalidRequest if ``text`` is anything else."""
         try:
             fields = json.loads(text)
             fields["latent_shape"] = tuple(fields["latent_shape"])
@@ -75,19 +75,20 @@ class Settings:
             return Settings(**fields)
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidRequest(
-                f"settings: got {text[:80]!r}, which is not what prepare writes ({error}); "
+                f"settings: got {text[:80]!r}; allowed is only the output of prepare ({error}); "
                 "send requests to the ensemble"
             ) from error
 
 
 def words(size: Size) -> str:
-    """A size as people write those of pictures, width first."""
+    """A size in pixels as ``WIDTHxHEIGHT``."""
     height, width = size
     return f"{width}x{height}"
 
 
 def resolution(size: Size, frames: int | None) -> str:
-    """A size as requests, metrics, logs and batch caps have it: width x height, after the frames
-    of a video.
+    """A size as ``WIDTHxHEIGHT``, or ``FRAMESxWIDTHxHEIGHT`` for a video.
+
+    Metrics, logs and batch caps use this form.
     """
     return words(size) if frames is None else f"{frames}x{words(size)}"

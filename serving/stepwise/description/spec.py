@@ -1,4 +1,4 @@
-"""The vocabulary in which a family is described: tensors, components, and what travels between."""
+"""The types that describe a family: tensors, components, and the tensors between models."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,8 +12,7 @@ Dim = int | str
 class Tensor:
     """A named tensor.
 
-    A dim is a number, -1 where only the checkpoint knows it, or the name of a dynamic axis, or a
-    multiple of one.
+    A dim is a number, -1 if it depends on the checkpoint, or a dynamic axis or a multiple of one.
     """
 
     name: str
@@ -24,7 +23,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Range:
-    """The least, usual and greatest size of a dynamic axis."""
+    """The smallest, usual and largest size of a dynamic axis."""
 
     minimum: int
     usual: int
@@ -35,12 +34,12 @@ class Range:
 class Component:
     """One graph of a checkpoint, served as ``<pipeline>_<name>``.
 
-    ``subfolder`` is its place in a diffusers checkpoint, ``tokenizer`` that of its tokenizer if
-    it is a text encoder. The first input of one is token ids, those of a ``chat`` in which the
-    prompt is a message; of such a one the second is the tokens' attention mask. Further inputs are
-    named after settings. ``max_batch`` is how many requests Triton may batch for
-    it; 0 leaves batching to the caller, who then passes any batch. An ``optional`` one may be
-    missing. ``format`` is raised by whoever changes what is written of it, its graph or its config.
+    ``subfolder`` is its folder in a diffusers checkpoint. ``tokenizer`` is the folder of a text
+    encoder's tokenizer. A text encoder's inputs are token ids, then inputs named after settings. In
+    a ``chat`` encoder the prompt is a message of a chat, and an attention mask follows the ids.
+    Triton batches up to ``max_batch`` requests; with 0 the caller passes batches of any size. A
+    checkpoint may lack an ``optional`` component. A change to the exported graph or its config
+    raises ``format``.
     """
 
     name: str
@@ -55,16 +54,16 @@ class Component:
 
     @property
     def mask(self) -> Tensor | None:
-        """The input of a text encoder that is the tokens' attention mask, if it has one."""
+        """The attention mask input of a text encoder, if it has one."""
         return self.inputs[1] if self.chat else None
 
     @property
     def settings(self) -> tuple[Tensor, ...]:
-        """The inputs of a text encoder that are named after settings."""
+        """The text encoder inputs that are named after settings."""
         return self.inputs[2 if self.chat else 1 :] if self.tokenizer else ()
 
 
-# What a request may say of how it is served; every pipeline takes them.
+# Request tensors of every pipeline that control serving, not the picture.
 SERVING = (
     Tensor("preview_every", "INT32", (1,), optional=True),
     Tensor("deadline_ms", "INT32", (1,), optional=True),
@@ -77,28 +76,28 @@ IMAGES = (
     Tensor("start_image", "UINT8", (-1, -1, 3), optional=True),
     Tensor("end_image", "UINT8", (-1, -1, 3), optional=True),
 )
-# What the denoiser is told of the images that a video continues: a mask and latents, side by side.
+# The denoiser's input for the images that a video continues: a mask and latents, concatenated.
 INPAINT_LATENTS = Tensor("inpaint_latents", "FP32", (-1, -1, -1, -1))
 EVENT = Tensor("event", "BYTES", (1,))
-# The id of a request whose video has left ``decode``: only then is there room for another.
+# The ID of a request after its video is decoded, which frees its place for another.
 DECODED = Tensor("decoded", "BYTES", (1,), optional=True)
 
 
 def axis(dim: str) -> tuple[int, str]:
-    """A dynamic dim as a multiple and the name of its axis: ``8*height`` is 8 and ``height``."""
+    """Split a dynamic dim into factor and axis: ``8*height`` is 8 and ``height``."""
     times, _, name = dim.rpartition("*")
     return int(times or 1), name
 
 
 def ensemble_name(role: str, encoder: Component, tensor: Tensor) -> str:
-    """What an encoder's tensor is called between the models, e.g. ``negative_clip_l_pooled``."""
+    """The name of an encoder's tensor between the models, such as ``negative_clip_l_pooled``."""
     return f"{role}{encoder.name}_{tensor.name}"
 
 
 def pictures(kind: Tensor) -> tuple[Tensor, ...]:
-    """The response tensors of a pipeline whose pictures come in ``kind``.
+    """The response tensors of a pipeline that returns pictures in the tensor ``kind``.
 
-    None may have the name of a request tensor: in an ensemble they would be one tensor.
+    None may share a name with a request tensor, because an ensemble would treat them as one.
     """
     return (
         kind,

@@ -29,7 +29,7 @@ def test_a_request_past_its_deadline_is_refused(bench):
 
 def test_an_id_in_use_is_refused(bench):
     bench.submit(name="same")
-    with pytest.raises(InvalidRequest, match="request id: 'same'"):
+    with pytest.raises(InvalidRequest, match="request id: got 'same'"):
         bench.submit(name="same")
     bench.run()
     assert bench.submit(name="same").summary is None
@@ -122,7 +122,7 @@ def test_a_finished_video_keeps_its_place_until_it_is_decoded():
     bench.run()
     with pytest.raises(Unavailable, match="queue is full: 1 pictures"):
         bench.submit(frames=5)
-    with pytest.raises(InvalidRequest, match="request id: 'video'"):
+    with pytest.raises(InvalidRequest, match="request id: got 'video'"):
         bench.submit(name="video", frames=5)
     bench.batcher.release("video")
     assert bench.submit(name="video", frames=5).summary is None
