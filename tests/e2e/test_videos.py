@@ -249,8 +249,8 @@ def test_an_error_names_the_bad_value_and_allowed_ones(client, pipeline, setting
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"height": 64, "width": 64}, "start_image: got 48x48, beside a height and width of 64x64"),
-        ({"end_image": (32, 48)}, "end_image: got 48x32, beside"),
+        ({"height": 64, "width": 64}, "start_image: got 48x48, but height and width are 64x64"),
+        ({"end_image": (32, 48)}, "end_image: got 48x32, but"),
         ({"start_image": (40, 48)}, "start_image's height: got 40; .*the nearest is"),
         ({"end_image": (48, 48), "frames": 1}, "end_image: got one for a video of 1 frame"),
     ],

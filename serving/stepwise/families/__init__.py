@@ -1,6 +1,6 @@
-"""The families that are served, each in a file that needs numpy alone.
+"""The supported families, each in a module that depends only on numpy.
 
-``FAMILIES`` imports a family when it is asked for.
+``FAMILIES`` imports a family's module on its first lookup.
 """
 
 from collections.abc import Iterator, Mapping

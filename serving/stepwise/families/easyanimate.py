@@ -1,7 +1,7 @@
 """EasyAnimate V5.1: one text encoder, a transformer over all frames, a causal video autoencoder.
 
-``easyanimate`` makes videos from texts; ``easyanimate_i2v``, for the checkpoints called InP, from
-texts and a first image, and a last one too if there is one (arXiv 2405.18991).
+``easyanimate`` makes videos from texts. ``easyanimate_i2v``, for the InP checkpoints, makes them
+from a text, a first image and optionally a last image (arXiv 2405.18991).
 """
 
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ from stepwise.description.spec import (
 from stepwise.families import easyanimate_rope
 from stepwise.families.stable_diffusion import TOKENS
 
-# Whether a slice begins a video: 1 or 0. The caches of each causal convolution come after it; how
-# many there are only the checkpoint knows (description/vae_caches.py).
+# 1 if a slice begins a video, else 0. The inputs after it are the caches of the causal
+# convolutions, as many as the checkpoint needs (description/vae_caches.py).
 FIRST = Tensor("first", "INT32", (1,))
 
 _LATENTS = Tensor("latents", "FP32", ("batch", -1, "frames", "height", "width"))
@@ -31,9 +31,9 @@ _VIDEO = Video(tile=512, tile_stride=448)
 
 
 def _conditioning(embeddings: Mapping[str, Array], role: str, settings: Settings) -> Conditioning:
-    """What EasyAnimate's transformer reads: the text, and the images that a video continues.
+    """The conditioning of EasyAnimate's transformer: text, and the images that a video continues.
 
-    Returns ``encoder_hidden_states`` (tokens, width) and, of videos that continue images,
+    Returns ``encoder_hidden_states`` (tokens, width) and, for videos that continue images,
     ``inpaint_latents`` (mask and latent channels, frames, height, width), which both prompts share.
     """
     text = {"encoder_hidden_states": embeddings[f"{role}qwen_hidden_states"][0]}
@@ -42,7 +42,7 @@ def _conditioning(embeddings: Mapping[str, Array], role: str, settings: Settings
 
 
 def _shared(settings: Settings) -> Conditioning:
-    """Rotary tables, (patches, head width) each: one latent shape has one place for each patch."""
+    """Rotary tables, (patches, head width) each. They depend only on the latent shape."""
     layout = settings.video
     assert layout is not None
     cos, sin = easyanimate_rope.tables(settings.latent_shape, layout.patch, layout.head_dim)
@@ -82,7 +82,7 @@ EASYANIMATE = Family(
         outputs=(Tensor("levels", "FP32", (1, 3, "4*slice", "8*height", "8*width")),),
     ),
     request=(
-        # An ensemble that lacks a required input answers nothing; prepare says what is missing.
+        # An ensemble without a required input sends no response; prepare reports missing inputs.
         Tensor("prompt", "BYTES", (1,), optional=True),
         Tensor("negative_prompt", "BYTES", (1,), optional=True),
         Tensor("steps", "INT32", (1,), optional=True),
@@ -103,7 +103,7 @@ EASYANIMATE = Family(
         num_images=None,
         side_factors=(0.5, 2.2),
         prompt_bytes=1 << 20,
-        # The real ones take minutes on a GPU, and as long for each that is ahead.
+        # A full-size video takes minutes on a GPU, and each video ahead of it takes as long.
         deadline_ms=(1, 24 * 60 * 60 * 1000),
         frames=(1, 145),
         guidance_rescale=(0.0, 1.0),
@@ -113,7 +113,7 @@ EASYANIMATE = Family(
         "tokens": Range(1, 256, 256),
         "text": Range(1, 256, 256),
         "frames": Range(1, 13, 37),
-        # The server decodes one frame of latents after another.
+        # The server decodes one latent frame at a time.
         "slice": Range(1, 1, 1),
     },
     max_rows=4,

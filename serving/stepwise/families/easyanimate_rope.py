@@ -1,11 +1,11 @@
-"""Where each patch of a video is, as EasyAnimate's transformer is told it: rotary tables."""
+"""Rotary tables: the positions of a video's patches for EasyAnimate's transformer."""
 
 import numpy as np
 
 from stepwise.description.fields import Array
 
 _THETA = 10_000.0
-# The grid of latents that positions are stretched to, whatever size a video has: 480 x 720 pixels.
+# Positions of any video size are scaled to this grid of latents: 480 x 720 pixels.
 _BASE = (60, 90)
 
 Float32 = np.float32
@@ -14,10 +14,10 @@ Float32 = np.float32
 def tables(latent_shape: tuple[int, ...], patch: int, head_dim: int) -> tuple[Array, Array]:
     """Cosines and sines for latents (channels, frames, height, width), each (patches, head_dim).
 
-    A quarter of a head turns with the frame, three eighths with the row and as many with the column
-    of a patch (arXiv 2104.09864 in three dimensions). Rows and columns count in units of the base
-    grid, in whose middle a video of another aspect ratio lies. As EasyAnimateRotaryPosEmbed in
-    diffusers, in float32 as there.
+    A quarter of each head encodes the frame, three eighths the row and three eighths the column of
+    a patch (arXiv 2104.09864 in three dimensions). Rows and columns count in units of the base
+    grid; a video with another aspect ratio is centered in it. Follows EasyAnimateRotaryPosEmbed in
+    diffusers, which also computes in float32.
     """
     frames, height, width = latent_shape[1], latent_shape[2] // patch, latent_shape[3] // patch
     rows, columns = _grid(height, width, patch)
@@ -50,14 +50,14 @@ def _grid(height: int, width: int, patch: int) -> tuple[Array, Array]:
 
 
 def _angles(positions: Array, dim: int) -> Array:
-    """Angles (positions, dim): each frequency twice."""
+    """Angles (positions, dim), with each frequency twice."""
     powers = np.arange(0, dim, 2, dtype=Float32) / Float32(dim)
     frequencies = Float32(1) / np.power(Float32(_THETA), powers)
     return np.repeat(np.outer(positions, frequencies), 2, axis=1)
 
 
 def _spread(angles: Array, axis: int, *others: int) -> Array:
-    """The angles of one axis for every patch, (frames, height, width, dim)."""
+    """Broadcast the angles of one axis to every patch, (frames, height, width, dim)."""
     shape = list(others)
     shape.insert(axis, len(angles))
     along = [1, 1, 1]

@@ -12,10 +12,10 @@ from stepwise.families.stable_diffusion import REQUEST, TOKENS, VAE_DECODER, cli
 
 
 def _conditioning(embeddings: Mapping[str, Array], role: str, settings: Settings) -> Conditioning:
-    """Put SD3's embeddings together as StableDiffusion3Pipeline.encode_prompt does.
+    """Combine SD3's embeddings as StableDiffusion3Pipeline.encode_prompt does.
 
-    CLIP-L and CLIP-G stand side by side, padded with zeros to T5's width, T5's tokens after
-    them; the pooled vectors are joined. ``role`` is "" or "negative_". Returns
+    CLIP-L and CLIP-G are concatenated by channel and padded with zeros to T5's width. T5's tokens
+    follow them, and the pooled vectors are concatenated. ``role`` is "" or "negative_". Returns
     ``encoder_hidden_states`` (tokens, width) and ``pooled_projections`` (pooled,).
     """
     clip_l, clip_g, t5 = (

@@ -1,7 +1,7 @@
-"""The SDXL family: two text encoders, a UNet that is told where a picture comes from, 4 channels.
+"""The SDXL family: two text encoders, a UNet with micro-conditioning, 4 latent channels.
 
-``sdxl`` is for guidance, negative prompts and tens of steps; ``sdxl_turbo`` for checkpoints that
-were distilled to one to four steps without guidance (arXiv 2311.17042).
+``sdxl`` supports guidance, negative prompts and tens of steps. ``sdxl_turbo`` is for checkpoints
+distilled to one to four steps without guidance (arXiv 2311.17042).
 """
 
 from collections.abc import Mapping
@@ -36,11 +36,11 @@ BUCKETS = (
 
 
 def _conditioning(embeddings: Mapping[str, Array], role: str, settings: Settings) -> Conditioning:
-    """Put SDXL's embeddings together as StableDiffusionXLPipeline does.
+    """Combine SDXL's embeddings as StableDiffusionXLPipeline does.
 
-    CLIP-L and CLIP-G stand side by side; only CLIP-G is pooled. An absent negative prompt is zeros
-    if the checkpoint says so. Returns ``encoder_hidden_states`` (tokens, width), ``text_embeds``
-    (pooled,) and ``time_ids`` (6,), which both prompts share.
+    CLIP-L and CLIP-G are concatenated by channel; only CLIP-G is pooled. An absent negative prompt
+    becomes zeros if the checkpoint says so. Returns ``encoder_hidden_states`` (tokens, width),
+    ``text_embeds`` (pooled,) and ``time_ids`` (6,), which both prompts share.
     """
     clips = [embeddings[f"{role}{encoder}_hidden_states"][0] for encoder in ("clip_l", "clip_g")]
     hidden, pooled = np.concatenate(clips, axis=-1), embeddings[f"{role}clip_g_pooled"][0]

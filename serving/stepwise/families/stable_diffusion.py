@@ -1,4 +1,4 @@
-"""What the families of Stable Diffusion have in common."""
+"""Components and request tensors that the Stable Diffusion families share."""
 
 from stepwise.description.spec import Component, Tensor
 
@@ -8,7 +8,7 @@ CLIP_SKIP = Tensor("clip_skip", "INT64", ("batch", 1))
 
 
 def clip_encoder(name: str, suffix: str, pooled: bool = True) -> Component:
-    """A CLIP text encoder; ``suffix`` is that of its folders, ``pooled`` whether it projects."""
+    """A CLIP text encoder, in folders with this ``suffix``, optionally with a ``pooled`` output."""
     outputs = (
         Tensor("hidden_states", "FP32", ("batch", "tokens", -1)),
         Tensor("pooled", "FP32", ("batch", -1)),
@@ -32,7 +32,7 @@ VAE_DECODER = Component(
 )
 
 REQUEST = (
-    # An ensemble that lacks a required input answers nothing; prepare says what is missing.
+    # An ensemble without a required input sends no response; prepare reports missing inputs.
     Tensor("prompt", "BYTES", (1,), optional=True),
     Tensor("negative_prompt", "BYTES", (1,), optional=True),
     Tensor("steps", "INT32", (1,), optional=True),

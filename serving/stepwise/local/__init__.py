@@ -1,4 +1,4 @@
-"""Pictures and videos from an exported repository in this process, without Triton.
+"""Runs an exported pipeline in this process, without Triton.
 
 from stepwise.local import LocalPipeline
 

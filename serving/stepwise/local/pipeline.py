@@ -1,4 +1,4 @@
-"""One exported pipeline in ONNX Runtime sessions of this process."""
+"""Runs an exported pipeline with ONNX Runtime in this process."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,17 +28,17 @@ _TYPES: Mapping[str, Any] = {"FP32": np.float32, "INT32": np.int32, "INT64": np.
 
 
 def open_session(graph: Path) -> onnxruntime.InferenceSession:
-    """A session for a graph with the thread settings that the served graphs have."""
+    """Open a graph with the same thread settings as on the server."""
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 class LocalPipeline:
-    """Makes the pictures or videos that a server makes of the same repository."""
+    """Makes the same pictures or videos as a server on the same repository."""
 
     def __init__(self, repository: str | Path, name: str) -> None:
-        """Open the graphs of the pipeline ``name``, which take their memory from now on.
+        """Load the graphs of the pipeline ``name`` into memory.
 
         Raises FileNotFoundError if ``repository`` holds no such pipeline.
         """
@@ -51,20 +51,20 @@ class LocalPipeline:
 
     @property
     def family(self) -> Family:
-        """The family that the pipeline is one of."""
+        """The family of the pipeline."""
         return self._prepare.family
 
     @property
     def manifest(self) -> Manifest:
-        """What only the exported checkpoint knows."""
+        """The manifest of the exported checkpoint."""
         return self._prepare.manifest
 
     def generate(self, prompt: str, **settings: Setting) -> list[Array]:
-        """All pictures of a request, uint8 (height, width, 3) each, or the one video that it asks
-        for, uint8 (frames, height, width, 3).
+        """Make the pictures of a request, uint8 (height, width, 3) each, or its one video, uint8
+        (frames, height, width, 3).
 
-        ``settings`` are those of a request to the server: ``steps=20, seed=7, num_images=2``.
-        Raises InvalidRequest for one that is not allowed.
+        ``settings`` are the same as in a request to the server: ``steps=20, seed=7,
+        num_images=2``. Raises InvalidRequest if a setting is not allowed.
         """
         request, decoder = self.request(prompt, **settings), self.family.decoder
         return [
@@ -74,7 +74,7 @@ class LocalPipeline:
         ]
 
     def request(self, prompt: str, **settings: Setting) -> Request:
-        """A request as the denoiser sees it: its texts and images are encoded.
+        """Encode the texts and images of a request and return the request for the denoiser.
 
         Raises InvalidRequest as ``generate`` does.
         """
@@ -94,12 +94,12 @@ class LocalPipeline:
         )
 
     def predict(self, feed: Mapping[str, Array]) -> Any:
-        """One denoiser call: the prediction for its inputs by name, (rows, *latent shape)."""
+        """Call the denoiser once with inputs by name; the prediction is (rows, *latent shape)."""
         denoiser = self.family.denoiser
         return self.run(denoiser, feed)[denoiser.outputs[0].name]
 
     def run(self, component: Component, feed: Mapping[str, Array]) -> Mapping[str, Array]:
-        """The outputs of a component by name, for its inputs by name."""
+        """Run a component; inputs and outputs are by name."""
         session = self._sessions[component.name]
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(feed)), strict=True))
@@ -122,7 +122,7 @@ class LocalPipeline:
 
 
 def _batches(request: Request) -> Iterator[list[Picture]]:
-    """The pictures of a request, as many at a time as a denoiser call may have."""
+    """The pictures of a request, in groups that fit in one denoiser call."""
     pictures = list(request.pictures())
     count = max(request.settings.batch_cap // len(request.row_conditioning), 1)
     for start in range(0, len(pictures), count):
@@ -141,4 +141,4 @@ def _tensor(tensor: Tensor, value: Setting) -> Array:
 
 
 def _nobody(*_answer: object) -> None:
-    """Takes answers that nobody waits for."""
+    """Ignore responses, which a local request does not need."""

@@ -1,4 +1,4 @@
-"""The steps of a request over whatever runs its components: torch, ONNX Runtime or a server."""
+"""The steps of a request, independent of the runtime: torch, ONNX Runtime or a server."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from stepwise.description.spec import Component, ensemble_name
 from stepwise.sampling.samplers import X
 from stepwise.video import sliced_vae
 
-# A component's inputs by name to its outputs by name.
+# Maps a component's inputs by name to its outputs by name.
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-# What runs each component of a pipeline.
+# Runs any component of a pipeline.
 RunComponent = Callable[[Component, Mapping[str, Any]], Mapping[str, Any]]
-# A denoiser's inputs by name to its prediction, (rows, *latent shape).
+# Maps a denoiser's inputs by name to its prediction, (rows, *latent shape).
 Predict = Callable[[Mapping[str, Array]], Float32]
 
 # The first two inputs of every denoiser.
@@ -30,7 +30,7 @@ def encode_prompt(
 ) -> dict[str, Array]:
     """One text encoder's embeddings of one prompt, by ``ensemble_name``.
 
-    ``prepared`` is what ``Preparer`` gives: the inputs of all encoders by ``ensemble_name``.
+    ``prepared`` is the output of ``Preparer``: the inputs of all encoders by ``ensemble_name``.
     """
     names = {tensor.name: ensemble_name(role, encoder, tensor) for tensor in encoder.inputs}
     outputs = run({name: prepared[names[name]] for name in names})
@@ -50,9 +50,9 @@ def encode_prompts(
 
 
 def denoise(pictures: Sequence[Picture], predict: Predict) -> Float32:
-    """Latents (pictures, *latent shape) of pictures that are drawn together.
+    """Denoise pictures in one batch and return their latents (pictures, *latent shape).
 
-    All must have as many steps and the same shapes.
+    All pictures must have the same number of steps and the same shapes.
     """
     for picture in pictures:
         picture.start(0.0)
@@ -65,8 +65,8 @@ def denoise(pictures: Sequence[Picture], predict: Predict) -> Float32:
 
 
 def decode(decoder: Component, latents: Float32, layout: VideoLayout | None, run: Run) -> Array:
-    """What latents (*latent shape) show: a picture, uint8 (height, width, 3), or with a ``layout``
-    the frames of a video, uint8 (frames, height, width, 3).
+    """Decode latents (*latent shape) to a picture, uint8 (height, width, 3), or, given a
+    ``layout``, to the frames of a video, uint8 (frames, height, width, 3).
     """
     if layout is None:
         pictures = run({decoder.inputs[0].name: latents[None]})[decoder.outputs[0].name]
@@ -76,5 +76,5 @@ def decode(decoder: Component, latents: Float32, layout: VideoLayout | None, run
 
 
 def bound(run: RunComponent, component: Component) -> Run:
-    """What runs one component."""
+    """Bind ``run`` to one component."""
     return lambda feed: run(component, feed)

@@ -1,1 +1,1 @@
-"""A request: checked, completed, tokenized, logged, and answered."""
+"""Validates, completes, tokenizes and logs requests, and builds their responses."""

@@ -1,9 +1,9 @@
-"""How many rows a denoiser call may have, by resolution: ``caps.json`` in ``<name>_prepare``.
+"""The most rows in a denoiser call, by resolution: ``caps.json`` in ``<name>_prepare``.
 
-A file of the person who runs the server, as ``python -m benchmarks caps`` suggests it:
-``{"832x1248": 4}`` is width x height in pixels and rows; of videos the frames come first, as in
-``49x720x480``. A size that is absent may fill the
-``max_rows``. One picture always fits, so a cap of 1 is one picture at a time.
+The operator writes this file; ``python -m benchmarks caps`` suggests its contents. Keys are width x
+height in pixels, values are rows: ``{"832x1248": 4}``. Video keys begin with the frames:
+``49x720x480``. The cap of other sizes is ``max_rows``. One picture always fits, so a cap of 1 means
+one picture at a time.
 """
 
 import json
@@ -21,7 +21,7 @@ FILE = "caps.json"
 
 
 def read(folder: Path, family: Family, manifest: Manifest) -> dict[str, int]:
-    """The caps in ``folder``, none if there is no file; ValueError if one is not allowed."""
+    """The caps in ``folder``, empty without a file. Raises ValueError if a cap is not allowed."""
     path = folder / FILE
     if not path.is_file():
         return {}
@@ -32,8 +32,8 @@ def read(folder: Path, family: Family, manifest: Manifest) -> dict[str, int]:
     for size, rows in caps.items():
         if not _is_served(size, family, manifest):
             raise ValueError(
-                f"{path}: got the size {size!r}, which is not served; allowed are those of "
-                f"requests, width x height{' after the frames' * family.makes_videos}, such as "
+                f"{path}: got the size {size!r}, which is not served; allowed are the sizes of "
+                f"requests, as {'frames x ' * family.makes_videos}width x height, such as "
                 f"{resolution(manifest.size, family.defaults.frames)}"
             )
         if type(rows) is not int or not 1 <= rows <= family.max_rows:
@@ -44,7 +44,7 @@ def read(folder: Path, family: Family, manifest: Manifest) -> dict[str, int]:
 
 
 def _is_served(size: str, family: Family, manifest: Manifest) -> bool:
-    """Whether a request can have the size, and it is written as ``resolution`` does."""
+    """Whether a request can have the size, and it has the form of ``resolution``."""
     numbers = [int(part) if part.isdecimal() else 0 for part in size.split("x")]
     if len(numbers) != (3 if family.makes_videos else 2):
         return False

@@ -1,4 +1,4 @@
-"""What a running request tells its client, as it travels from ``denoise`` to ``decode``."""
+"""The events of a running request, which ``denoise`` sends to ``decode``."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,10 +13,10 @@ Kind = Literal["progress", "preview", "result"]
 class Event:
     """One response: progress alone, a preview, or a finished picture.
 
-    ``index`` is the picture's place among ``num_images``. Times are milliseconds: waiting in the
-    queue, and denoising so far. ``mean_batch`` is how many pictures shared this one's steps.
-    ``video`` is how to decode the latents that come with it, if they are a video's. ``request`` is
-    the id of the request, and ``record`` what the log will say of it, in its last event.
+    ``index`` is the picture's place among ``num_images``. Times are milliseconds in the queue and
+    in denoising so far. ``mean_batch`` is the mean number of pictures per step. ``video`` is the
+    layout for decoding video latents. ``request`` is the ID of the request. In its last event,
+    ``record`` is its entry for the request log.
     """
 
     kind: Kind
@@ -47,7 +47,7 @@ class Event:
 
 
 def cancelling(request_id: str) -> str:
-    """What travels instead of an event to have a request's decoding stopped."""
+    """A message, sent in place of an event, that stops the decoding of a request."""
     return json.dumps({"cancel": request_id})
 
 

@@ -1,6 +1,6 @@
-"""The request log: one JSON line for each request that was answered.
+"""The request log: one JSON line for each answered request.
 
-``STEPWISE_REQUEST_LOG`` names its file and ``STEPWISE_LOG_PROMPTS=0`` leaves prompts out of it;
+``STEPWISE_REQUEST_LOG`` names its file, and ``STEPWISE_LOG_PROMPTS=0`` leaves prompts out;
 ``stepwise serve --request-log`` sets both. The three Python models append to the same file.
 """
 
@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 _LONGEST_TEXT = 1000
 _MOST_VALUES = 4
 _PROMPTS = ("prompt", "negative_prompt")
-# What JSON leaves as it is, although readers take it for the end of a line, or terminals for an
-# order: control characters beyond ASCII, and Unicode's two separators.
+# Characters that JSON does not escape, although some readers end a line at them and terminals may
+# execute them: control characters beyond ASCII, and Unicode's two separators.
 _ESCAPED = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), 0x2028, 0x2029)}
 
 Record = dict[str, Any]
 
 
 def asked(inputs: Mapping[str, Array]) -> Record:
-    """What a request's tensors say, for its line; empty if there is no log."""
+    """A request's tensors in the form that its line logs; empty if there is no log."""
     if _path() is None:
         return {}
     hidden = _PROMPTS if os.environ.get("STEPWISE_LOG_PROMPTS") == "0" else ()
@@ -34,9 +34,9 @@ def asked(inputs: Mapping[str, Array]) -> Record:
 
 
 def write(record: Record) -> None:
-    """Append a line with the time and ``record``; nothing if there is no log.
+    """Append a line with the time and ``record``, if there is a log.
 
-    A line that cannot be written is told of and lost: requests go on.
+    A failed write is reported and the line is lost, but the request is not affected.
     """
     path = _path()
     if path is None:
@@ -46,11 +46,11 @@ def write(record: Record) -> None:
     try:
         _append(path, f"{line}\n".encode())
     except OSError as error:
-        log.error("a line of the request log could not be written: %s", error)
+        log.error("cannot write a line of the request log: %s", error)
 
 
 def _append(path: str, line: bytes) -> None:
-    # One write in append mode: lines of several processes do not mix.
+    # A single write in append mode, so that lines of several processes do not mix.
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
     try:
         os.write(file, line)
@@ -63,7 +63,7 @@ def _path() -> str | None:
 
 
 def _plain(value: Array) -> Any:
-    """A request tensor as JSON has it: its one value, or a list of a few."""
+    """A request tensor for JSON: its single value, a short list, or its dtype and shape."""
     if not 1 <= value.size <= _MOST_VALUES:
         return f"{value.dtype} of shape {list(value.shape)}"
     items = [_plain_item(item) for item in value.reshape(-1)]

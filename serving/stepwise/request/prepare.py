@@ -1,4 +1,4 @@
-"""Request in, what the text encoders are given out."""
+"""Turns a request into the inputs of the text encoders."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -49,7 +49,7 @@ class Preparer:
         for image in self.family.video.images[:1] if self.family.video else ():
             if image.name not in inputs:
                 raise InvalidRequest(
-                    f"{image.name}: got none; give the video's first frame, uint8 (height, width, "
+                    f"{image.name}: got none; send the video's first frame, uint8 (height, width, "
                     "3)"
                 )
         absent = self.family.defaults.negative_prompt or ""
@@ -66,13 +66,13 @@ class Preparer:
                 notes.append(self._cut_note(f"{role}prompt", cut))
         for role, encoder in self.family.encodings():
             for tensor in encoder.settings:
-                # diffusers leaves out layers for the prompt alone.
+                # diffusers skips layers only for the positive prompt.
                 value = 0 if role else getattr(settings, tensor.name)
                 fed[ensemble_name(role, encoder, tensor)] = np.full((1, 1), value, np.int64)
         return fed, replace(settings, notes=tuple(notes))
 
     def _tokenize(self, role: str, encoder: Component, words: str, fed: dict[str, Array]) -> bool:
-        """Add an encoder's ids, and mask if it takes one; true if some words did not fit."""
+        """Add an encoder's token ids and mask, if it takes one; true if the prompt was cut."""
         name = ensemble_name(role, encoder, encoder.inputs[0])
         if encoder.name in self.manifest.missing:
             fed[name] = np.zeros((1, self.manifest.tokens[encoder.name]), np.int64)

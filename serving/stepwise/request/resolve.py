@@ -1,4 +1,4 @@
-"""A request's settings: checked and completed with defaults."""
+"""Validates a request's settings and completes them with defaults."""
 
 import secrets
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from stepwise.request.sizes import picture_size, video_frames
 from stepwise.sampling.samplers import SAMPLERS, table
 from stepwise.sampling.schedules import SamplerError
 
-# A drawn seed is short enough to be read out and typed again.
+# Random seeds are short enough to read out and retype.
 _SEED_BITS = 32
 _LARGEST_SEED = 2**63 - 1
 
@@ -25,11 +25,11 @@ def resolve(
     caps: Mapping[str, int],
     arrived: float,
 ) -> Settings:
-    """Check every setting of a request and fill in those that are absent.
+    """Validate every setting of a request and fill in absent ones.
 
-    ``inputs`` holds the request tensors that were sent, in the spec's shapes; ``caps`` gives the
-    batch cap of sizes such as "64x64" that have one of their own. Raises InvalidRequest naming
-    the field, what was got and what is allowed.
+    ``inputs`` holds the received request tensors, in the spec's shapes. ``caps`` maps sizes such as
+    "64x64" to their batch caps. Raises InvalidRequest, which names the field, the received value
+    and the allowed values.
     """
     defaults, limits = family.defaults, family.limits
     num_images = integer(
@@ -88,7 +88,7 @@ def _latent_shape(manifest: Manifest, size: Size, frames: int | None) -> tuple[i
 def _sampler(
     inputs: Mapping[str, Array], default: str, schedule: Mapping[str, Any], steps: int
 ) -> str:
-    """A sampler that the checkpoint's schedule can give in so many steps."""
+    """The sampler's name, if it supports the checkpoint's schedule and this number of steps."""
     name = text(inputs, "sampler", default, 64)
     if name not in SAMPLERS:
         raise InvalidRequest(f"sampler: got {name!r}; allowed are {', '.join(SAMPLERS)}")

@@ -1,4 +1,4 @@
-"""Latents to what the decoder is given; events and decoded pictures to response tensors."""
+"""Shrinks the latents of previews, and turns events and pictures into response tensors."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,13 +9,13 @@ from stepwise.request.events import Event
 
 Float32 = npt.NDArray[np.float32]
 _PREVIEW_FACTORS = (4, 2, 1)
-# Decoders have seen no fewer latents than this on a side; from 2 x 2 they make nothing to look at.
+# Decoders were trained on at least this many latents per side; 2 x 2 show nothing recognizable.
 _LEAST_PREVIEW_SIDE = 8
 LARGEST_SHRINKING = max(_PREVIEW_FACTORS)
 
 
 def shrinking(height: int, width: int) -> int:
-    """By how much the sides of a preview's latents are divided."""
+    """The divisor of the sides of a preview's latents."""
     return next(
         n
         for n in _PREVIEW_FACTORS
@@ -25,10 +25,11 @@ def shrinking(height: int, width: int) -> int:
 
 
 def shrink(latents: Float32) -> Float32:
-    """Latents (channels, height, width) of a preview: means of squares of 4, 2 or 1 a side.
+    """Latents (channels, height, width) of a preview: means of 4 x 4, 2 x 2 or 1 x 1 squares.
 
-    The largest that divides both sides and leaves 8 of them; with 4 the decoder has a sixteenth
-    of the work. The preview of a video, (channels, frames, height, width), is of its first frame.
+    The squares are the largest that divide both sides and leave 8 latents per side; 4 x 4 squares
+    leave a sixteenth of the decoder's work. A video, (channels, frames, height, width), is
+    previewed by its first frame.
     """
     if latents.ndim == 4:
         return shrink(latents[:, 0])[:, None]
@@ -42,8 +43,8 @@ def shrink(latents: Float32) -> Float32:
 def response(family: Family, event: Event, shown: Array | None) -> dict[str, Array]:
     """One response by tensor name.
 
-    ``shown`` is a picture, uint8 (height, width, 3), or frames of a video, uint8 (frames, height,
-    width, 3); None when the response is progress alone.
+    ``shown`` is a picture, uint8 (height, width, 3), frames of a video, uint8 (frames, height,
+    width, 3), or None if the response is only progress.
     """
     kind = family.response[0]
     nothing = np.zeros((*[0] * (len(kind.dims) - 1), 3), np.uint8)

@@ -1,4 +1,4 @@
-"""How large a picture is, as a request may say it: sides, a bucket or an aspect ratio."""
+"""The size of a picture, from a request's sides, bucket or aspect ratio."""
 
 import math
 import re
@@ -19,12 +19,12 @@ _IMAGES = tuple(tensor.name for tensor in IMAGES)
 
 
 def picture_size(inputs: Mapping[str, Array], manifest: Manifest) -> tuple[Size, tuple[str, ...]]:
-    """The size that a request asks for, and notes on it.
+    """The size of a request, and notes on it.
 
-    A checkpoint with buckets is served in those alone: ``height`` and ``width`` must be one of
-    them, and ``bucket`` names one, such as ``832x1248`` (width x height), or an aspect ratio, such
-    as ``2:3``, which gets the nearest. A video that continues images has their size if it names
-    none, and no other. Raises InvalidRequest.
+    A checkpoint with buckets is served only in those: ``height`` and ``width`` must match one, and
+    ``bucket`` names one, such as ``832x1248`` (width x height), or an aspect ratio, such as
+    ``2:3``, for the nearest one. A video that continues images has the size of the images, which is
+    also its default. Raises InvalidRequest.
     """
     buckets = manifest.buckets
     if not buckets:
@@ -41,14 +41,14 @@ def picture_size(inputs: Mapping[str, Array], manifest: Manifest) -> tuple[Size,
         )
     if named and asked != default:
         raise InvalidRequest(
-            f"bucket: got {named!r}, which is {words(default)} ({_MEANING}), beside a height and "
-            f"width of {words(asked)}; leave one of them out"
+            f"bucket: got {named!r}, which is {words(default)} ({_MEANING}), but height and width "
+            f"are {words(asked)}; leave one of them out"
         )
     return asked, notes
 
 
 def _bucket(named: str, buckets: tuple[Size, ...]) -> tuple[Size, tuple[str, ...]]:
-    """The bucket that a request names, and a note if it is the nearest to an aspect ratio."""
+    """The bucket that a request names, with a note if an aspect ratio chose the nearest."""
     size, ratio = _SIZE.fullmatch(named), _RATIO.fullmatch(named)
     if size and (found := (int(size[2]), int(size[1]))) in buckets:
         return found, ()
@@ -62,7 +62,7 @@ def _bucket(named: str, buckets: tuple[Size, ...]) -> tuple[Size, tuple[str, ...
 
 
 def _nearest(ratio: float, buckets: tuple[Size, ...]) -> Size:
-    """The bucket whose width over height is nearest; of equal ones the first."""
+    """The first bucket with the nearest width / height."""
     target = math.log(max(ratio, 1e-6))
     return min(buckets, key=lambda size: abs(math.log(size[1] / size[0]) - target))
 
@@ -76,7 +76,7 @@ def _given(inputs: Mapping[str, Array], name: str, default: int) -> int:
 
 
 def _side(inputs: Mapping[str, Array], name: str, manifest: Manifest) -> int:
-    """A picture's height or width in pixels: what is asked for, an image's, or the usual one."""
+    """A height or width in pixels: the requested one, an image's, or the default."""
     sides, place = manifest.sides, ("height", "width").index(name)
     image = next((image for image in _IMAGES if image in inputs), None)
     usual = inputs[image].shape[place] if image else manifest.size[place]
@@ -93,11 +93,11 @@ def _side(inputs: Mapping[str, Array], name: str, manifest: Manifest) -> int:
 
 
 def video_frames(inputs: Mapping[str, Array], family: Family, video: VideoLayout) -> int:
-    """How many frames a video has: one, and as many as frames of latents hold after it."""
+    """The number of frames: one, plus a multiple of the frames per latent frame."""
     low, high = family.limits.frames or (1, 1)
     value = _given(inputs, "frames", family.defaults.frames or 1)
     if value == 1 and "end_image" in inputs:
-        raise InvalidRequest("end_image: got one for a video of 1 frame; ask for more frames")
+        raise InvalidRequest("end_image: got one for a video of 1 frame; request more frames")
     if low <= value <= high and (value - 1) % video.frames == 0:
         return value
     last = (high - 1) // video.frames * video.frames + 1
@@ -116,6 +116,6 @@ def _check_images(inputs: Mapping[str, Array], size: Size) -> None:
     for name in _IMAGES:
         if name in inputs and _size(inputs[name]) != size:
             raise InvalidRequest(
-                f"{name}: got {words(_size(inputs[name]))}, beside a height and width of "
+                f"{name}: got {words(_size(inputs[name]))}, but height and width are "
                 f"{words(size)} ({_MEANING}); resize the image, or leave height and width out"
             )
