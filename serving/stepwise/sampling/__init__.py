@@ -1,1 +1,1 @@
-"""Samplers as tables, noise levels, and noise. No torch."""
+"""Samplers as tables, noise schedules and noise, without torch."""

@@ -1,4 +1,4 @@
-"""Diffusions: alpha^2 + sigma^2 = 1, from the betas of training."""
+"""Diffusion schedules: alpha^2 + sigma^2 = 1, computed from the training betas."""
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from stepwise.sampling.schedule import (
 
 
 def euler(config: Config, spacing: Spacing, steps: int) -> Schedule:
-    """Timesteps as in diffusers' EulerDiscreteScheduler, which need not be whole."""
+    """Timesteps, possibly fractional, as in diffusers' EulerDiscreteScheduler."""
     timesteps = _grid(config, spacing, steps, ends=True)
     ladder = _levels(config)
     levels = np.interp(timesteps, np.arange(len(ladder)), ladder)
@@ -27,7 +27,7 @@ def euler(config: Config, spacing: Spacing, steps: int) -> Schedule:
 
 
 def multistep(config: Config, spacing: Spacing, steps: int) -> Schedule:
-    """Whole timesteps, as in diffusers' DPMSolverMultistepScheduler, UniPC and DEIS."""
+    """Integer timesteps, as in diffusers' DPMSolverMultistepScheduler, UniPC and DEIS."""
     ladder = _levels(config)
     if spacing.ramp:
         levels = ramped(np.linspace(ladder[-1], ladder[0], steps), spacing.ramp)
@@ -44,7 +44,8 @@ def multistep(config: Config, spacing: Spacing, steps: int) -> Schedule:
 def ddim(config: Config, spacing: Spacing, steps: int) -> Schedule:
     """Timesteps as in diffusers' DDIMScheduler.
 
-    A step goes num_train_timesteps // steps down, which need not be where the next one begins.
+    Each step goes down by num_train_timesteps // steps, so it may not end where the next one
+    begins.
     """
     timesteps = np.round(_grid(config, spacing, steps, ends=True, default="leading"))
     products = _products(config)
@@ -59,12 +60,12 @@ def ddim(config: Config, spacing: Spacing, steps: int) -> Schedule:
 
 
 def lcm(config: Config, spacing: Spacing, steps: int) -> Schedule:
-    """Steps out of those that the checkpoint was distilled with, as in diffusers' LCMScheduler."""
+    """A subset of the distillation's timesteps, as in diffusers' LCMScheduler."""
     original, train = config.get("original_inference_steps", 50), train_timesteps(config)
     if steps > original:
         raise SamplerError(
-            f"{steps} steps are more than the {original} that the checkpoint was distilled in; "
-            "ask for fewer"
+            f"{steps} steps are more than the {original} that the checkpoint was distilled with; "
+            "request fewer"
         )
     distilled = (np.arange(1, original + 1) * (train // original) - 1)[::-1]
     timesteps = distilled[np.linspace(0, original, steps, endpoint=False).astype(int)]
@@ -88,7 +89,7 @@ def _vp(
 
 
 def _products(config: Config) -> Float64:
-    """alpha^2 at each timestep of training, (num_train_timesteps,)."""
+    """alpha^2 at each training timestep, (num_train_timesteps,)."""
     power = {"linear": 1.0, "scaled_linear": 0.5}[config.get("beta_schedule", "linear")]
     first, last = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
     betas = np.linspace(first**power, last**power, train_timesteps(config)) ** (1 / power)
@@ -101,13 +102,13 @@ def _products(config: Config) -> Float64:
 
 
 def _levels(config: Config) -> Float64:
-    """sigma / alpha at each timestep of training; where alpha is 0, diffusers takes 2^-12."""
+    """sigma / alpha at each training timestep; diffusers replaces an alpha of 0 by 2^-12."""
     products = np.maximum(_products(config), 2.0**-24)
     return np.asarray(np.sqrt((1 - products) / products))
 
 
 def _timesteps(levels: Float64, ladder: Float64) -> Float64:
-    """Timesteps at which training had these levels, interpolated in their logarithm."""
+    """Training timesteps of these noise levels, interpolated linearly in log(level)."""
     return np.interp(np.log(levels), np.log(ladder), np.arange(len(ladder)))
 
 
@@ -120,14 +121,14 @@ def _grid(
 ) -> Float64:
     """Descending timesteps, (steps,) (arXiv 2305.08891, table 2).
 
-    ``ends`` is whether a grid takes in the end of training; without it there is one more interval.
-    ``default`` is what the sampler's diffusers class has where the config is silent.
+    With ``ends`` the grid includes the end of training; without it there is one more interval.
+    ``default`` is the spacing that the sampler's diffusers class uses if the config names none.
     """
     train, intervals = train_timesteps(config), steps if ends else steps + 1
     name = _grid_name(config, spacing, default)
     timesteps: Float64 = np.linspace(train - 1, 0, intervals)[:steps]
     if name == "trailing":
-        # Rounding gives np.arange one number too many at 61 steps, for one.
+        # Rounding can give np.arange one number too many, at 61 steps for example.
         timesteps = np.round(np.arange(train, 0, -train / steps)[:steps]) - 1
     elif name == "leading":
         down = np.arange(intervals - 1, intervals - 1 - steps, -1)

@@ -1,6 +1,6 @@
-"""Samplers that go on from the estimates of the steps before.
+"""Samplers that reuse the estimates of earlier steps.
 
-h is a step of log(alpha / sigma), so exp(-h) says how much smaller sigma / alpha becomes.
+h is a step of log(alpha / sigma), so a step multiplies sigma / alpha by exp(-h).
 """
 
 import numpy as np
@@ -20,9 +20,9 @@ from stepwise.sampling.table import (
     tabulate,
 )
 
-# diffusers lowers the order at the end of fewer steps than these.
+# diffusers lowers the order of the last steps if there are fewer steps than this.
 _FEW = 15
-# Weights of the three estimates in the differences of the newer two and of the older two.
+# The differences of the newer two and of the older two estimates, as weights of all three.
 _NEWER, _OLDER = np.array([1.0, -1.0, 0.0]), np.array([0.0, 1.0, -1.0])
 
 
@@ -44,10 +44,10 @@ def dpmpp_2m_sde(s: Schedule) -> Table:
 
 
 def dpmpp_3m_sde(s: Schedule) -> Table:
-    """DPM-Solver++(3M) SDE (k-diffusion, ``sample_dpmpp_3m_sde``), as diffusers has it.
+    """DPM-Solver++(3M) SDE (k-diffusion, ``sample_dpmpp_3m_sde``), as in diffusers.
 
-    diffusers takes half a second derivative off where k-diffusion adds it, so that it converges
-    as slowly as a method of first order. We follow diffusers, so that pictures agree.
+    diffusers subtracts half a second derivative where k-diffusion adds it, so it converges only at
+    first order. We follow diffusers, so that pictures agree.
     """
     return tabulate(s, _dpm_rows(s, _orders(len(s), 3), stochastic=True))
 
@@ -55,8 +55,8 @@ def dpmpp_3m_sde(s: Schedule) -> Table:
 def unipc(s: Schedule) -> Table:
     """UniPC of order 2 with B(h) = exp(h) - 1, "bh2" (arXiv 2302.04867, section 3).
 
-    A row first corrects x with the estimate made from it, starting again from the sample y of the
-    row before; then it predicts from the corrected sample, which becomes y. With this B(h) the
+    A row first repeats the previous step from its sample y, now with the estimate at x: this
+    corrects x. Then it predicts from the corrected sample, which becomes y. With this B(h) the
     predictor is that of DPM-Solver++(2M).
     """
     orders = _orders(len(s), 2)
@@ -72,9 +72,9 @@ def unipc(s: Schedule) -> Table:
 def deis(s: Schedule) -> Table:
     """DEIS of order 2 in log(rho), rho = sigma / alpha (arXiv 2204.13902, ρAB-DEIS).
 
-    x / alpha grows by the integral over rho of the noise estimate (x - alpha * x0) / sigma, which
-    a line in log(rho) through this estimate and the last stands for. The last is made again from
-    the last sample, y.
+    x / alpha changes by the integral over rho of the noise estimate (x - alpha * x0) / sigma. A
+    line in log(rho) through this noise estimate and the previous one approximates it. The previous
+    one is recomputed from the previous sample, y.
     """
     rho, next_rho = s.sigmas / s.alphas, s.next_sigmas / s.next_alphas
     orders = np.minimum(2, np.arange(1, len(s) + 1))
@@ -95,12 +95,12 @@ def deis(s: Schedule) -> Table:
 
 
 def _decays(s: Schedule) -> Float64:
-    """exp(-h) of each step, 0 where no noise is left."""
+    """exp(-h) of each step, 0 if the step removes all noise."""
     return s.next_sigmas * s.alphas / (s.sigmas * s.next_alphas)
 
 
 def _orders(count: int, most: int) -> Indices:
-    """The order of each step: rising at the start, 1 at the last, falling where steps are few."""
+    """The order of each step: it rises at the start, is 1 at the end, and falls over few steps."""
     rising, falling = np.arange(1, count + 1), np.arange(count, 0, -1)
     if count >= _FEW:
         falling[:-1] = most
@@ -108,9 +108,9 @@ def _orders(count: int, most: int) -> Indices:
 
 
 def _dpm_rows(s: Schedule, orders: Indices, stochastic: bool = False) -> Float64:
-    """The multistep updates of DPM-Solver++, each of its own order.
+    """The multistep updates of DPM-Solver++, one order per step.
 
-    The stochastic equation loses noise twice as fast, and gets half of that back, fresh.
+    The stochastic equation removes noise twice as fast and adds half of that back as fresh noise.
     """
     pace = 2 if stochastic else 1
     decays = _decays(s)
@@ -134,9 +134,9 @@ def _dpm_rows(s: Schedule, orders: Indices, stochastic: bool = False) -> Float64
 
 
 def _corrected(euler: Float64, h: Float64, order: int) -> Float64:
-    """A row that makes the sample of the step before again, with the estimate made from it (UniC).
+    """A row that recomputes the previous step with the estimate at its result (UniC).
 
-    ``euler`` is that step's row of Euler's method, ``order`` its order, and ``h`` ends with it.
+    ``euler`` is that step's row of Euler's method, ``order`` its order, ``h[-1]`` its h.
     """
     row = np.zeros(6)
     row[Y], row[ESTIMATE_1] = euler[[X, ESTIMATE]]
@@ -151,5 +151,5 @@ def _corrected(euler: Float64, h: Float64, order: int) -> Float64:
 
 
 def _log_integral(rho: float, at: float, zero: float) -> float:
-    """Integral up to ``rho`` of the line in log(rho) that is 1 at ``at`` and 0 at ``zero``."""
+    """The integral up to ``rho`` of the line in log(rho) that is 1 at ``at`` and 0 at ``zero``."""
     return float(rho * (np.log(rho / zero) - 1) / np.log(at / zero)) if rho else 0.0

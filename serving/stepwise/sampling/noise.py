@@ -1,4 +1,4 @@
-"""Seeds that mean what they mean in torch, without torch."""
+"""Reproduces the noise of torch's seeds without torch."""
 
 from math import pi, prod
 
@@ -22,9 +22,9 @@ class Generator:
         self._bits._legacy_seeding(seed & 0xFFFFFFFF)
 
     def normal(self, shape: tuple[int, ...]) -> Float32:
-        """What ``torch.randn(shape, generator=self)`` draws next, within 1e-6.
+        """The next draw of ``torch.randn(shape, generator=self)``, within 1e-6.
 
-        Raises ValueError for fewer than 16 numbers, which torch draws in another way.
+        Raises ValueError for fewer than 16 numbers, which torch draws by another method.
         """
         count = prod(shape)
         if count < _BLOCK:
@@ -38,7 +38,7 @@ class Generator:
         return noise.reshape(shape)
 
     def skip(self, shape: tuple[int, ...]) -> None:
-        """Pass over what ``normal(shape)`` would draw."""
+        """Skip the numbers that ``normal(shape)`` would draw."""
         count = prod(shape)
         self._bits.random_raw(count + (_BLOCK if count % _BLOCK else 0), output=False)
 

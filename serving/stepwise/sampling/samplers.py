@@ -1,14 +1,14 @@
-"""Samplers as tables: one row per denoiser call, whatever the sampler.
+"""Samplers as tables, with one row per denoiser call for every sampler.
 
     model input   = in_scale[i] * x                    timestep[i] goes to the denoiser
     estimate      = a[i] * x + b[i] * prediction       of x0, the picture without noise
     [x, y]        = M[i] @ [x, y, estimate, estimate_1, estimate_2, noise]
 
-``x`` is the sample, ``y`` the saved sample, ``estimate_1`` and ``estimate_2`` those of the two
-rows before. Requests with different samplers and step counts advance in one multiply-add.
+``x`` is the sample, ``y`` the saved sample, ``estimate_1`` and ``estimate_2`` the estimates of the
+two rows before. Requests with different samplers and step counts advance in one multiply-add.
 
-Samplers are written for x = alpha * x0 + sigma * noise, whatever the path from noise to picture
-and whatever the denoiser predicts; a schedule has alpha and sigma before and after each step.
+Samplers are written for x = alpha * x0 + sigma * noise and work for any noise path and prediction
+type. A schedule holds alpha and sigma before and after each step.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Sampler:
-    """A word that a request may name: how the rows are computed, and where the steps lie."""
+    """A sampler that a request may name: how its rows are computed and its steps are spaced."""
 
     rows: Callable[[Schedule], Table]
     spacing: Spacing
@@ -73,11 +73,11 @@ SAMPLERS = {
 def table(name: str, config: Config, steps: int) -> Table:
     """The table of the sampler ``name`` for a checkpoint with this diffusers scheduler config.
 
-    ``steps`` counts what diffusers counts. Raises SamplerError if the checkpoint's schedule
-    cannot give it, and KeyError for a name that is not in ``SAMPLERS``.
+    ``steps`` is counted as in diffusers. Raises SamplerError if the sampler does not support the
+    checkpoint's schedule, and KeyError for a name that is not in ``SAMPLERS``.
     """
     sampler = SAMPLERS[name]
-    # Where nothing is left of the picture, or of the noise, a logarithm may be infinite.
+    # A logarithm may be infinite where alpha or sigma is 0.
     with np.errstate(divide="ignore", invalid="ignore"):
         rows = sampler.rows(schedule(config, sampler.spacing, steps))
     if not all(np.isfinite(values).all() for values in vars(rows).values()):

@@ -1,4 +1,4 @@
-"""What a schedule is, and what it is made from."""
+"""The types of a schedule and of its inputs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,17 +21,18 @@ _RHO = 7.0
 
 
 class SamplerError(ValueError):
-    """A scheduler config that cannot be served, or not with that sampler and step count."""
+    """A scheduler config is not supported, or not with this sampler and step count."""
 
 
 @dataclass(frozen=True)
 class Spacing:
-    """Where a sampler's steps lie.
+    """How a sampler spaces its steps.
 
-    ``family`` is one of ``KINDS``: diffusers' schedulers differ in it even for one checkpoint.
-    ``ramp`` lays the noise levels out anew between the ends: "karras" (arXiv 2206.00364, equation
-    5) or "exponential". ``grid`` overrides the checkpoint's ``timestep_spacing``. ``to_zero`` is
-    whether the last step of a diffusion removes all noise, or ends at the least of training.
+    ``family`` is a key of ``KINDS``, because diffusers' schedulers space the same checkpoint
+    differently. ``ramp`` respaces the noise levels between the same ends: "karras" (arXiv
+    2206.00364, equation 5) or "exponential". ``grid`` overrides the checkpoint's
+    ``timestep_spacing``. With ``to_zero`` the last step of a diffusion removes all noise; without
+    it, the step ends at the lowest noise level of training.
     """
 
     family: str
@@ -44,8 +45,8 @@ class Spacing:
 class Schedule:
     """The noise levels before and after each of N steps, where x = alpha * x0 + sigma * noise.
 
-    All arrays are (N,). ``prediction`` is a key of ``PREDICTIONS``. ``start`` is the standard
-    deviation of the first x, whose noise has 1.
+    All arrays are (N,). ``prediction`` is a key of ``PREDICTIONS``. The first x is unit noise
+    times ``start``.
     """
 
     timesteps: Float64
@@ -66,12 +67,12 @@ class Schedule:
 
 
 def train_timesteps(config: Config) -> int:
-    """How many noise levels the checkpoint was trained on."""
+    """The number of noise levels that the checkpoint was trained on."""
     return int(config.get("num_train_timesteps", 1000))
 
 
 def ramped(levels: Float64, ramp: str | None) -> Float64:
-    """As many levels between the same ends, laid out by ``Spacing.ramp``."""
+    """The same number of levels between the same ends, respaced by ``Spacing.ramp``."""
     first, last, count = levels[0], levels[-1], len(levels)
     if ramp == "karras":
         roots: Float64 = np.linspace(first ** (1 / _RHO), last ** (1 / _RHO), count)

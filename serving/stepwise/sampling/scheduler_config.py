@@ -1,4 +1,4 @@
-"""Which scheduler configs can be served."""
+"""Validates diffusers scheduler configs."""
 
 from typing import Any
 
@@ -22,8 +22,8 @@ _CLASSES = (
     "PNDMScheduler",
     "UniPCMultistepScheduler",
 )
-# Options that change the picture and are not served, with the values that leave it as it is.
-# What a request's sampler decides, such as use_karras_sigmas and solver_order, is not among them.
+# Unsupported options that change the picture, with their values that have no effect. Options that
+# the request's sampler replaces, such as use_karras_sigmas and solver_order, are not listed.
 _PLAIN: dict[str, tuple[Any, ...]] = {
     "clip_sample": (False,),
     "interpolation_type": ("linear",),
@@ -47,7 +47,7 @@ _GRIDS = ("leading", "linspace", "trailing")
 
 
 def check(config: Config) -> None:
-    """Raise SamplerError if no sampler can serve a checkpoint with this scheduler config."""
+    """Raise SamplerError if no sampler supports a checkpoint with this scheduler config."""
     name = config.get("_class_name", _FLOW_CLASSES[0])
     if name not in _CLASSES:
         raise SamplerError(f"scheduler: got {name}; allowed are {', '.join(_CLASSES)}")
@@ -62,13 +62,13 @@ def check(config: Config) -> None:
             )
     if config.get("use_dynamic_shifting") and "mu" not in config:
         raise SamplerError(
-            "scheduler: got use_dynamic_shifting without mu; give the mu that the checkpoint is "
-            "sampled with (EasyAnimate's is 1), or a static shift"
+            "scheduler: got use_dynamic_shifting without mu; set mu to the checkpoint's value "
+            "(EasyAnimate's is 1), or use a static shift"
         )
 
 
 def is_flow(config: Config) -> bool:
-    """Whether the checkpoint was trained on straight lines from data to noise."""
+    """Whether the checkpoint was trained by flow matching, on straight lines from data to noise."""
     return (
         config.get("_class_name", _FLOW_CLASSES[0]) in _FLOW_CLASSES
         or config.get("prediction_type") == "flow_prediction"

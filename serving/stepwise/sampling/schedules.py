@@ -1,8 +1,8 @@
-"""Noise levels and timesteps of each denoiser call, with each convention's quirks.
+"""Noise levels and timesteps of each denoiser call, following each scheduler's conventions.
 
-A schedule belongs to a checkpoint and a spacing together. The checkpoint's diffusers scheduler
-config says what the denoiser predicts and along which path it was trained; its class says only
-that, because the request chooses the sampler. The spacing says where the steps lie.
+A schedule combines a checkpoint and a spacing. The checkpoint's diffusers scheduler config gives
+the prediction type and the noise path. Its class selects no sampler, because the request does. The
+spacing places the steps.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Kind:
-    """How the schedulers of one kind space their steps, by what the checkpoint is."""
+    """How one kind of scheduler spaces its steps, for flow and for diffusion checkpoints."""
 
     flow: Callable[[Config, Spacing, int], Schedule]
     diffusion: Callable[[Config, Spacing, int], Schedule]
@@ -51,12 +51,12 @@ KINDS = {
 
 
 def schedule(config: Config, spacing: Spacing, steps: int) -> Schedule:
-    """The schedule of ``steps`` steps; raise SamplerError if the config cannot give it."""
+    """The schedule of ``steps`` steps. Raises SamplerError if the config does not support it."""
     check(config)
     if steps > train_timesteps(config):
         raise SamplerError(
             f"{steps} steps are more than the {train_timesteps(config)} noise levels that this "
-            "checkpoint was trained on; ask for fewer"
+            "checkpoint was trained on; request fewer"
         )
     kind = KINDS[spacing.family]
     return (kind.flow if is_flow(config) else kind.diffusion)(config, spacing, steps)

@@ -1,4 +1,4 @@
-"""Samplers that remember nothing from one step to the next."""
+"""Samplers that use no estimates of earlier steps."""
 
 import numpy as np
 
@@ -30,10 +30,10 @@ def euler(s: Schedule) -> Table:
 
 
 def euler_ancestral(s: Schedule) -> Table:
-    """Euler's method to a lower noise level, and fresh noise up again (k-diffusion's sampling.py).
+    """Euler's method to a level below sigma', then fresh noise up to it (k-diffusion, sampling.py).
 
-    Both are those of the posterior q(x' | x, x0) (arXiv 2006.11239, equation 7): the level is
-    sigma_down = alpha * sigma'^2 / (alpha' * sigma).
+    The two parts sample the posterior q(x' | x, x0) (arXiv 2006.11239, equation 7). The lower level
+    is sigma_down = alpha * sigma'^2 / (alpha' * sigma).
     """
     down = s.alphas * s.next_sigmas**2 / (s.next_alphas * s.sigmas)
     M = empty_rows(s)
@@ -46,9 +46,9 @@ def euler_ancestral(s: Schedule) -> Table:
 def heun(s: Schedule) -> Table:
     """Heun's method (arXiv 2206.00364, algorithm 1, without churn): 2N - 1 rows.
 
-    A row predicts as Euler does and saves x in y; the next corrects with the mean of both slopes
-    (z - x0) / t, where z = x / c, t = sigma / c, and c is alpha, or 1 for a flow. The last step
-    is Euler's.
+    One row predicts as Euler does and saves x in y. The next row corrects with the mean of both
+    slopes (z - x0) / t, where z = x / c and t = sigma / c, and c is alpha, or 1 for a flow. The
+    last step is Euler's.
     """
     ones = np.ones(len(s))
     c, next_c = (ones, ones) if s.is_flow else (s.alphas, s.next_alphas)
@@ -65,10 +65,10 @@ def heun(s: Schedule) -> Table:
 
 
 def lcm(s: Schedule) -> Table:
-    """Multistep consistency sampling (arXiv 2310.04378, algorithm 3): jump to x0, add noise anew.
+    """Multistep consistency sampling (arXiv 2310.04378, algorithm 3): jump to x0, add new noise.
 
-    A diffusion's x0 is mixed with a little of x, as its distillation did (equation 9); a flow's
-    is taken as it is. It wants a checkpoint that was distilled for it; others give soft pictures.
+    For a diffusion, x0 is mixed with a little of x, as in its distillation (equation 9); for a
+    flow, x0 is unchanged. Use a checkpoint that was distilled for LCM; others give soft pictures.
     """
     scaled = s.timesteps * _TIMESTEP_SCALING
     skip = 0 if s.is_flow else _SIGMA_DATA**2 / (scaled**2 + _SIGMA_DATA**2)

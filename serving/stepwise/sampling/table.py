@@ -1,6 +1,6 @@
-"""What a sampler's table is, and the parts that samplers share.
+"""The table of a sampler, and functions that samplers share.
 
-In the formulas a prime marks what comes after a step: x = alpha * x0 + sigma * noise becomes x'.
+In formulas a prime marks the value after a step: x = alpha * x0 + sigma * noise becomes x'.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from stepwise.sampling.schedules import PREDICTIONS, Float64, Schedule
 
 Indices = npt.NDArray[np.int64]
 
-# Columns of M, and the planes of a running picture's state.
+# Columns of M, and planes of a running picture's state.
 X, Y, ESTIMATE, ESTIMATE_1, ESTIMATE_2, NOISE = range(6)
 ESTIMATES = [ESTIMATE, ESTIMATE_1, ESTIMATE_2]
 
@@ -32,10 +32,10 @@ class Table:
 
 
 def tabulate(s: Schedule, M: Float64, steps: Indices | None = None) -> Table:
-    """The table with these matrices, whose estimates are of x0.
+    """The table with these matrices and with x0 as the estimate.
 
-    ``steps`` has the index into the schedule at which each row calls the denoiser; without it
-    there is one row a step. The first row takes in unit noise, as large as the schedule wants it.
+    ``steps`` gives the schedule index of each row's denoiser call; by default there is one row per
+    step. The first row scales unit noise to the schedule's ``start``.
     """
     at = np.arange(len(s)) if steps is None else steps
     a, b = PREDICTIONS[s.prediction](s.alphas, s.sigmas)
@@ -52,7 +52,7 @@ def empty_rows(s: Schedule) -> Float64:
 
 
 def euler_rows(s: Schedule) -> Float64:
-    """x' = alpha' * x0 + sigma' * (x - alpha * x0) / sigma: the noise in x stays what it is."""
+    """x' = alpha' * x0 + sigma' * (x - alpha * x0) / sigma: the noise in x stays the same."""
     M = empty_rows(s)
     M[:, 0, X] = s.next_sigmas / s.sigmas
     M[:, 0, ESTIMATE] = s.next_alphas - s.alphas * s.next_sigmas / s.sigmas

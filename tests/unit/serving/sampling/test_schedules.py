@@ -60,7 +60,7 @@ def test_the_error_of_an_unsupported_config_lists_supported_values(config, words
 @pytest.mark.parametrize(
     ("sampler", "config", "steps", "says"),
     [
-        ("euler_trailing", SD3, 4, "'trailing' spaces the timesteps of a diffusion"),
+        ("euler_trailing", SD3, 4, "'trailing' spacing needs a diffusion"),
         ("lcm", SDXL, 51, "51 steps are more than the 50"),
         ("euler", SDXL | {"num_train_timesteps": 10}, 11, "11 steps are more than the 10"),
         ("ddim", SDXL_TURBO | {"rescale_betas_zero_snr": True}, 4, "4 steps are not finite"),
