@@ -1,1 +1,1 @@
-"""Starts Triton Inference Server on a model repository and keeps an eye on it."""
+"""Starts Triton Inference Server on a model repository and monitors it."""

@@ -1,4 +1,4 @@
-"""``stepwise check``: is what was exported whole, and does it make pictures?"""
+"""``stepwise check``: verifies the exported files and makes a test picture per pipeline."""
 
 import logging
 from collections.abc import Callable, Collection, Iterator
@@ -23,13 +23,11 @@ _EXPORT_AGAIN = "export the pipeline again"
 
 
 def check(repository: Path, names: Collection[str] = ()) -> bool:
-    """Print one line per check of the exported pipelines; returns whether all is well.
+    """Check the pipelines called ``names``, or all; true if no check finds a problem.
 
-    All are checked, or those with one of ``names``.
-
-    Files come first: formats, configs, graphs against the hashes of the manifest, tokenizers,
-    engines against their records. If they are in order a server starts on free ports and each
-    pipeline makes one picture of one step. Raises ``NothingToServe``.
+    Prints one line per check. Files come first: formats, configs, graphs against the hashes of the
+    manifest, tokenizers, engines against their records. If all files pass, a server starts on free
+    ports and each pipeline makes one picture in one step. Raises ``NothingToServe``.
     """
     pipelines = exported(repository, names)
     problems = 0
@@ -70,7 +68,7 @@ def _config_problems(pipeline: Exported) -> Iterator[str]:
         except FileNotFoundError:
             yield f"{path} is missing: {_EXPORT_AGAIN}."
         except (text_format.ParseError, UnicodeDecodeError) as error:
-            yield f"{path} is no model config ({error}): restore it or {_EXPORT_AGAIN}."
+            yield f"{path} is not a model config ({error}): restore it or {_EXPORT_AGAIN}."
         else:
             if config.name not in ("", model):
                 yield f"{path} names the model {config.name!r}: it must say {model!r}."
@@ -82,7 +80,7 @@ def _graph_problems(pipeline: Exported) -> Iterator[str]:
         if not folder.is_dir():
             yield f"{folder} is missing: {_EXPORT_AGAIN}."
         elif graph_digest(folder) != expected:
-            yield f"{folder} is not what the export wrote (its hash differs): {_EXPORT_AGAIN}."
+            yield f"{folder} has changed since the export (its hash differs): {_EXPORT_AGAIN}."
 
 
 def _tokenizer_problems(pipeline: Exported) -> Iterator[str]:

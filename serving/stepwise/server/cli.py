@@ -1,6 +1,6 @@
-"""``stepwise serve``: serve a model repository until told to stop. ``check``: see that it works.
+"""``stepwise serve`` serves a model repository until it is stopped; ``stepwise check`` verifies it.
 
-Stops on Ctrl-C and SIGTERM once running requests are answered; a second one stops at once.
+Ctrl-C or SIGTERM stops the server after running requests finish; a second one stops it at once.
 """
 
 import argparse
@@ -20,18 +20,18 @@ _DEFAULTS = Ports()
 
 
 def serve(words: list[str]) -> int:
-    """Serve until Ctrl-C or SIGTERM; the exit status."""
+    """Serve until Ctrl-C or SIGTERM; returns the exit status."""
     return _run(_serve, _serve_parser().parse_args(words))
 
 
 def check(words: list[str]) -> int:
-    """Check what was exported; the exit status, 1 if there is a problem."""
+    """Check the exported pipelines; returns the exit status, 1 if there is a problem."""
     return _run(_check, _check_parser().parse_args(words))
 
 
 def _run(command: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # SIGTERM takes the same way out as Ctrl-C.
+    # SIGTERM stops the server in the same way as Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return command(arguments)
@@ -52,8 +52,8 @@ def _check(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace) -> int:
     if arguments.host not in (LOOPBACK, "localhost"):
         logger.warning(
-            "Listening on %s: whoever reaches these ports can ask for pictures (but not load or "
-            "unload models). Triton asks for no password: put a gateway or a firewall before it.",
+            "Listening on %s: anyone who can reach these ports can send requests (but not load or "
+            "unload models). Triton has no authentication: put a gateway or a firewall in front.",
             arguments.host,
         )
     with serving(
@@ -98,7 +98,7 @@ def _parser(command: str, purpose: str) -> argparse.ArgumentParser:
         type=_names,
         default=(),
         metavar="NAME[,NAME]",
-        help=f"{command} these alone, instead of all in the repository",
+        help=f"{command} only these pipelines instead of all in the repository",
     )
     return parser
 
@@ -116,7 +116,7 @@ def _serve_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default=LOOPBACK, help="IPv4 address to listen on")
     parser.add_argument(
-        "--request-log", type=Path, help="file to append a line of JSON to for each request"
+        "--request-log", type=Path, help="append one line of JSON per request to this file"
     )
     parser.add_argument(
         "--hide-prompts", action="store_true", help="leave prompts out of the request log"

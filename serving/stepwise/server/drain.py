@@ -1,16 +1,16 @@
-"""Letting running requests finish before Triton stops.
+"""Lets running requests finish before Triton stops.
 
-Told to stop, Triton 24.10 refuses BLS calls within a second, so a picture that is being denoised
-would fail. Unloading models through the model control API is what drains. Measured on an ensemble
-around a decoupled Python model that answers from its own thread and makes BLS calls:
+On shutdown Triton 24.10 refuses BLS calls within a second, so pictures being denoised would fail.
+Unloading models through the model control API drains requests instead. Measured on an ensemble
+around a decoupled Python model that responds from its own thread and makes BLS calls:
 
-- once the ensemble is unloaded (10 ms), a new request is answered at once with ``Request for
-  unknown model: '<name>' has no available versions``, and running ones stream on to their end;
-- the repository index calls the ensemble UNLOADING for as long as a client keeps the stream of its
-  last request open, answered or not, so that says little;
-- a request holds every model of its ensemble until it is answered. So ``<name>_prepare``, unloaded
-  after the ensemble, stays UNLOADING just until the last request is through (and a second more,
-  for its own process to end).
+- once the ensemble is unloaded (10 ms), a new request fails at once with ``Request for unknown
+  model: '<name>' has no available versions``, and running requests stream to their end;
+- the repository index reports the ensemble as UNLOADING while a client keeps the stream of its last
+  request open, answered or not, so this state does not show whether requests are running;
+- a request holds every model of its ensemble until its final response. So ``<name>_prepare``,
+  unloaded after the ensemble, stays UNLOADING until the last request is finished (and one second
+  more, until its own process ends).
 """
 
 import json
@@ -38,11 +38,10 @@ def drain(
     pipelines: Collection[str],
     limit: float = DRAIN_SECONDS,
 ) -> None:
-    """Refuse new requests to these pipelines and wait until running ones are answered.
+    """Refuse new requests to these pipelines and wait until running ones are finished.
 
-    ``key`` is the one that Triton was started with.
-    Waits ``limit`` seconds at most and says so if requests were still running then. Raises
-    ``OSError`` if the server cannot be reached.
+    ``key`` is the key that Triton was started with. Waits at most ``limit`` seconds and then logs a
+    warning if requests are still running. Raises ``OSError`` if the server cannot be reached.
     """
     started = time.monotonic()
     first_stages = [f"{name}_prepare" for name in pipelines]
@@ -63,7 +62,10 @@ def drain(
 
 
 def _pictures(metrics_url: str) -> float:
-    """How many pictures run or wait; many models take seconds to unload without any."""
+    """The number of running and waiting pictures.
+
+    Even without any, many models take seconds to unload.
+    """
     with urllib.request.urlopen(metrics_url, timeout=10) as response:
         page = response.read().decode()
     return sum(map(float, _PICTURES.findall(page)))

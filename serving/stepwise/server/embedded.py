@@ -1,4 +1,4 @@
-"""The tritonserver inside the ``nvidia-pytriton`` wheel, arranged so that it serves our models."""
+"""Runs the tritonserver of the ``nvidia-pytriton`` wheel with our backends."""
 
 import os
 import shutil
@@ -20,8 +20,8 @@ BINARY = _WHEEL / "bin" / "tritonserver"
 def lay_out(folder: Path) -> Path:
     """Make a backend directory in an empty ``folder`` and return it.
 
-    ``python`` gets the stub of the running Python (the wheel keeps the stubs elsewhere), and each
-    backend under ``backends`` here its own folder.
+    ``python`` gets the stub of the running Python, which the wheel stores elsewhere. Each backend
+    in our ``backends`` folder gets its own folder.
     """
     python = folder / "python"
     python.mkdir(parents=True)
@@ -38,7 +38,7 @@ def lay_out(folder: Path) -> Path:
 
 
 def environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the wheel's tritonserver, whose libraries lie beside it."""
+    """The environment of the wheel's tritonserver, including the path of its libraries."""
     libraries = (str(LIBRARIES), str(sysconfig.get_config_var("LIBDIR")))
     return {
         **python_models(inherited),
@@ -49,9 +49,9 @@ def environment(inherited: Mapping[str, str]) -> dict[str, str]:
 def python_models(inherited: Mapping[str, str]) -> dict[str, str]:
     """The environment that the Python models of any tritonserver need.
 
-    A stub embeds a Python that ignores PYTHONPATH and takes its packages from the first
-    ``python3`` in PATH, so the running one, in which ours are installed, comes first. Its BLAS
-    gets one thread: no Python model multiplies matrices.
+    A stub embeds a Python that ignores PYTHONPATH and uses the packages of the first ``python3`` in
+    PATH. So the running Python, which has our packages, comes first. BLAS gets one thread, because
+    no Python model multiplies matrices.
     """
     return {
         **inherited,

@@ -1,4 +1,4 @@
-"""Whether the engines of a repository are those that this machine can load."""
+"""Checks whether this machine can load the engines of a repository."""
 
 import hashlib
 import importlib
@@ -19,10 +19,11 @@ Record = dict[str, Any]
 
 
 def engine_problems(pipeline: Exported) -> Iterator[str]:
-    """One sentence per engine that is missing, damaged or stale, read off its record.
+    """One sentence per engine that is missing, damaged or stale according to its record.
 
-    Stale is an engine of another graph, of another version of its library than the one installed
-    here, or for another GPU than the one here. What is not here cannot be compared.
+    An engine is stale if it was built from another graph, by another version of its library than
+    the installed one, or for another GPU than this machine's. A library or GPU that this machine
+    lacks is not compared.
     """
     path = pipeline.folder / ENGINES
     if not path.is_file():
@@ -33,7 +34,7 @@ def engine_problems(pipeline: Exported) -> Iterator[str]:
         for record in records:
             yield from _first_problem(pipeline, record, gpu)
     except (ValueError, KeyError, TypeError) as error:
-        yield f"{path} is no record of engines ({error!r}): remove it and build them again."
+        yield f"{path} is not a record of engines ({error!r}): remove it and build them again."
 
 
 def compute_capability() -> str | None:
@@ -47,7 +48,7 @@ def compute_capability() -> str | None:
 
 
 def _first_problem(pipeline: Exported, record: Record, gpu: str | None) -> Iterator[str]:
-    """The first thing that is wrong with an engine; what follows from it is left unsaid."""
+    """The first problem of an engine; later problems usually follow from it."""
     checks: tuple[Callable[[], str | None], ...] = (
         lambda: engine_problem(record),
         lambda: graph_problem(record, pipeline.manifest["graphs"]),
@@ -63,21 +64,21 @@ def _first_problem(pipeline: Exported, record: Record, gpu: str | None) -> Itera
 
 
 def graph_problem(record: Record, graphs: dict[str, str]) -> str | None:
-    """What is wrong if an engine was built from another graph than the manifest names."""
+    """The problem if an engine was built from another graph than the manifest's."""
     if record["graph"] == graphs.get(record["component"]):
         return None
-    return "was built from another graph than the one that lies beside it"
+    return "was built from another graph than the one next to it"
 
 
 def version_problem(record: Record, installed: str | None) -> str | None:
-    """What is wrong if another version of its library is ``installed``; None: not installed."""
+    """The problem if the ``installed`` version of its library differs; None is not installed."""
     if installed in (None, record["version"]):
         return None
     return f"was built by {record['library']} {record['version']}, but {installed} is installed"
 
 
 def capability_problem(record: Record, gpu: str | None) -> str | None:
-    """What is wrong if the machine's GPU has another compute capability; None: no GPU."""
+    """The problem if the machine's GPU has another compute capability; None is no GPU."""
     built = record["compute_capability"]
     if gpu in (None, built):
         return None
@@ -85,13 +86,13 @@ def capability_problem(record: Record, gpu: str | None) -> str | None:
 
 
 def file_problem(record: Record, repository: Path) -> str | None:
-    """What is wrong with the engine's own file."""
+    """The problem of the engine's own file."""
     path = repository / record["file"]
     if not path.is_file():
         return "is missing"
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != record["sha256"]:
-            return "is not what the builder wrote (its hash differs)"
+            return "has changed since it was built (its hash differs)"
     return None
 
 

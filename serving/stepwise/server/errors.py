@@ -1,31 +1,31 @@
-"""What can go wrong while serving.
+"""The errors of serving.
 
 ServerError
 ├── NothingToServe    the repository holds no exported pipeline, or none of that name
 ├── OldExport         a pipeline or an engine was exported in another format
-├── PortTaken         another process listens where the server was told to
+├── PortTaken         another process listens on a requested port
 └── TritonFailed      Triton could not start or died; carries the tail of its log
 """
 
 
 class ServerError(Exception):
-    """A sentence for the person who started the server: what is wrong and what to do."""
+    """A problem of the server; its message names the problem and the remedy."""
 
 
 class NothingToServe(ServerError):
-    """The repository holds no exported pipeline, or none of the name that was asked for."""
+    """The repository holds no exported pipeline, or none with the requested name."""
 
 
 class OldExport(ServerError):
-    """A pipeline or an engine was exported in another format than the one that is served."""
+    """A pipeline or an engine was exported in a format that this version does not serve."""
 
 
 class PortTaken(ServerError):
-    """Another process listens on a port that the server was told to use."""
+    """Another process listens on a requested port."""
 
 
 class TritonFailed(ServerError):
-    """Triton could not start, or died; ``log_tail`` holds the last lines that it wrote."""
+    """Triton could not start, or died; ``log_tail`` holds the last lines of its log."""
 
     def __init__(self, reason: str, log_tail: str) -> None:
         super().__init__(reason)

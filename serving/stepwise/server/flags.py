@@ -1,22 +1,22 @@
-"""What the server is told, as a value, and the ``tritonserver`` arguments that say so."""
+"""The settings of a server, and the ``tritonserver`` arguments and environment for them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
-# What Triton needs to unload no model, and a hundred.
+# Seconds that Triton needs to unload no models, and 100 models in addition.
 _EXIT_SECONDS, _EXIT_SECONDS_OF_100 = 5, 20
-# More than a few load slowly for waiting, not for work: each waits a second or two for its process.
+# Each model spends a second or two waiting for its process to start, so many load at once.
 _MOST_LOADED_AT_ONCE = 64
-# What Triton answers only with the key: loading and unloading models, registering memory, and
-# sending traces and logs elsewhere. Clients need none of these.
+# Interfaces that need the key: loading and unloading models, registering memory, and redirecting
+# traces and logs. Clients need none of these.
 RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
 KEY_HEADER = "stepwise-key"
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Where the server listens; 0 stands for any free port until ``server.ports`` chose one."""
+    """The ports to listen on; ``server.ports`` replaces 0 by a free port."""
 
     grpc: int = 8001
     http: int = 8000
@@ -25,15 +25,14 @@ class Ports:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run of Triton.
+    """The settings of one Triton process.
 
-    ``models`` are loaded and no others; ``pipelines`` are the ensembles among them, which is what
-    clients call. ``backends`` is Triton's backend directory. Every shared memory region that
-    Triton's Python models make begins with ``shm_prefix``. A model is served with its
-    ``configs/<config_name>.pbtxt`` where it has one, else with its ``config.pbtxt``. ``key`` opens
-    the ``RESTRICTED`` interfaces, as the header ``KEY_HEADER`` over HTTP and as
-    ``triton-grpc-protocol-<KEY_HEADER>`` over gRPC. ``request_log`` is the file to which models
-    append a line for each request, with its prompts if ``log_prompts``.
+    Triton loads only ``models``; ``pipelines`` are the ensembles among them, which clients call.
+    ``backends`` is Triton's backend directory. The names of all shared memory regions of Triton's
+    Python models begin with ``shm_prefix``. Triton uses a model's ``configs/<config_name>.pbtxt``
+    if it exists, else its ``config.pbtxt``. ``key`` opens the ``RESTRICTED`` interfaces, as the
+    header ``KEY_HEADER`` over HTTP and ``triton-grpc-protocol-<KEY_HEADER>`` over gRPC. Models
+    append a line per request to the file ``request_log``, with its prompts if ``log_prompts``.
     """
 
     repository: Path
@@ -50,12 +49,12 @@ class Settings:
 
     @property
     def exit_seconds(self) -> int:
-        """What Triton gets to unload its models; the more there are, the longer."""
+        """Seconds that Triton gets to unload its models, more for more models."""
         return _EXIT_SECONDS + len(self.models) * _EXIT_SECONDS_OF_100 // 100
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment variables that tell the Python models of their request log."""
+    """The environment variables that configure the Python models' request log."""
     if settings.request_log is None:
         return {}
     return {
@@ -72,7 +71,7 @@ def arguments(settings: Settings) -> list[str]:
         f"--model-repository={settings.repository}",
         f"--backend-directory={settings.backends}",
         "--model-control-mode=explicit",
-        # Configs are complete; to complete them, Triton would start each Python model twice.
+        # Configs are complete, and auto-completion would start each Python model twice.
         "--disable-auto-complete-config",
         f"--model-load-thread-count={min(len(settings.models), _MOST_LOADED_AT_ONCE)}",
         *(f"--load-model={model}" for model in settings.models),

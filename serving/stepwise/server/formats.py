@@ -1,4 +1,4 @@
-"""Whether what was exported has the formats that this version serves."""
+"""Checks that exports have the formats that this version serves."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -13,26 +13,26 @@ ENGINES = "engines.json"
 
 
 def refuse_old(pipelines: Iterable[Exported]) -> None:
-    """Raise ``OldExport`` for a pipeline or an engine that was exported in another format."""
+    """Raise ``OldExport`` if a pipeline or an engine was exported in another format."""
     for pipeline in pipelines:
         for problem in (*export_problems(pipeline), *_engine_problems(pipeline)):
             raise OldExport(problem)
 
 
 def export_problems(pipeline: Exported) -> Iterator[str]:
-    """A sentence if a pipeline was exported in another format than the one that is served."""
+    """A sentence if a pipeline was exported in a format that this version does not serve."""
     got = {"repository": pipeline.manifest.get("format"), **pipeline.manifest.get("formats", {})}
     for name, number in _due(pipeline).items():
         if got.get(name) != number:
             yield (
-                f"{pipeline.folder / MANIFEST}: the format of its {name} is {got.get(name)} where "
+                f"{pipeline.folder / MANIFEST}: the format of its {name} is {got.get(name)}, but "
                 f"this version serves {number}: export it again with {pipeline.command}"
             )
             return
 
 
 def _due(pipeline: Exported) -> dict[str, int | str]:
-    """The format of the repository and of each component of a family."""
+    """The served formats of the repository and of each component."""
     family, manifest = pipeline.family, pipeline.manifest
     precision, quantized = manifest.get("precision", ""), bool(manifest.get("quantized"))
     due: dict[str, int | str] = {"repository": formats.REPOSITORY}
@@ -48,7 +48,7 @@ def _engine_problems(pipeline: Exported) -> Iterator[str]:
         problem = engine_problem(record)
         if problem:
             target = record["library"].replace("_", "-")
-            # TensorRT for RTX builds for any GPU, TensorRT for the one that is there.
+            # TensorRT for RTX can build for any GPU, TensorRT only for the machine's own.
             gpu = f" --compute-capability {record['compute_capability']}" * target.endswith("rtx")
             yield (
                 f"{pipeline.folder.parent / record['file']} {problem}: build it again with "
@@ -57,8 +57,8 @@ def _engine_problems(pipeline: Exported) -> Iterator[str]:
 
 
 def engine_problem(record: dict[str, Any]) -> str | None:
-    """What is wrong if an engine was built in another format than the one that is served."""
+    """The problem if an engine was built in a format that this version does not serve."""
     got = record.get("format")
     if got == formats.ENGINE:
         return None
-    return f"has the format {got} where this version serves {formats.ENGINE}"
+    return f"has the format {got}, but this version serves {formats.ENGINE}"

@@ -1,4 +1,4 @@
-"""Which tritonserver runs: the container's where there is one, else the one in the wheel."""
+"""Finds a tritonserver: the container's if there is one, else the wheel's."""
 
 import os
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ CONTAINER = Path("/opt/tritonserver")
 
 @dataclass(frozen=True)
 class Installation:
-    """A tritonserver, its backend directory, and the environment that it needs.
+    """A tritonserver, its backend directory and its environment.
 
-    Of each model's configs it takes the one that is called ``config_name``, where there is one.
+    It uses a model's config called ``config_name``, if the model has one.
     """
 
     binary: Path
@@ -25,10 +25,10 @@ class Installation:
 
 
 def find(scratch: Path) -> Installation:
-    """The container's tritonserver if this is one, else the wheel's, arranged in ``scratch``.
+    """Find the container's tritonserver, else the wheel's, with its backends in ``scratch``.
 
-    The container has NVIDIA's own onnxruntime and tensorrt backends, so ours stay out of it, and
-    it prefers engines to graphs. Raises ServerError where there is neither.
+    In the container, NVIDIA's onnxruntime and tensorrt backends replace ours, and engines are
+    preferred to graphs. Raises ServerError if there is no tritonserver.
     """
     binary = CONTAINER / "bin" / "tritonserver"
     if binary.is_file():
@@ -36,8 +36,8 @@ def find(scratch: Path) -> Installation:
         return Installation(binary, CONTAINER / "backends", environment, "tensorrt")
     if not embedded.BINARY.is_file():
         raise ServerError(
-            f"there is no tritonserver, neither {binary} nor that of nvidia-pytriton: serve in "
-            "NVIDIA's container, or pip install 'stepwise-serving[triton]'"
+            f"found no tritonserver, neither {binary} nor nvidia-pytriton's: serve in NVIDIA's "
+            "container, or pip install 'stepwise-serving[triton]'"
         )
     environment = embedded.environment(os.environ)
     return Installation(embedded.BINARY, embedded.lay_out(scratch), environment, None)

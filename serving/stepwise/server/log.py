@@ -1,4 +1,4 @@
-"""What Triton's log says."""
+"""Reads Triton's log."""
 
 import re
 from pathlib import Path
@@ -19,12 +19,12 @@ def tail(path: Path) -> str:
 
 
 def loaded(path: Path) -> int:
-    """How many models have been loaded so far."""
+    """The number of models loaded so far."""
     return _text(path).count(_LOADED)
 
 
 def load_failure(path: Path) -> str | None:
-    """The first model that could not be loaded, and Triton's reason, as a sentence."""
+    """A sentence on the first model that failed to load, with Triton's reason."""
     found = _LOAD_FAILURE.search(_text(path))
     return found and f"Triton cannot load {found['model']}: {found['reason']}"
 

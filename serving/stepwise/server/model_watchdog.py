@@ -1,8 +1,8 @@
-"""Notices the death of a model's process, which Triton 24.10 does not.
+"""Detects the death of a model's process, which Triton 24.10 does not report.
 
-Of a killed stub Triton tells nobody: ``/v2/health/ready`` stays 200, the process stays a zombie and
-is never started again, later requests are refused (``Stub process ... is not healthy``), and one
-that was running in ``denoise`` or ``decode`` is never answered.
+After a stub is killed, ``/v2/health/ready`` still returns 200, and the stub stays a zombie that
+Triton never restarts. Triton refuses later requests (``Stub process ... is not healthy``), and a
+request that was running in ``denoise`` or ``decode`` never gets a response.
 """
 
 import os
@@ -17,10 +17,10 @@ import psutil
 
 @contextmanager
 def watching(triton: int, report: Callable[[str], None]) -> Iterator[None]:
-    """Call ``report`` with the name of the first model whose process ends in this context.
+    """Call ``report`` with the model's name when a model's process ends within this context.
 
-    ``triton`` is the process id of a tritonserver with all its models loaded. ``report`` is called
-    at most once, from a thread, and the context waits for it.
+    ``triton`` is the process ID of a tritonserver that has loaded all its models. A thread calls
+    ``report`` at most once, and the context waits for it.
     """
     with ExitStack() as stack:
         models = {os.pidfd_open(process): name for process, name in _models(triton).items()}
@@ -35,7 +35,7 @@ def watching(triton: int, report: Callable[[str], None]) -> Iterator[None]:
 
 
 def _models(triton: int) -> dict[int, str]:
-    """The process of each Python model: a stub, whose first argument is the model's file."""
+    """Each stub process, mapped to its model's name from its first argument, the model's file."""
     stubs = {stub.pid: stub.cmdline() for stub in psutil.Process(triton).children()}
     return {
         process: Path(words[1]).parent.parent.name for process, words in stubs.items() if words[1:]

@@ -1,4 +1,4 @@
-"""Free ports and taken ones."""
+"""Chooses free ports and checks requested ones."""
 
 import random
 import socket
@@ -8,16 +8,16 @@ from dataclasses import asdict
 from stepwise.server.errors import PortTaken
 from stepwise.server.flags import Ports
 
-# Below the range from which Linux takes the ports of outgoing connections: one of those could
-# occupy a chosen port in the seconds until Triton listens on it.
+# Below Linux's range for outgoing connections, because one of those could occupy a chosen port in
+# the seconds until Triton listens on it.
 _FREE = range(20_000, 32_000)
 
 
 def choose(ports: Ports, host: str) -> Ports:
     """Replace every 0 by a free port and check that the others are free.
 
-    Raises ``PortTaken`` for a port that another process listens on, and for a ``host`` that is
-    no address of this machine.
+    Raises ``PortTaken`` if another process listens on a port, or if ``host`` is not an address of
+    this machine.
     """
     with ExitStack() as held:
         given = asdict(ports)
@@ -26,7 +26,7 @@ def choose(ports: Ports, host: str) -> Ports:
 
 def _bind(held: ExitStack, host: str, name: str, port: int) -> int:
     probe = held.enter_context(socket.socket())
-    # Connections that linger after an earlier server do not count as taken.
+    # Lingering connections of an earlier server do not make a port taken.
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     candidates = [port] if port else random.sample(_FREE, 20)
     for candidate in candidates:

@@ -1,4 +1,4 @@
-"""A tritonserver process: started, waited for, drained and stopped."""
+"""Starts, monitors, drains and stops a tritonserver process."""
 
 import logging
 import os
@@ -33,7 +33,8 @@ _POLL_SECONDS = 0.05
 class Server:
     """A running tritonserver.
 
-    ``log`` is the file that it writes to; ``lost`` names the model that it was ended for.
+    ``log`` is its log file. ``lost`` names the model that died, if Triton was stopped because of
+    it.
     """
 
     process: subprocess.Popen[bytes]
@@ -43,7 +44,7 @@ class Server:
 
     @property
     def grpc_url(self) -> str:
-        """``host:port``, as tritonclient takes it."""
+        """``host:port``, the form that tritonclient expects."""
         return f"{self.settings.host}:{self.settings.ports.grpc}"
 
     @property
@@ -53,12 +54,12 @@ class Server:
 
     @property
     def metrics_url(self) -> str:
-        """The page that Prometheus reads."""
+        """The URL that Prometheus scrapes."""
         return f"http://{self.settings.host}:{self.settings.ports.metrics}/metrics"
 
     @property
     def pid(self) -> int:
-        """The process id of tritonserver, which is also that of its process group."""
+        """The process ID of tritonserver, which is also its process group's ID."""
         return self.process.pid
 
     def wait(self) -> None:
@@ -67,17 +68,17 @@ class Server:
         raise self.failure()
 
     def failure(self) -> TritonFailed:
-        """Why Triton is no more."""
+        """The error that explains why Triton ended."""
         reason = f"Triton died with exit status {self.process.returncode}."
         if self.lost:
             reason = (
-                f"The process of {self.lost} died, and Triton was ended because it neither "
+                f"The process of {self.lost} died, and Triton was stopped because it neither "
                 "restarts a model nor reports its loss: start the server again."
             )
         return TritonFailed(reason, log.tail(self.log))
 
     def lose(self, model: str) -> None:
-        """End Triton for the loss of a model; other requests have its time to exit to end."""
+        """Stop Triton after a model's death; other requests may finish during the exit timeout."""
         self.lost = model
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -96,13 +97,13 @@ def serving(
     log_prompts: bool = True,
     names: Collection[str] = (),
 ) -> Iterator[Server]:
-    """Serve the exported pipelines of a model repository for as long as the context lasts.
+    """Serve the exported pipelines of a model repository within this context.
 
-    All of them, or those that are called one of ``names``. Port 0 is any free port. ``request_log``
-    gets a line of JSON for each answered request. Yields once every model is ready. On the way out,
-    running requests finish first; afterwards no process and no shared memory is left. Once a
-    model's process dies, so does Triton. Raises ``NothingToServe``, ``OldExport``, ``PortTaken`` or
-    ``TritonFailed``.
+    Serves the pipelines called ``names``, or all. Port 0 is any free port. ``request_log`` gets a
+    line of JSON for each answered request. The context starts once every model is ready. At its
+    end, running requests finish first, and no process or shared memory is left afterwards. If a
+    model's process dies, Triton is stopped. Raises ``NothingToServe``, ``OldExport``, ``PortTaken``
+    or ``TritonFailed``.
     """
     pipelines = repository.exported(folder, names)
     refuse_old(pipelines)
@@ -115,7 +116,7 @@ def serving(
             models=tuple(model for pipeline in pipelines for model in pipeline.models),
             backends=triton.backends,
             shm_prefix=f"{Path(temporary).name}-",
-            # Other accounts of this machine can read it in the process list; the network cannot.
+            # Other users of this machine can read the key in the process list; clients cannot.
             key=secrets.token_hex(),
             ports=chosen,
             host=host,
@@ -138,8 +139,8 @@ def serving(
 
 
 def _start(triton: Installation, settings: Settings, output: Path) -> Server:
-    # A session of its own: Ctrl-C must reach us alone, because we drain before Triton stops.
-    # setpriv: should we be killed, Triton stops too.
+    # A separate session, so that Ctrl-C reaches only this process, which drains Triton first.
+    # setpriv stops Triton if this process is killed.
     command = ["setpriv", "--pdeathsig", "TERM", str(triton.binary), *arguments(settings)]
     with output.open("wb") as sink:
         process = subprocess.Popen(
@@ -148,7 +149,7 @@ def _start(triton: Installation, settings: Settings, output: Path) -> Server:
             stdout=sink,
             stderr=subprocess.STDOUT,
             env={**triton.environment, **environment(settings)},
-            # Where no file can take the place of a package.
+            # A folder without Python files that could shadow a package.
             cwd=output.parent,
             start_new_session=True,
         )
@@ -156,7 +157,7 @@ def _start(triton: Installation, settings: Settings, output: Path) -> Server:
 
 
 def _wait_ready(server: Server) -> None:
-    """Wait for every model, with a line that moves; raises ``TritonFailed``."""
+    """Wait for every model, with a progress bar. Raises ``TritonFailed``."""
     total = len(server.settings.models)
     layout = "loading models: {n_fmt} of {total_fmt} |{bar:30}| {elapsed}"
     with tqdm(total=total, leave=False, disable=None, bar_format=layout) as bar:
@@ -186,17 +187,17 @@ def _drain(server: Server) -> None:
         settings = server.settings
         drain(server.http_url, server.metrics_url, settings.key, settings.pipelines)
     except OSError as error:
-        logger.warning("Triton does not answer and is stopped as it is: %s", error)
+        logger.warning("Triton does not respond and is stopped without draining: %s", error)
     except KeyboardInterrupt:
         server.process.kill()
         raise
 
 
 def _stop(server: Server) -> None:
-    """Stop Triton and remove all that it leaves; a second interrupt only skips the waiting.
+    """Stop Triton and remove its processes and shared memory; an interrupt only skips the wait.
 
-    Requests are answered by now, or it has been said that some are not: what does not stop in time
-    is killed without a word.
+    Requests are finished by now, or a warning has named the rest, so processes that do not stop in
+    time are killed without a message.
     """
     try:
         server.process.terminate()

@@ -1,4 +1,4 @@
-"""What a model repository can serve."""
+"""Finds the exported pipelines of a model repository."""
 
 import json
 import shlex
@@ -18,7 +18,7 @@ _STAGES = ("prepare", "denoise", "decode")
 
 @dataclass(frozen=True)
 class Exported:
-    """A pipeline that was exported into a repository; ``manifest`` is the export's own record."""
+    """A pipeline in a repository; ``manifest`` is the record that its export wrote."""
 
     name: str
     folder: Path
@@ -26,17 +26,17 @@ class Exported:
 
     @property
     def family(self) -> Family | None:
-        """The family that it is one of, if this version knows it."""
+        """The family of the pipeline, if this version supports it."""
         return FAMILIES.get(self.manifest.get("family", ""))
 
     @property
     def makes_videos(self) -> bool:
-        """Whether it answers with videos."""
+        """Whether it makes videos."""
         return self.family is not None and self.family.makes_videos
 
     @property
     def takes_images(self) -> bool:
-        """Whether its videos go on from an image."""
+        """Whether its videos continue an image."""
         return self.family is not None and self.family.image_encoder is not None
 
     @property
@@ -47,7 +47,7 @@ class Exported:
 
     @property
     def command(self) -> str:
-        """What exports it again."""
+        """The command that exports it again."""
         manifest = self.manifest
         words = ["stepwise", "export", str(manifest.get("family"))]
         words += ["--checkpoint", str(manifest.get("checkpoint"))]
@@ -61,11 +61,11 @@ class Exported:
 
 
 def exported(repository: Path, names: Collection[str] = ()) -> tuple[Exported, ...]:
-    """The pipelines of a repository, all or those with one of ``names``, in the order of names.
+    """The pipelines of a repository called ``names``, or all, sorted by name.
 
-    A pipeline counts as exported once ``<name>_prepare/manifest.json`` is there. Raises
-    ``NothingToServe`` when none is or one of ``names`` is not, ``ServerError`` for a manifest that
-    is none.
+    A pipeline counts as exported if ``<name>_prepare/manifest.json`` exists. Raises
+    ``NothingToServe`` if there is none or one of ``names`` is missing, and ``ServerError`` if a
+    manifest is invalid.
     """
     found = [_read(path) for path in repository.glob(f"*{_PREPARE}/{MANIFEST}")]
     there = sorted(pipeline.name for pipeline in found)
@@ -89,6 +89,6 @@ def _read(path: Path) -> Exported:
         manifest["graphs"], manifest["tokens"], manifest["missing"]
     except (ValueError, KeyError, TypeError) as error:
         raise ServerError(
-            f"{path} is no manifest ({error!r}): export the pipeline again."
+            f"{path} is not a manifest ({error!r}): export the pipeline again."
         ) from error
     return Exported(path.parent.name.removesuffix(_PREPARE), path.parent, manifest)

@@ -1,4 +1,4 @@
-"""One tiny picture or video over gRPC, to see that a pipeline works from end to end."""
+"""Requests one tiny picture or video over gRPC, to check a pipeline from end to end."""
 
 import queue
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 from stepwise.server.repository import Exported
 
 _SECONDS = 300
-# Two slices, of which the second goes on from what the first has left.
+# Two slices, so that the second reads the caches of the first.
 _FRAMES = 5
 
 
 def picture_problem(grpc_url: str, pipeline: Exported) -> Iterator[str]:
-    """Ask for a picture of one step; yields a sentence if none comes or it shows nothing."""
+    """Request a picture with one step; yields a sentence if none arrives or it is blank."""
     name = pipeline.name
     try:
         pictures = _pictures(grpc_url, pipeline)

@@ -69,14 +69,14 @@ def test_a_damaged_and_a_missing_engine_are_named(copy):
     (copy / CLIP / "model.rtx").write_bytes(b"cut short")
     (copy / "sd3_t5/1/model.rtx").unlink()
     damaged, missing = problems(copy)
-    assert f"{CLIP}/model.rtx is not what the builder wrote" in damaged
+    assert f"{CLIP}/model.rtx has changed since it was built" in damaged
     assert "sd3_t5/1/model.rtx is missing" in missing
 
 
 def test_an_invalid_record_is_named(copy):
     (copy / "sd3_prepare" / FILE).write_text("[{}]")
     (problem,) = problems(copy)
-    assert "is no record of engines" in problem
+    assert "is not a record of engines" in problem
 
 
 def test_an_engine_for_another_gpu_is_named(copy):

@@ -43,7 +43,7 @@ def test_a_repository_without_a_format_is_refused_by_both(copy, capsys):
     del given["format"], given["formats"]
     (copy / "sd3_prepare" / "manifest.json").write_text(json.dumps(given))
     message = refused(copy)
-    assert "the format of its repository is None where this version serves" in message
+    assert "the format of its repository is None, but this version serves" in message
     assert "\n" not in message
     assert not check.check(copy)
     assert f"problem  sd3 format: {message}" in capsys.readouterr().out
@@ -52,7 +52,7 @@ def test_a_repository_without_a_format_is_refused_by_both(copy, capsys):
 def test_a_component_of_another_format_is_refused(copy):
     given = edit(copy)
     edit(copy, formats={**given["formats"], "t5": "0"})
-    assert "the format of its t5 is 0 where this version serves 1" in refused(copy)
+    assert "the format of its t5 is 0, but this version serves 1" in refused(copy)
 
 
 def test_the_command_in_the_error_repeats_the_export(copy):
@@ -78,7 +78,7 @@ def test_an_engine_of_another_format_is_refused(copy):
     }
     (copy / "sd3_prepare" / "engines.json").write_text(json.dumps([record]))
     message = refused(copy)
-    assert f"model.rtx has the format {formats.ENGINE - 1} where this version serves" in message
+    assert f"model.rtx has the format {formats.ENGINE - 1}, but this version serves" in message
     words = shlex.split(message.partition("build it again with ")[2])
     assert parsed(words[2:]).target == "tensorrt-rtx"
 

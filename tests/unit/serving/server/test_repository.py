@@ -37,5 +37,5 @@ def test_the_error_of_an_empty_repository_names_the_export_command(tmp_path):
 def test_a_broken_manifest_is_named(tmp_path, text):
     (tmp_path / "sd3_prepare").mkdir()
     (tmp_path / "sd3_prepare" / "manifest.json").write_text(text)
-    with pytest.raises(ServerError, match=r"sd3_prepare/manifest.json is no manifest"):
+    with pytest.raises(ServerError, match=r"sd3_prepare/manifest.json is not a manifest"):
         exported(tmp_path)

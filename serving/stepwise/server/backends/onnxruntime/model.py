@@ -1,8 +1,8 @@
-"""Stand-in for Triton's C++ ``onnxruntime`` backend, on the ``onnxruntime`` wheel.
+"""Replaces Triton's C++ ``onnxruntime`` backend with the ``onnxruntime`` wheel.
 
-A model whose config says ``backend: "onnxruntime"`` and whose folder holds ``1/model.onnx`` is
-served by this file where that backend is not installed. It honours the config's batching, its
-instance groups, and these parameters (all strings):
+If that backend is not installed, this file serves each model with ``backend: "onnxruntime"`` in its
+config and ``1/model.onnx`` in its folder. It supports the config's batching, its instance groups,
+and these parameters (all strings):
 
 ``intra_op_thread_count``, ``inter_op_thread_count``, ``execution_mode`` (0 sequential, 1 parallel)
     as in https://github.com/triton-inference-server/onnxruntime_backend#model-config-options
@@ -33,11 +33,11 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(config: Any) -> Any:
-        """Leave the config as it is: configs are written by hand or by the export."""
+        """Return the config unchanged: configs are already complete."""
         return config
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load the graph. Raises ``TritonModelException`` if it is broken or not the config's."""
+        """Load the graph. Raises ``TritonModelException`` if it is broken or the config differs."""
         config = json.loads(args["model_config"])
         self.name = args["model_name"]
         self.batches = config["max_batch_size"] > 0
@@ -54,14 +54,14 @@ class TritonPythonModel:
         self.inputs = [tensor.name for tensor in self.session.get_inputs()]
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer requests: several run as one batch, and an error belongs to its own request."""
+        """Run requests as one batch; if the batch fails, run each alone to isolate the error."""
         feeds = [self._feed(request) for request in requests]
         wanted = [list(request.requested_output_names()) for request in requests]
         if len(requests) > 1 and self.batches:
             try:
                 return self._run_batch(feeds, wanted)
             except Exception:
-                # One request's values may be at fault; run alone, only that one fails.
+                # One request's values may be the cause; run alone, only that request fails.
                 pass
         return [self._run(feed, names) for feed, names in zip(feeds, wanted, strict=True)]
 
