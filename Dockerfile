@@ -1,4 +1,4 @@
-# One release for both stages: a TensorRT engine runs only on the version that built it.
+# Both stages use one release, because a TensorRT engine runs only on the version that built it.
 FROM nvcr.io/nvidia/tritonserver:26.04-py3 AS triton
 ENV PATH=/opt/venv/bin:$PATH \
     PIP_NO_CACHE_DIR=1 \
@@ -13,7 +13,7 @@ COPY serving/ serving/
 FROM triton AS export
 COPY export/ export/
 RUN deploy/install.sh export /opt/venv && deploy/install_tensorrt.sh /opt/venv
-# For `--user`: an id without an account has neither a home nor a name.
+# For `--user`: a user ID without an account has no home and no name.
 ENV HOME=/tmp USER=stepwise
 USER 1000:1000
 # NVIDIA's entry point makes the image's CUDA work on older drivers.

@@ -1,6 +1,6 @@
 """Usage: python3 deploy/healthcheck.py [PORT]
 
-Exit status 0 if the server on this machine is ready for requests, 1 with the reason if not.
+Exits with 0 if the server on this machine is ready for requests, else prints why and exits with 1.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""``python -m server``, for this release: ``stepwise serve`` and ``check`` have taken its place."""
+"""``python -m server``, deprecated: use ``stepwise serve`` and ``stepwise check`` instead."""
 
 import sys
 
@@ -10,5 +10,5 @@ if __name__ == "__main__":
         [w for w in sys.argv[1:] if w not in ("check", "serve")],
     )
     command = "check" if checks else "serve"
-    print(f"python -m server is going: type stepwise {command} instead", file=sys.stderr)
+    print(f"python -m server is deprecated: use stepwise {command} instead", file=sys.stderr)
     sys.exit(check(words) if checks else serve(words))

@@ -16,7 +16,7 @@ def tables(latent_shape: tuple[int, ...], patch: int, head_dim: int) -> tuple[Ar
 
     A quarter of each head encodes the frame, three eighths the row and three eighths the column of
     a patch (arXiv 2104.09864 in three dimensions). Rows and columns count in units of the base
-    grid; a video with another aspect ratio is centered in it. Follows EasyAnimateRotaryPosEmbed in
+    grid; a video with another aspect ratio is centred in it. Follows EasyAnimateRotaryPosEmbed in
     diffusers, which also computes in float32.
     """
     frames, height, width = latent_shape[1], latent_shape[2] // patch, latent_shape[3] // patch

@@ -1,1 +1,1 @@
-"""The Python models of a pipeline, and the only folder that knows Triton's Python API."""
+"""The Python models of a pipeline. Only this folder uses Triton's Python API."""

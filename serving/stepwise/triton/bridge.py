@@ -1,4 +1,4 @@
-"""What all models say to Triton, and how: tensors in and out, calls of other models, errors."""
+"""The models' interface to Triton: tensors in and out, calls of other models, errors."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ from stepwise.description.spec import Tensor
 log = logging.getLogger(__name__)
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-# What Triton says to a model's calls once it has been told to end.
+# Part of Triton's error for a model's calls during shutdown.
 _STOPPING = "Server not ready"
 
 
@@ -24,7 +24,7 @@ def parameter(args: Mapping[str, str], name: str) -> str:
 
 
 def metric_families() -> Any:
-    """``pb_utils.MetricFamily``, which is there only while a model is being initialized or runs."""
+    """``pb_utils.MetricFamily``, which exists only while a model is being initialized or runs."""
     return pb_utils.MetricFamily
 
 
@@ -39,43 +39,43 @@ def pack(outputs: Mapping[str, Array]) -> Any:
 
 
 def as_request_error(error: Exception) -> RequestError:
-    """The error as a caller sees it; whatever is not a RequestError is logged in full."""
+    """The error for the client; any error other than a RequestError is logged in full."""
     if isinstance(error, RequestError):
         return error
     log.error("a request failed unexpectedly", exc_info=error)
-    return RequestError(f"the server failed on this request: {error!r}")
+    return RequestError(f"the server failed to process this request: {error!r}")
 
 
 def failure(error: Exception) -> Any:
     """A response that carries the error."""
     told = as_request_error(error)
-    # A streamed error reaches the client as text alone, so the text says its code. Triton has
-    # not all of gRPC's codes.
+    # A streamed error reaches the client only as text, so the text includes its code. Triton lacks
+    # some of gRPC's codes.
     code = getattr(pb_utils.TritonError, told.code, pb_utils.TritonError.UNAVAILABLE)
     return pb_utils.InferenceResponse([], pb_utils.TritonError(f"[{told.code}] {told}", code))
 
 
 def send(sender: Any, answer: Any, last: bool) -> None:
-    """Send one response; a client that is gone is no reason to stop."""
+    """Send one response; ignore the error if the client has disconnected."""
     try:
         sender.send(answer, flags=FINAL if last else 0)
     except pb_utils.TritonModelException as error:
-        log.info("a response could not be delivered: %s", error)
+        log.info("cannot deliver a response: %s", error)
 
 
 class Kept:
-    """An output of another model that stays where it is, to be an input of its next call.
+    """An output of another model that becomes an input of its next call without a copy.
 
-    The caches of a video autoencoder are gigabytes for large frames: Python does not copy them.
+    The caches of a video autoencoder take gigabytes for large frames.
     """
 
     def __init__(self, answer: Any, name: str) -> None:
-        # A tensor's memory is gone with its answer.
+        # The response owns the tensor's memory.
         self._answer = answer
         self._tensor = pb_utils.get_output_tensor_by_name(answer, name)
 
     def named(self, name: str) -> Any:
-        """The tensor under the name that it has as an input."""
+        """The tensor, renamed for use as an input."""
         return pb_utils.Tensor.from_dlpack(name, self._tensor.to_dlpack())
 
 
@@ -85,9 +85,10 @@ def call(
     outputs: Sequence[Tensor],
     kept: Sequence[Tensor] = (),
 ) -> dict[str, Any]:
-    """Run another model over BLS and return its ``outputs`` by name, and what is ``kept`` of it.
+    """Run another model over BLS and return its outputs by name.
 
-    Raises ModelFailed if it fails, and Unavailable while Triton is stopping.
+    ``outputs`` are copied to arrays; ``kept`` outputs become ``Kept``. Raises ModelFailed if the
+    model fails, and Unavailable while Triton is stopping.
     """
     answer = pb_utils.InferenceRequest(
         model_name=model,
@@ -96,24 +97,24 @@ def call(
             value.named(name) if isinstance(value, Kept) else pb_utils.Tensor(name, value)
             for name, value in inputs.items()
         ],
-        # A model on a GPU would leave them there, where numpy does not read.
+        # A model on a GPU would leave its outputs there, and numpy cannot read them.
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     ).exec()
     if answer.has_error():
         message = answer.error().message()
         if _STOPPING in message:
-            raise Unavailable("the server is stopping; try again when it is back")
+            raise Unavailable("the server is stopping; try again after it restarts")
         raise ModelFailed(f"{model}: {message}")
     read = (pb_utils.get_output_tensor_by_name(answer, output.name) for output in outputs)
-    # The tensors' memory is gone with the answer.
+    # The response owns the tensors' memory.
     copies = {tensor.name(): tensor.as_numpy().copy() for tensor in read}
     return {**copies, **{output.name: Kept(answer, output.name) for output in kept}}
 
 
 def tell(model: str, inputs: Mapping[str, Array]) -> None:
-    """Give a decoupled model a message over BLS, whose answer is empty.
+    """Send a decoupled model a message over BLS and ignore its empty response.
 
-    A server that is stopping takes none, which is no error.
+    A stopping server refuses the message, which is only logged.
     """
     request = pb_utils.InferenceRequest(
         model_name=model,
@@ -122,4 +123,4 @@ def tell(model: str, inputs: Mapping[str, Array]) -> None:
     )
     for answer in request.exec(decoupled=True):
         if answer.has_error():
-            log.info("%s was not told of %s: %s", model, list(inputs), answer.error().message())
+            log.info("%s refused %s: %s", model, list(inputs), answer.error().message())

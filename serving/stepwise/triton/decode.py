@@ -1,4 +1,4 @@
-"""``<name>_decode``: latents in, pictures or slices of videos out; progress passes through."""
+"""``<name>_decode`` decodes latents to pictures or slices of videos, and passes progress on."""
 
 import time
 from collections import deque
@@ -31,21 +31,21 @@ from stepwise.triton.bridge import (
 from stepwise.triton.round_robin import RoundRobin
 from stepwise.video import sliced_vae
 
-# Videos of several slices that are decoded at once. Each has gigabytes of caches if it is large.
+# Videos of several slices decoded at the same time; the caches of a large one take gigabytes.
 _AT_ONCE = 2
-# A cancellation may come just after the last slice; its id is then of no use.
+# A cancellation that arrives after the last slice leaves its ID behind, so the IDs are limited.
 _REMEMBER_AT_MOST = 1000
 
 
 class Decode:
-    """A request's events keep their order; requests take turns, a picture or a slice each.
+    """Decodes each request's events in order; requests take turns, one picture or slice at a time.
 
-    Only the first few videos have begun; the others wait for one of them to end, which single
-    pictures, previews and progress do not.
+    Only a few videos are decoded at a time, and later ones wait for one to end. Single pictures,
+    previews and progress do not wait.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Answer in one thread."""
+        """Start the thread that decodes and sends responses."""
         self._name = parameter(args, "name")
         self._family = FAMILIES[parameter(args, "pipeline")]
         self._decoder = f"{self._name}_{self._family.decoder.name}"
@@ -54,7 +54,7 @@ class Decode:
         self._turns = RoundRobin("decode")
 
     def execute(self, requests: list[Any]) -> None:
-        """Line up events and their latents."""
+        """Queue events and their latents, or stop a cancelled request."""
         for request in requests:
             inputs, sender = unpack(request), request.get_response_sender()
             told = inputs[EVENT.name][0]
@@ -67,7 +67,7 @@ class Decode:
             self._turns.submit(request.request_id(), self._answer(event, latents, sender))
 
     def finalize(self) -> None:
-        """Finish what is under way."""
+        """Finish running requests."""
         self._turns.close()
 
     def _stop(self, request_id: str) -> None:
@@ -76,7 +76,7 @@ class Decode:
         self._cancelled[request_id] = None
 
     def _answer(self, event: Event, latents: Float32, sender: Any) -> Iterator[None]:
-        """Send what becomes of an event, one response a step."""
+        """Send the responses of an event; each iteration sends one."""
         began, failed = time.monotonic(), {}
         try:
             if event.video is not None and latents.shape[1] > 1:
@@ -99,7 +99,7 @@ class Decode:
             log.write({**event.record, **decoding, **failed})
 
     def _begin(self, event: Event) -> Iterator[None]:
-        """Pass until few enough videos are ahead."""
+        """Yield until fewer than ``_AT_ONCE`` videos are ahead of this one."""
         self._videos.append(event)
         while event not in list(self._videos)[:_AT_ONCE]:
             self._check(event)
@@ -111,12 +111,12 @@ class Decode:
             raise Cancelled("the request was cancelled")
 
     def _release(self, event: Event) -> None:
-        """Have ``denoise`` let go of a video at its end, before its caller can ask for another."""
+        """Free the video's place in ``denoise`` before its client sees the end and sends more."""
         if event.record is not None and self._family.makes_videos:
             self._tell(DECODED.name, event)
 
     def _give_up(self, event: Event) -> None:
-        """Have ``denoise`` end the request, of which Triton passes on nothing after an error."""
+        """Make ``denoise`` end the request: after an error Triton delivers no more responses."""
         if event.record is None:
             self._tell(CANCEL.name, event)
         if self._family.makes_videos:
@@ -127,7 +127,7 @@ class Decode:
         tell(f"{self._name}_denoise", {name: request})
 
     def _responses(self, event: Event, latents: Float32) -> Iterator[tuple[dict[str, Array], bool]]:
-        """Each response, and whether it is the event's last."""
+        """Each response of an event, and whether it is the last."""
         if not latents.size:
             yield response(self._family, event, None), True
         elif event.video is None:

@@ -1,4 +1,4 @@
-"""``<name>_denoise``: embeddings in, progress and latents out, batched at every step."""
+"""``<name>_denoise`` turns embeddings into progress and latents, batched at every step."""
 
 import os
 import threading
@@ -39,10 +39,10 @@ _LONGEST_ID = 256
 
 
 class Denoise:
-    """``<name>_denoise``: embeddings in, progress and latents out, batched at every step."""
+    """Denoises all requests in one running batch; inputs are embeddings, outputs are latents."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Start the loop over ``<name>_<denoiser>``."""
+        """Start the denoising loop, which calls ``<name>_<denoiser>``."""
         self._name = parameter(args, "name")
         self._family = FAMILIES[parameter(args, "pipeline")]
         self._denoiser = f"{self._name}_{self._family.denoiser.name}"
@@ -51,15 +51,15 @@ class Denoise:
             self._predict, self._family.capacity, self._metrics, held=self._family.makes_videos
         )
         self._metrics.follow(self._batcher)
-        # To hand Triton the answers of eight pictures takes as long as a tenth of a small model's
-        # step, in which the next step can begin.
+        # Sending the responses of eight pictures takes a tenth of a small model's step, so another
+        # thread sends them while the next step runs.
         self._sending = ThreadPoolExecutor(1, "send")
         self._loop = Loop(self._batcher, died=self._die)
         self._disconnects = Disconnects(self._batcher)
         self._disconnects.start()
 
     def execute(self, requests: list[Any]) -> None:
-        """Queue requests, whose answers come from the loop's thread, and pass on cancellations."""
+        """Queue requests and handle messages; responses come from another thread."""
         for request in requests:
             sender = request.get_response_sender()
             try:
@@ -72,7 +72,7 @@ class Denoise:
                 sender.send(failure(error), flags=FINAL)
 
     def _told(self, inputs: Mapping[str, Array]) -> bool:
-        """Take what is no request: the id of one to cancel, or of one that is decoded."""
+        """Handle a message with the ID of a cancelled or decoded request; false for a request."""
         if CANCEL.name in inputs:
             self._cancel(text(inputs, CANCEL.name, "", _LONGEST_ID))
         elif DECODED.name in inputs:
@@ -88,14 +88,14 @@ class Denoise:
             tell(f"{self._name}_decode", {EVENT.name: told, self._family.latents.name: nothing})
 
     def finalize(self) -> None:
-        """Finish what is under way."""
+        """Finish running requests."""
         self._loop.close()
         self._disconnects.close()
         self._sending.shutdown()
         self._metrics.close()
 
     def _die(self) -> None:
-        """End this process: without its loop it is of no use, and only that is noticed."""
+        """Exit: the server monitors only processes, and this one is useless without its loop."""
         self._sending.shutdown()
         os._exit(1)
 
@@ -114,7 +114,7 @@ class Denoise:
         if missing:
             raise InvalidRequest(
                 f"got no {', '.join(missing)}; send requests to the ensemble {self._name}, and "
-                f"here only {CANCEL.name!r}"
+                f"to this model only {CANCEL.name!r}"
             )
         settings, line = Settings.from_json(inputs[SETTINGS.name][0]), _Line(sender)
 
@@ -133,7 +133,7 @@ class Denoise:
             self._sending.submit(line.send, failure(error), True)
 
         request = Request(
-            # An empty id cannot be cancelled; it still must not be another request's.
+            # A request without an ID cannot be cancelled, but it still needs a unique one here.
             id=request_id or uuid.uuid4().hex,
             settings=settings,
             row_conditioning=self._family.row_conditioning(inputs, settings),
@@ -146,7 +146,7 @@ class Denoise:
         return request
 
     def _described(self, request: Request) -> log.Record:
-        """What the log says of a request beside how it ended."""
+        """The entry of a request in the log, without its outcome."""
         settings = request.settings
         return {
             "id": request.id,
@@ -168,7 +168,7 @@ class Denoise:
 
 
 class _Line:
-    """The way back to a caller, which is not asked for after the last answer: Triton dies of it."""
+    """Sends responses. Never checks for a disconnect after the last one: Triton would crash."""
 
     def __init__(self, sender: Any) -> None:
         self._sender = sender

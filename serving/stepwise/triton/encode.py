@@ -1,4 +1,4 @@
-"""``<name>_encode``: the images that a video continues in, latents for the denoiser out."""
+"""``<name>_encode`` encodes the images that a video continues to latents for the denoiser."""
 
 import time
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ _START, _END = (tensor.name for tensor in IMAGES)
 
 
 class Encode:
-    """Encodes one video after another, slice by slice over ``<name>_vae_encoder``."""
+    """Encodes the images of one video at a time, slice by slice, with ``<name>_vae_encoder``."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Remember which encoder there is."""
+        """Look up the image encoder."""
         self._name = parameter(args, "name")
         self._family = FAMILIES[parameter(args, "pipeline")]
         assert self._family.image_encoder is not None
         self._encoder = self._family.image_encoder
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request by itself."""
+        """Answer each request separately."""
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:

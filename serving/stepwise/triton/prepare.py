@@ -1,4 +1,4 @@
-"""``<name>_prepare``: request tensors in, encoder inputs and settings out."""
+"""``<name>_prepare`` turns request tensors into encoder inputs and settings."""
 
 import time
 from dataclasses import replace
@@ -15,16 +15,16 @@ from stepwise.triton.bridge import as_request_error, failure, pack, parameter, u
 
 
 class Prepare:
-    """``<name>_prepare``: request tensors in, encoder inputs and settings out."""
+    """Validates requests and turns their tensors into encoder inputs and settings."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the manifest, the batch caps and the tokenizers beside this model."""
+        """Read the manifest, the batch caps and the tokenizers in this model's folder."""
         self._name = parameter(args, "name")
         family = FAMILIES[parameter(args, "pipeline")]
         self._prepare = Preparer(family, Path(args["model_repository"]))
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request by itself; a bad one fails alone."""
+        """Answer each request separately, so that an invalid one fails alone."""
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:

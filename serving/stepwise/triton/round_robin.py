@@ -1,4 +1,4 @@
-"""One thread that serves many owners in turn, a piece of work each."""
+"""Runs the jobs of many owners round-robin in one thread."""
 
 import logging
 import threading
@@ -9,10 +9,10 @@ log = logging.getLogger(__name__)
 
 
 class RoundRobin:
-    """Runs jobs in a thread of its own; each is an iterator, whose every ``next`` is a piece.
+    """Runs jobs in one thread. A job is an iterator, and each ``next()`` does one piece of it.
 
-    The jobs of one owner run one after another, those of several owners take turns, piece by
-    piece: who has a long job holds nobody up for longer than a piece. A job that raises ends.
+    The jobs of one owner run in order. Owners take turns, one piece each, so a long job delays
+    others by at most one piece. A job that raises ends.
     """
 
     def __init__(self, name: str) -> None:
@@ -23,7 +23,7 @@ class RoundRobin:
         self._thread.start()
 
     def submit(self, owner: str, job: Iterator[None]) -> None:
-        """Line up a job behind its owner's others."""
+        """Queue a job after its owner's other jobs."""
         with self._wake:
             self._jobs.setdefault(owner, deque()).append(job)
             self._wake.notify()
@@ -46,7 +46,7 @@ class RoundRobin:
                     del self._jobs[owner]
 
     def _advance(self, job: Iterator[None]) -> bool:
-        """Do a piece of a job; true if there is no other."""
+        """Do one piece of a job; true if the job has ended."""
         try:
             return next(job, self) is self
         except Exception:
@@ -54,7 +54,7 @@ class RoundRobin:
             return True
 
     def _next(self) -> str | None:
-        """Whose turn it is, who goes to the end of the line; None when there never will be one."""
+        """The next owner, moved to the end of the line; None once closing and out of jobs."""
         with self._wake:
             while not (self._jobs or self._closing):
                 self._wake.wait()

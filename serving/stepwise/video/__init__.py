@@ -1,1 +1,1 @@
-"""Videos through a causal autoencoder, slice by slice."""
+"""Encodes and decodes videos with a causal autoencoder, slice by slice."""

@@ -1,8 +1,8 @@
-"""What EasyAnimate's InP transformer is told of the images that a video continues.
+"""The conditioning of EasyAnimate's InP transformer on the images that a video continues.
 
-As EasyAnimateInpaintPipeline in diffusers does with ``get_image_to_video_latent``: a video that is
-blank but for its first frame, and its last one if there is an end image, encoded to latents, under
-a mask that says where it is known.
+Follows EasyAnimateInpaintPipeline in diffusers with ``get_image_to_video_latent``: the latents of a
+video that is blank except for its first frame, and its last one if there is an end image, with a
+mask of the known frames.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,9 +24,9 @@ def inpaint_latents(
 ) -> Float32:
     """Mask and latents, float32 (1 + channels, frames, height, width), for one video.
 
-    ``run`` is the encoder; the images are uint8 (height, width, 3) in the video's size. The mask is
-    where the first frame is and has the latents' scale, which diffusers multiplies it by as well;
-    an end image does not show in it, because diffusers samples the mask between frames.
+    ``run`` is the encoder. The images are uint8 (height, width, 3) in the video's size. The mask is
+    ``scaling_factor`` at the first frame and 0 elsewhere, because diffusers scales it like latents.
+    It leaves out an end image, because diffusers samples the mask between frames.
     """
     images = {0: start} if end is None else {0: start, settings.frames - 1: end}
     known = _noisy({index: _levels(image) for index, image in images.items()}, settings, layout)
@@ -45,9 +45,9 @@ def _levels(image: Array) -> Float32:
 def _noisy(
     known: Mapping[int, Float32], settings: Settings, layout: VideoLayout
 ) -> dict[int, Float32]:
-    """Frames with the noise that the model was trained with, but where they are black.
+    """Add the noise that the model was trained with to the known frames, except at black pixels.
 
-    It is drawn after the initial noise, for all frames of one colour after another.
+    The noise is drawn after the initial noise, by colour channel and then by frame.
     """
     if not layout.reference_noise:
         return dict(known)
@@ -69,7 +69,7 @@ def _noisy(
 def _slices(
     known: Mapping[int, Float32], settings: Settings, layout: VideoLayout
 ) -> Iterator[Float32]:
-    """The video slice by slice, (3, frames, height, width): one frame, then as many as a latent."""
+    """Slices (3, frames, height, width): one frame, then ``layout.frames`` frames each."""
     shape = (3, settings.height, settings.width)
     blank = np.full(shape, _BLANK, np.float32)
     for first in (0, *range(1, settings.frames, layout.frames)):

@@ -1,8 +1,8 @@
-"""Videos and latents: one slice after another through a causal video autoencoder, tile by tile.
+"""Runs a causal video autoencoder slice by slice and tile by tile.
 
-A slice is one frame of latents. The first one is a frame of the video, every other one four. Frames
-with a side longer than a tile go through the autoencoder in overlapping tiles, each with caches of
-its own, whose seams are blended as AutoencoderKLMagvit does in diffusers.
+A slice is one latent frame. The first slice is one video frame, every other slice four. Frames with
+a side longer than a tile are split into overlapping tiles, each with its own caches. Seams are
+blended as in diffusers' AutoencoderKLMagvit.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,21 +17,21 @@ from stepwise.description.manifest import VideoLayout
 from stepwise.description.vae_caches import Cache, input_name, output_name
 
 Float32 = npt.NDArray[np.float32]
-# A component's inputs by name to its outputs. Caches may be whatever it gave of the slice before.
+# Maps a component's inputs to its outputs by name; caches may be any objects that it returned.
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 _LATENTS, _LEVELS, _FIRST = "latents", "levels", "first"
 
 
 @dataclass
 class _Tile:
-    """One part of all frames: where it is, in latents, and what it has seen."""
+    """A region of all frames, in latents, with the caches of its previous slice."""
 
     rows: slice
     columns: slice
     caches: dict[str, Any] = field(default_factory=dict)
 
     def run(self, run: Run, given: Mapping[str, Array], caches: tuple[Cache, ...]) -> Any:
-        """The component's outputs for the next slice; the first one comes with no caches."""
+        """The component's outputs for the next slice; the first slice starts without caches."""
         first = np.asarray([not self.caches], np.int32)
         if not self.caches:
             height, width = (part.stop - part.start for part in (self.rows, self.columns))
@@ -43,10 +43,10 @@ class _Tile:
 
 
 def decode(run: Run, latents: Float32, layout: VideoLayout) -> Iterator[tuple[int, Array]]:
-    """The frames that latents (channels, frames, height, width) hold, slice by slice.
+    """Decode latents (channels, frames, height, width) slice by slice.
 
     Yields the index of a slice's first frame and the frames, uint8 (frames, height, width, 3).
-    ``run`` is the decoder. What is held meanwhile does not depend on how many frames there are.
+    ``run`` is the decoder. Memory use does not depend on the number of frames.
     """
     grid = _grid(latents.shape[2:], layout)
     extent, stride = layout.tile - layout.tile_stride, layout.tile_stride
@@ -69,9 +69,8 @@ def _decode_tile(run: Run, tile: _Tile, latents: Float32, layout: VideoLayout) -
 
 
 def as_frames(levels: Float32) -> Array:
-    """Levels (3, frames, height, width) around [-1, 1] as uint8 (frames, height, width, 3).
-
-    Rounded as diffusers' VaeImageProcessor does.
+    """Convert levels (3, frames, height, width), clipped to [-1, 1], to uint8 (frames, height,
+    width, 3), rounded as in diffusers' VaeImageProcessor.
     """
     scaled = np.clip(levels * np.float32(0.5) + np.float32(0.5), 0, 1) * np.float32(255)
     frames: Array = np.round(scaled).astype(np.uint8).transpose(1, 2, 3, 0)
@@ -79,9 +78,9 @@ def as_frames(levels: Float32) -> Array:
 
 
 def encode(run: Run, slices: Iterator[Float32], layout: VideoLayout) -> Float32:
-    """Latents (channels, frames, height, width) of a video that comes slice by slice.
+    """Encode a video slice by slice to latents (channels, frames, height, width).
 
-    ``slices`` are levels (3, frames, height, width) in [-1, 1]: of one frame, then of four.
+    ``slices`` are levels (3, frames, height, width) in [-1, 1], with one frame, then four each.
     ``run`` is the encoder.
     """
     grid: list[list[_Tile]] = []
@@ -106,7 +105,7 @@ def _encode_tile(run: Run, tile: _Tile, levels: Float32, layout: VideoLayout) ->
 
 
 def _grid(sides: tuple[int, ...], layout: VideoLayout) -> list[list[_Tile]]:
-    """The tiles of frames of latents with these sides: one if it is not too large."""
+    """The tiles of latent frames with these sides: one if the frames fit in a tile."""
     size, stride = layout.tile // layout.scale, layout.tile_stride // layout.scale
     if max(sides) <= size:
         size = stride = max(sides)
@@ -118,7 +117,7 @@ def _grid(sides: tuple[int, ...], layout: VideoLayout) -> list[list[_Tile]]:
 
 
 def _joined(tiles: list[list[Float32]], extent: int, stride: int) -> Float32:
-    """Frames from their tiles: each blended into those above and to the left, cut to the stride."""
+    """Join tiles: blend each with those above and to the left, cut it to the stride."""
     if len(tiles) == len(tiles[0]) == 1:
         return tiles[0][0]
     for y, row in enumerate(tiles):
@@ -133,7 +132,7 @@ def _joined(tiles: list[list[Float32]], extent: int, stride: int) -> Float32:
 
 
 def _blended(before: Float32, tile: Float32, extent: int, axis: int) -> Float32:
-    """``tile``, whose first rows or columns come gradually out of the last ones of ``before``."""
+    """Blend the first ``extent`` rows or columns of ``tile`` with the last ones of ``before``."""
     count = min(before.shape[axis], tile.shape[axis], extent)
     ramp = np.arange(count, dtype=np.float32) / np.float32(count)
     weight = ramp.reshape([-1 if i == axis else 1 for i in range(tile.ndim)])
