@@ -5,9 +5,9 @@ class FairQueueing:
     """Weighted fair queueing with equal weights (Demers, Keshav and Shenker, 1989).
 
     Work is counted in denoiser rows. Virtual time advances by the rows served, divided by the
-    number of clients that share them. Each picture's tag is its client's previous tag plus the
-    picture's work, and the lowest tag runs next. A client that submits more work gets higher tags.
-    No picture waits forever, because virtual time eventually passes every tag.
+    number of clients that share them. A picture's tag is its work plus its client's previous tag,
+    or plus the virtual time if that is later. The lowest tag runs next, so a client that submits
+    more work waits longer. No picture waits forever, because virtual time passes every tag.
     """
 
     def __init__(self) -> None:

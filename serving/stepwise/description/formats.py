@@ -1,4 +1,4 @@
-"""Format numbers of an export's files. A change to the written files raises the number.
+"""Format numbers of an export's files. A change to the written files increments it.
 
 A graph's number is its component's ``format``. The server refuses a repository or an engine with
 another format; the exporter exports it again and keeps everything else.

@@ -39,7 +39,7 @@ class Component:
     a ``chat`` encoder the prompt is a message of a chat, and an attention mask follows the ids.
     Triton batches up to ``max_batch`` requests; with 0 the caller passes batches of any size. A
     checkpoint may lack an ``optional`` component. A change to the exported graph or its config
-    raises ``format``.
+    increments ``format``.
     """
 
     name: str
