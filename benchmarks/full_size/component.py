@@ -116,6 +116,15 @@ def measure(job: Job, *, engine: bool) -> Figures:
     return figures
 
 
+def exported(job: Job) -> Figures:
+    """The memory and time of an export alone, in a process of its own."""
+    job.scratch.mkdir(parents=True, exist_ok=True)
+    apart(_torch, job)
+    figures = apart(_export, job)
+    shutil.rmtree(job.scratch)
+    return figures
+
+
 def written(job: Job) -> Figures:
     """Write a component's float16 graph and run none: what it takes, and what it was told to.
 

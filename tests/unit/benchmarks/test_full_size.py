@@ -6,30 +6,29 @@ import pytest
 from diffusers import SD3Transformer2DModel
 
 from benchmarks.full_size import quantized
-from benchmarks.full_size.component import FACTOR, Job, measure, passed
+from benchmarks.full_size.component import FACTOR, Job, exported, measure, passed
 from miniatures import full
 from tests.support.paths import ROOT
 
 MINIATURE = ROOT / "miniatures" / "sd3"
-LAYERS = (1, 4)
 
 
-def measured(folder, layers):
-    """Measures the miniature with a transformer of true width, so activations have true sizes."""
+def job(folder, layers):
+    """The miniature with a transformer of true width, so that activations have true sizes."""
     checkpoint = folder / "checkpoint"
     shutil.copytree(MINIATURE, checkpoint, ignore=shutil.ignore_patterns("transformer"))
     config = {**full.SD3["transformer"], "num_layers": layers}
     full.write_component(config, SD3Transformer2DModel, checkpoint / "transformer")
-    figures = measure(Job("sd3", "transformer", checkpoint, 256, folder / "scratch"), engine=False)
-    assert passed(figures)
-    assert not (folder / "scratch").exists()
-    shutil.rmtree(checkpoint)
-    return figures["export"]
+    return Job("sd3", "transformer", checkpoint, 256, folder / "scratch")
 
 
 def test_weights_are_only_once_in_memory(tmp_path):
     """Extra layers add only their weights to peak memory, because activations are freed."""
-    small, large = (measured(tmp_path / str(layers), layers) for layers in LAYERS)
+    small = exported(job(tmp_path / "small", 1))
+    figures = measure(job(tmp_path / "large", 4), engine=False)
+    large = figures["export"]
+    assert passed(figures)
+    assert not list(tmp_path.glob("*/scratch"))
     grown = large["peak"] - small["peak"]
     weights = large["weights"] - small["weights"]
     print(f"{grown / 1e6:.0f} MB, {FACTOR * weights / 1e6:.0f}")

@@ -15,6 +15,7 @@ from benchmarks.quantization.baselines import (
 from stepwise.export.modules.sdxl_unet import SdxlUnet
 from stepwise.export.quantize.graphs.onnxruntime_graph import write
 from stepwise.families import FAMILIES
+from tests.conftest import further
 from tests.unit.export.quantize.graphs.test_onnxruntime_graph import distance
 
 # Signal to noise of the UNet's output, in decibels; a lower value would be an unfair baseline.
@@ -36,7 +37,7 @@ def test_stock_static_quantization(float_graph, drawn, ours, tmp_path):
     assert path.stat().st_size < 1.1 * our_path.stat().st_size
 
 
-@pytest.mark.parametrize("config", [DEFAULT, SMOOTHQUANT])
+@pytest.mark.parametrize("config", [SMOOTHQUANT, further(DEFAULT)])
 def test_modelopt(checkpoints, drawn, ours, config, tmp_path):
     pipeline = StableDiffusionXLPipeline.from_pretrained(
         checkpoints["sdxl_turbo"], local_files_only=True, torch_dtype=torch.float32
