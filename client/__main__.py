@@ -1,4 +1,4 @@
-"""``python -m client``, for this release: ``stepwise`` has taken its place."""
+"""``python -m client``: deprecated, use ``stepwise``."""
 
 import sys
 
@@ -8,10 +8,10 @@ from stepwise.client.cli.main import main
 if __name__ == "__main__":
     words = sys.argv[1:]
     if words[:1] in (["page"], ["presets"], ["repeat"]):
-        print(f"python -m client is going: type stepwise {words[0]} instead", file=sys.stderr)
+        print(f"python -m client is deprecated: use stepwise {words[0]}", file=sys.stderr)
         sys.exit(main(words))
     print(
-        "python -m client is going: type stepwise generate or stepwise video instead",
+        "python -m client is deprecated: use stepwise generate or stepwise video",
         file=sys.stderr,
     )
     sys.exit(generate.either(words))

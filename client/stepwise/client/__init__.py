@@ -1,4 +1,4 @@
-"""Python client of Stepwise servers. Stands alone: it learns each pipeline from the server."""
+"""Python client for Stepwise servers. Reads each pipeline's settings from the server."""
 
 from stepwise.client.async_client import AsyncClient, AsyncEvents
 from stepwise.client.client import Client, Events

@@ -1,4 +1,4 @@
-"""The asyncio twin of ``client.client``: the same methods, to be awaited or iterated over."""
+"""The asyncio version of ``client.client``: the same methods, awaited or iterated over."""
 
 import asyncio
 import weakref
@@ -18,7 +18,7 @@ from stepwise.client.protocol import About, Request, Setting
 
 
 class AsyncClient:
-    """As ``Client``, for one event loop; its connections are opened at the first call."""
+    """As ``Client``, for one event loop. Opens its connections at the first call."""
 
     def __init__(
         self, urls: str | Sequence[str] = "127.0.0.1:8001", timeout: float | None = None
@@ -36,10 +36,10 @@ class AsyncClient:
         return protocol.about(await self._config(f"{pipeline}_prepare"))
 
     def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "AsyncEvents":
-        """As ``Client.generate``; a cancelled task stops its request too.
+        """As ``Client.generate``; cancelling the task also cancels the request.
 
-        Leaving an ``async for`` early closes nothing by itself: wrap the iterator in
-        ``contextlib.aclosing``, or the request goes on until the iterator is collected.
+        Leaving an ``async for`` early does not close the iterator: wrap it in
+        ``contextlib.aclosing``, or the request runs until the iterator is garbage-collected.
         """
         return self._start(Request(pipeline, {"prompt": prompt, **settings}))
 
@@ -83,8 +83,8 @@ class AsyncClient:
                     attempts.end()
                     return
                 except BaseException as error:
-                    # Before telling, so that gRPC has completed the call when the server answers:
-                    # after the end of its event loop, that is an error in the log of the next one.
+                    # Before the server is notified, so that gRPC completes the call first: a call
+                    # completed after its event loop has ended logs an error in the next loop.
                     call.cancel()
                     if abandoned(error):
                         await _tell_if_possible(server, request)
@@ -116,11 +116,11 @@ class AsyncEvents(AsyncIterator[Event]):
             raise
 
     async def aclose(self) -> None:
-        """Stop the request and say so to the server; for the task that iterates."""
+        """Cancel the request, also on the server. Call it from the task that iterates."""
         await self._events.aclose()
 
     async def cancel(self) -> None:
-        """As ``Events.cancel``, from any task."""
+        """As ``Events.cancel``, callable from any task."""
         server = self._attempts.cancel()
         if server is not None:
             try:
@@ -130,10 +130,10 @@ class AsyncEvents(AsyncIterator[Event]):
 
 
 def _close_soon(loop: asyncio.AbstractEventLoop, events: AsyncGenerator[Event, None]) -> None:
-    """Stop the request of an iterator that was collected, in its event loop.
+    """Cancel the request of a garbage-collected iterator, in its event loop.
 
-    When asyncio.run is about to end, it cancels the task made here before it begins. It then closes
-    the generators that are left, and waits for them: ``events`` is one, as it refers to itself.
+    If asyncio.run is ending, it cancels this task before the task starts. It then closes the
+    remaining generators and waits for them; ``events`` is among them because it refers to itself.
     """
     if not loop.is_closed():
         loop.call_soon_threadsafe(lambda: loop.create_task(_close(events)))
@@ -151,10 +151,10 @@ async def _tell(server: Server, request: Request) -> None:
 
 
 async def _tell_if_possible(server: Server, request: Request) -> None:
-    """Tell; not to succeed is no error.
+    """Cancel the request on the server and ignore a failure to do so.
 
-    To be awaited, as the end of asyncio.run would cancel a task of its own. Over a connection for
-    the moment, as the client's may have been collected together with the iterator.
+    Awaited, because the end of asyncio.run would cancel a separate task. Uses a new connection,
+    because the client's may have been garbage-collected together with the iterator.
     """
     with suppress(grpc.RpcError, ClientError):
         await _tell(Server(server.url, grpc.aio.insecure_channel), request)

@@ -1,4 +1,4 @@
-"""Calls a pipeline over gRPC and iterates over its answers. ``client.aio`` is its asyncio twin."""
+"""Calls a pipeline over gRPC and iterates over its responses; for asyncio, see ``async_client``."""
 
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -13,20 +13,19 @@ from stepwise.client.events import Event, whole
 from stepwise.client.failover import Attempts, Server, Servers, abandoned
 from stepwise.client.protocol import About, Request, Setting
 
-# For a cancel to be sent and confirmed; usually takes a few milliseconds.
+# To send and confirm a cancel, which usually takes a few milliseconds.
 CANCEL_SECONDS = 1.0
 
 
 class Client:
-    """Connections to servers of the same pipelines; safe to use from several threads.
+    """Connections to servers of the same pipelines. Thread-safe.
 
-    ``urls`` is "host:port", several of them separated by commas, or a sequence. Requests take
-    turns over the servers; one that a server cannot take goes on to the next (``Attempts`` says
-    when). ``timeout`` is how many seconds a request may take in all, from ``generate`` on; None
-    waits as long as it takes.
+    ``urls`` is "host:port", several separated by commas, or a sequence. Requests are distributed
+    round-robin; if a server cannot take one, the next server is tried (see ``Attempts``).
+    ``timeout`` limits a whole request in seconds, from ``generate`` on; None sets no limit.
 
-    All requests to a server share one connection, opened at the first. It does not survive a fork:
-    use a client in one process only.
+    All requests to a server share one connection, opened at the first request. It does not survive
+    a fork: use a client in one process only.
     """
 
     def __init__(
@@ -37,39 +36,38 @@ class Client:
         self._configs: dict[str, Any] = {}
 
     def inputs(self, pipeline: str) -> Mapping[str, str]:
-        """The names and Triton types of the pipeline's inputs, asked of a server once.
+        """The names and Triton types of the pipeline's inputs, requested once and then cached.
 
-        Raises ServerUnavailable if nobody answers or the pipeline is not served.
+        Raises ServerUnavailable if no server answers or serves the pipeline.
         """
         return protocol.input_types(self._config(pipeline))
 
     def about(self, pipeline: str) -> About:
-        """The pipeline's defaults, ranges and samplers, asked once; raises as ``inputs`` does."""
+        """The pipeline's defaults, ranges and samplers, cached. Raises as ``inputs`` does."""
         return protocol.about(self._config(f"{pipeline}_prepare"))
 
     def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "Events":
         """Iterate over progress, previews and results in the order in which the server sends them.
 
-        A pipeline of videos sends several results, the slices of one video from its first frame on.
-        ``settings`` are the pipeline's inputs by name, for example ``steps=20, seed=7``; text is
-        converted to the input's type, and a picture is uint8 (height, width, 3). The request starts
-        with the first event asked for. Closing the iterator, or leaving it to the garbage
-        collector, stops the request on the server.
+        A video pipeline sends several results: the slices of one video, in order. ``settings`` are
+        the pipeline's inputs by name, for example ``steps=20, seed=7``; text is converted to the
+        input's type, and a picture is uint8 (height, width, 3). The first ``next()`` sends the
+        request. Closing or garbage-collecting the iterator cancels it on the server.
         Iterating raises InvalidRequest, ServerUnavailable, TimedOut, Cancelled or RequestFailed.
         """
         return self._start(Request(pipeline, {"prompt": prompt, **settings}))
 
     def pictures(self, pipeline: str, prompt: str, **settings: Setting) -> list[Event]:
-        """The results alone, one event per picture; waits for all of them.
+        """Wait for all pictures and return their results, one event each.
 
-        Raises as iterating over ``generate`` does, and InvalidRequest for a pipeline of videos.
+        Raises as iterating over ``generate`` does, and InvalidRequest for a video pipeline.
         """
         return self._results(Request(pipeline, {"prompt": prompt, **settings}, "image"))
 
     def video(self, pipeline: str, prompt: str, **settings: Setting) -> Event:
-        """One event with all frames of a video; waits for them.
+        """Wait for a video and return one event with all its frames.
 
-        Raises as iterating over ``generate`` does, and InvalidRequest for a pipeline of pictures.
+        Raises as iterating over ``generate`` does, and InvalidRequest for a picture pipeline.
         """
         return whole(self._results(Request(pipeline, {"prompt": prompt, **settings}, "video")))
 
@@ -82,7 +80,7 @@ class Client:
             return [event for event in events if event.kind == "result"]
 
     def _config(self, model: str, attempts: Attempts | None = None) -> Any:
-        """A model's config, asked of a server once."""
+        """A model's config, requested once and then cached."""
         if model in self._configs:
             return self._configs[model]
         attempts = attempts or Attempts(self._servers.all, self.timeout)
@@ -113,7 +111,7 @@ class Client:
 
 
 class Events(Iterator[Event]):
-    """A request under way: the iterator of its events. ``request_id`` is its name in logs."""
+    """An active request: the iterator of its events. ``request_id`` identifies it in logs."""
 
     def __init__(
         self, request: Request, attempts: Attempts, events: Generator[Event, None, None]
@@ -127,13 +125,13 @@ class Events(Iterator[Event]):
         return next(self._events)
 
     def close(self) -> None:
-        """Stop the request and say so to the server in the background; for who iterates."""
+        """Cancel the request, on the server in the background. For the iterating thread."""
         self._events.close()
 
     def cancel(self) -> None:
-        """Stop the request, from any thread; who iterates gets Cancelled.
+        """Cancel the request, from any thread; the iterating thread gets Cancelled.
 
-        Returns when the server knows. Raises ClientError if it cannot be told.
+        Returns once the server has confirmed. Raises ClientError if it cannot be reached.
         """
         server = self._attempts.cancel()
         if server is not None:
@@ -152,10 +150,10 @@ def _tell(server: Server, request: Request) -> None:
 
 
 def _tell_in_background(server: Server, request: Request) -> None:
-    """Tell without waiting; not to succeed is no error.
+    """Cancel the request on the server without waiting; ignore a failure to do so.
 
-    An iterator may be collected in any thread, even in the one that runs the connection, and the
-    connection together with it: hence a thread and a connection for the moment.
+    An iterator may be garbage-collected in any thread, even the connection's own, together with the
+    connection. So this uses a new thread and a new connection.
     """
     own = Server(server.url, grpc.insecure_channel)
 

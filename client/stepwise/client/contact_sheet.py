@@ -1,4 +1,4 @@
-"""Contact sheets: key frames of a video in one picture."""
+"""Contact sheets: evenly spaced frames of a video in one picture."""
 
 from collections.abc import Iterator, Mapping
 from math import ceil
@@ -16,22 +16,22 @@ _GAP = 4  # pixels
 
 
 def keys(frames: int) -> tuple[int, ...]:
-    """Which of a video's ``frames`` a sheet shows: the first, the last, evenly spaced ones between.
+    """Indices of the frames on a sheet: the first, the last and evenly spaced ones between.
 
-    They are ``MOST``, or all if the video has fewer.
+    There are ``MOST`` of them, or all ``frames`` if the video has fewer.
     """
     spaced = np.linspace(0, frames - 1, min(MOST, frames)).round()
     return tuple(int(key) for key in spaced)
 
 
 def keeping(slices: Iterator[Event], frames: int, kept: dict[int, Frame]) -> Iterator[Event]:
-    """Pass the slices of a video of so many ``frames`` on, and put the key ones into ``kept``."""
+    """Yield the slices of a video of so many ``frames``; copy the sheet's into ``kept``."""
     wanted = set(keys(frames))
     for event in slices:
         assert event.frames is not None
         for index, frame in enumerate(event.frames, event.index):
             if index in wanted:
-                kept[index] = frame.copy()  # not a view, which would keep the whole slice
+                kept[index] = frame.copy()  # a view would keep the whole slice in memory
         yield event
 
 

@@ -1,10 +1,10 @@
-"""What can go wrong for a caller.
+"""The client's errors.
 
 ClientError
 ├── InvalidRequest       the pipeline has no such setting, or the value is not allowed
-├── ServerUnavailable    nobody answers, the pipeline is not served, or the server is full or stops
-├── TimedOut             no complete answer within the caller's or the request's time
-├── Cancelled            the request was stopped, by its caller or on the server
+├── ServerUnavailable    no server answers or serves the pipeline, or it is full or stopping
+├── TimedOut             no complete response before the client's or the request's deadline
+├── Cancelled            the request was cancelled, by the client or on the server
 └── RequestFailed        the server failed on this request
 """
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class ClientError(Exception):
-    """A call that gave no result; the message says why and what to do."""
+    """A call failed; the message says why and what to do."""
 
 
 class InvalidRequest(ClientError):
@@ -20,15 +20,15 @@ class InvalidRequest(ClientError):
 
 
 class ServerUnavailable(ClientError):
-    """Nobody answers, the pipeline is not served there, or the server is full or stops."""
+    """No server answers or serves the pipeline, or it is full or stopping."""
 
 
 class TimedOut(ClientError):
-    """No complete answer within the caller's or the request's time."""
+    """No complete response before the client's or the request's deadline."""
 
 
 class Cancelled(ClientError):
-    """The request was stopped, by its caller or on the server."""
+    """The request was cancelled, by the client or on the server."""
 
 
 class RequestFailed(ClientError):
@@ -42,8 +42,8 @@ class _Kind(NamedTuple):
 
 _NOT_THERE = _Kind(ServerUnavailable, "; is the server running (stepwise serve)?")
 
-# By gRPC status. Nobody sees a stream end that they cancelled themselves, so a cancelled one was
-# ended by a server that stops.
+# By gRPC status. A client never reads the status of a stream that it cancelled itself, so CANCELLED
+# comes from a server that is stopping.
 _STATUSES = {
     "INVALID_ARGUMENT": _Kind(InvalidRequest),
     "NOT_FOUND": _NOT_THERE,
@@ -51,7 +51,7 @@ _STATUSES = {
     "CANCELLED": _Kind(ServerUnavailable),
     "DEADLINE_EXCEEDED": _Kind(TimedOut),
 }
-# By what the text of a streamed error has in it: our servers' codes and Triton's own words.
+# By a substring of a streamed error: our servers' codes and Triton's own text.
 _MARKS = {
     "[INVALID_ARG]": _Kind(InvalidRequest),
     "[UNAVAILABLE]": _Kind(ServerUnavailable),
@@ -64,12 +64,12 @@ _OTHER = _Kind(RequestFailed)
 
 
 def of_status(error: Any, url: str) -> ClientError:
-    """The error of ours that a ``grpc.RpcError`` of the server at ``url`` stands for."""
+    """The ClientError for a ``grpc.RpcError`` of the server at ``url``."""
     return _error(_STATUSES.get(error.code().name, _OTHER), error.details(), url)
 
 
 def of_text(message: str, url: str) -> ClientError:
-    """The error of ours that a streamed error stands for, with the server's own sentence."""
+    """The ClientError for a streamed error, with the server's own sentence."""
     mark = next((mark for mark in _MARKS if mark in message), "")
     if mark.startswith("["):
         message = message.partition(mark)[2].strip()

@@ -1,4 +1,4 @@
-"""What a request's iterator yields."""
+"""The events that a request's iterator yields."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +13,14 @@ from tritonclient.grpc import InferResult
 class Event:
     """One response of the server.
 
-    ``kind`` is "progress", "preview" or "result". ``image`` is uint8 RGB (height, width, 3): the
-    picture of a result, a small picture of how it will look of a preview, None of progress alone
-    and of videos. ``frames`` is uint8 RGB (frames, height, width, 3): of a result, one slice of a
-    video, whose results come in order; of a preview, its first frame, small; None of progress alone
-    and of pictures. ``index`` is the picture of ``num_images``, or the first frame of a video's
-    slice. Times are milliseconds; ``mean_batch`` is how many pictures or videos shared
-    this one's steps, on average.
+    ``kind`` is "progress", "preview" or "result".
+
+    ``image`` is uint8 RGB (height, width, 3): a result's picture, or a preview's small picture.
+    None for progress and for videos. ``frames`` is uint8 RGB (frames, height, width, 3): a result's
+    slice of the video, sent in order, or a preview's small first frame. None for progress and for
+    pictures. ``index`` counts the pictures of ``num_images``; for videos it is the slice's first
+    frame. Times are in milliseconds. ``mean_batch`` is the mean number of pictures or videos in the
+    batches of this one's steps.
     """
 
     kind: str
@@ -36,17 +37,17 @@ class Event:
 
     @property
     def shown(self) -> npt.NDArray[np.uint8] | None:
-        """What there is to look at: the picture, or the first of the frames; None of progress."""
+        """The picture, or the first of the frames; None for progress."""
         return self.image if self.frames is None else self.frames[0]
 
     @property
     def asked_seed(self) -> int:
-        """The seed of the whole request, of which each further picture adds one to it."""
+        """The request's seed. Each further picture of a request uses the next seed."""
         return self.seed if self.frames is not None else self.seed - self.index
 
 
 def parse(response: Any) -> Event:
-    """An event from the ensemble's response, a ``ModelInferResponse``."""
+    """The event in the ensemble's response, a ``ModelInferResponse``."""
     tensor = InferResult(response).as_numpy
     image, frames, (queued, denoising) = tensor("image"), tensor("video"), tensor("timings_ms")
     return Event(
@@ -65,7 +66,7 @@ def parse(response: Any) -> Event:
 
 
 def whole(slices: Sequence[Event]) -> Event:
-    """One event with all frames of a video, out of its results in order, of which there is one."""
+    """One event with all frames of a video, from its results in order (at least one)."""
     frames = [event.frames for event in slices if event.frames is not None]
     return replace(slices[-1], index=0, frames=np.concatenate(frames))
 

@@ -1,4 +1,4 @@
-"""Which server a call goes to, when it moves on to the next one, and what its caller is told."""
+"""Selects the server for a call, moves on to the next one, and raises the client's errors."""
 
 import itertools
 import time
@@ -26,16 +26,16 @@ from stepwise.client.events import Event, parse
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    # How long a connection may take to come about: of a host that is silent, the next one is asked.
+    # Limits a connection attempt: if a host stays silent, the next server is tried.
     ("grpc.min_reconnect_backoff_ms", 2_000),
-    # How long a server that was away goes unnoticed when it is back; gRPC's default is 2 minutes.
+    # Limits the delay until a restarted server is noticed; gRPC's default is 2 minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
 
 class Server:
-    """One address and its connection, which is closed when nothing refers to this any more."""
+    """One address and its connection, closed when this object is garbage-collected."""
 
     def __init__(self, url: str, open_channel: Callable[..., Any]) -> None:
         self.url = url
@@ -43,15 +43,15 @@ class Server:
 
     @cached_property
     def stub(self) -> Any:
-        """Triton's calls by name, over a connection opened inside its event loop or process."""
+        """Triton's calls by name; opens the connection in the event loop or process in use."""
         channel = self._open_channel(self.url, options=_OPTIONS)
-        if not isinstance(channel, grpc.aio.Channel):  # which closes itself
+        if not isinstance(channel, grpc.aio.Channel):  # closes itself
             weakref.finalize(self, channel.close)
         return service_pb2_grpc.GRPCInferenceServiceStub(channel)
 
 
 class Servers:
-    """The servers of a client, which take turns: each request begins at the next one."""
+    """The servers of a client, used round-robin: each request starts at the next one."""
 
     def __init__(self, urls: str | Sequence[str], open_channel: Callable[..., Any]) -> None:
         listed = urls.split(",") if isinstance(urls, str) else urls
@@ -59,7 +59,7 @@ class Servers:
         self._next = itertools.count()
 
     def round_robin(self) -> list[Server]:
-        """All of them, the next one first."""
+        """All servers, the next one first."""
         first = next(self._next) % len(self.all)
         return self.all[first:] + self.all[:first]
 
@@ -68,9 +68,9 @@ class Attempts:
     """One call, tried on one server after another.
 
     ``for server in attempts: with attempts.on(server): …; return``, and ``refusal()`` after it. The
-    call moves on when a server cannot be reached, does not serve the pipeline, stops or is full,
-    and no event has come. After an event it does not: elsewhere the picture would start again, and
-    without a seed be another one.
+    call moves on if a server cannot be reached, does not serve the pipeline, is stopping or is
+    full. It does not move on after the first event: another server would start again, and without a
+    seed make a different picture.
     """
 
     def __init__(self, servers: Sequence[Server], timeout: float | None) -> None:
@@ -83,21 +83,21 @@ class Attempts:
         self._last: Event | None = None
         self._complete = False
         self.events: object = None
-        """The generator that uses this, where it must outlive what iterates over it."""
+        """The generator that uses this, kept alive when its iterator is garbage-collected."""
 
     def __iter__(self) -> Iterator[Server]:
-        """The server to try, as long as one is left that has not refused."""
+        """The next server to try, until all have refused."""
         while self._left:
             yield self._left[0]
 
     @property
     def seconds_left(self) -> float | None:
-        """Of the timeout; None if there is none."""
+        """Seconds left of the timeout; None without a timeout."""
         return None if self._deadline is None else max(self._deadline - time.monotonic(), 0)
 
     @contextmanager
     def on(self, server: Server) -> Iterator[None]:
-        """The body's gRPC errors as ours; one after which the next server may be tried is kept."""
+        """Convert the body's gRPC errors; keep one after which the next server may be tried."""
         self._server = server
         try:
             if self._cancelled:
@@ -124,17 +124,17 @@ class Attempts:
         return self._last
 
     def end(self) -> None:
-        """The server says that nothing more comes; RequestFailed if no result was among it."""
+        """The server ended the stream. Raises RequestFailed if it sent no result."""
         if not self._complete:
             raise RequestFailed("the server ended the request without a result; see its log")
 
     def cancel(self) -> Server | None:
-        """Start the call nowhere any more; the server that has it now, which is to be told."""
+        """Prevent further attempts. Returns the server that has the call now, to notify it."""
         self._cancelled = True
         return self._server
 
     def refusal(self) -> ServerUnavailable:
-        """Why no server took the call."""
+        """The error that says why no server took the call."""
         if len(self._refusals) == 1:
             return self._refusals[0]
         return ServerUnavailable("\n  ".join(["no server took it:", *map(str, self._refusals)]))
@@ -142,9 +142,9 @@ class Attempts:
     def _move_on(self, error: ServerUnavailable) -> None:
         if self._last is not None:
             raise ServerUnavailable(
-                f"{error}\n  lost at step {self._last.step} of {self._last.steps}; it is not "
-                f"repeated by itself: ask again, with seed={self._last.asked_seed} for "
-                "the same result"
+                f"{error}\n  lost at step {self._last.step} of {self._last.steps}; the client does "
+                "not retry after the first event: send the request again, with "
+                f"seed={self._last.asked_seed} for the same result"
             ) from error
         self._refusals.append(error)
         self._left.pop(0)
@@ -157,7 +157,7 @@ class Attempts:
 
 
 def abandoned(error: BaseException) -> bool:
-    """Whether a stream that ended with ``error`` was left by us, so that its server works on."""
+    """Whether the client ended the stream, so that the server still runs the request."""
     if isinstance(error, grpc.RpcError):
         return bool(error.code() is grpc.StatusCode.DEADLINE_EXCEEDED)
     return not isinstance(error, ClientError)

@@ -1,4 +1,4 @@
-"""Pictures that a request is given, such as the one that a video starts from: files, and back."""
+"""Input pictures of requests, such as a video's first frame: read from files, noted in results."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,19 @@ from PIL import Image, ImageOps
 
 from stepwise.client.errors import InvalidRequest
 
-# What a video's file says of a picture that it was made from.
+# Keys of the note that a video file keeps about an input picture.
 FILE, DIGEST = "file", "sha256"
 
 
 def taken(
     settings: Mapping[str, Any], images: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Settings as they are sent, and as they are written into the file of the result.
+    """The settings to send, and the settings to write into the result's file.
 
-    ``images`` are the names of those that are pictures. Given are their files, or what ``load`` of
-    a file says of them; sent are arrays, uint8 (height, width, 3), resized if both height and width
-    are among the settings; noted are the file's path and digest. Raises InvalidRequest for a file
-    that is no readable picture, is gone, or is another one than it was.
+    ``images`` names the settings that are pictures: each is a file, or the note that ``load`` read.
+    Sent are arrays, uint8 (height, width, 3), resized if both height and width are set; noted are
+    the file's path and digest. Raises InvalidRequest for a picture file that is unreadable, missing
+    or changed since the note.
     """
     paths = {name: _found(name, settings[name]) for name in images if name in settings}
     size = _size(settings)
@@ -35,21 +35,21 @@ def taken(
 
 
 def _found(name: str, given: str | Mapping[str, str]) -> Path:
-    """The file of a picture, which is the one that it was if ``given`` is a note of it."""
+    """The picture's file, verified against its digest if ``given`` is a note."""
     if isinstance(given, str):
         return Path(given)
     path, again = Path(given[FILE]), f"give it again with --{name.replace('_', '-')} FILE"
     try:
         same = _digest(path) == given[DIGEST]
     except OSError as error:
-        raise InvalidRequest(f"{name}: {path}, of which this was made, is gone; {again}") from error
+        raise InvalidRequest(f"{name}: the input picture {path} is missing; {again}") from error
     if not same:
-        raise InvalidRequest(f"{name}: {path} is not the picture that this was made of; {again}")
+        raise InvalidRequest(f"{name}: the input picture {path} has changed; {again}")
     return path
 
 
 def _size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Width and height if both are given; the server says what is wrong with those that are not."""
+    """Width and height if both are valid; otherwise None, and the server reports the error."""
     try:
         width, height = int(settings["width"]), int(settings["height"])
     except (KeyError, ValueError):
@@ -65,7 +65,7 @@ def _read(name: str, path: Path, size: tuple[int, int] | None) -> npt.NDArray[np
         raise InvalidRequest(
             f"{name}: {path} cannot be read as a picture: {error}; give a PNG, JPEG or WebP file"
         ) from error
-    # As EasyAnimate's preprocess_image in diffusers does, with Pillow's default filter.
+    # Pillow's default filter, like EasyAnimate's preprocess_image in diffusers.
     return np.asarray(picture if size is None else picture.resize(size))
 
 

@@ -1,4 +1,4 @@
-"""What a file says of how it was made: the request, as JSON in the file's metadata."""
+"""Stores the request as JSON in a file's metadata, and reads it back."""
 
 import json
 from collections.abc import Mapping
@@ -11,19 +11,19 @@ from PIL import ExifTags, Image
 from stepwise.client.errors import InvalidRequest
 from stepwise.client.events import Event
 
-# PNG files have a text chunk of this name; in a comment it is the first word.
+# The name of a PNG file's text chunk, and the first word of a comment.
 KEY = "stepwise"
-# Not settings of a request: the pipeline that was called, and a video's frames per second.
+# Stored with the settings: the pipeline's name and a video's frames per second.
 PIPELINE, FPS = "pipeline", "fps"
-# Settings that leave the result as it is.
+# Settings that do not change the result.
 OF_THE_MOMENT = {"preview_every", "deadline_ms", "priority", "client"}
 
 
 def text(request: Mapping[str, Any], event: Event, **own: int) -> str:
-    """JSON of ``request`` (pipeline, prompt, settings) for the file of one result of it.
+    """JSON of ``request`` (pipeline, prompt, settings) for the file of one result.
 
-    The result's own seed and size, and what else is its ``own``, replace those of the request, and
-    what does not change a result is left out, so that repeating the file makes this result alone.
+    The result's seed, its size and the ``own`` settings replace the request's. Settings that do not
+    change the result are left out. So repeating the file makes exactly this result.
     """
     assert event.shown is not None
     height, width = event.shown.shape[:2]
@@ -33,15 +33,14 @@ def text(request: Mapping[str, Any], event: Event, **own: int) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The request that made what is in ``path``; InvalidRequest if the file does not say."""
+    """The request stored in the file at ``path``. Raises InvalidRequest if there is none."""
     try:
         stored = _of_video(path) if path.suffix.lower() == ".mp4" else _of_picture(path)
     except (OSError, SyntaxError, ValueError) as error:
         raise InvalidRequest(f"{path}: cannot be read as a picture or video: {error}") from error
     if stored is None:
         raise InvalidRequest(
-            f"{path}: holds no request; only PNG, MP4, GIF and WebP files that this client wrote "
-            "can be repeated"
+            f"{path}: holds no request; give a PNG, MP4, GIF or WebP file that this client wrote"
         )
     try:
         request: dict[str, Any] = json.loads(stored)
@@ -51,7 +50,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def comment(stored: str) -> str:
-    """A request's text for a comment, where others may write whatever they like."""
+    """A request's text as a comment, marked because other programs write comments too."""
     return f"{KEY} {stored}"
 
 
@@ -65,7 +64,7 @@ def _of_picture(path: Path) -> str | None:
         stored: str | None = picture.info.get(KEY)
         described = picture.getexif().get(ExifTags.Base.ImageDescription, "")
         noted = picture.info.get("comment", b"")
-    # Pillow reads EXIF's text as Latin-1, whatever it is.
+    # Pillow decodes EXIF text as Latin-1 regardless of its encoding.
     return stored or _commented(noted.decode()) or _commented(described.encode("latin-1").decode())
 
 

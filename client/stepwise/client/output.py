@@ -1,4 +1,4 @@
-"""What becomes of a request's events on a command line: a bar, and files as results come."""
+"""Writes a request's results to files as they arrive, with a progress bar."""
 
 import time
 from argparse import Namespace
@@ -16,15 +16,15 @@ from stepwise.client.media import png, video
 from stepwise.client.media.video import Frame
 from stepwise.client.protocol import About
 
-# Always steps per second, where tqdm would turn a slow rate around.
+# Always steps per second; tqdm would switch to seconds per step below 1.
 BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
 STEPS, _FRAMES = " steps", " frames"
 
 
 def output(options: Namespace, pipeline: str, about: About) -> Path:
-    """The file to write: what the options name, or the default for what the pipeline makes.
+    """The file to write, from the options or the default for the pipeline.
 
-    Raises InvalidRequest for a kind of file, or an option, that does not go with it.
+    Raises InvalidRequest for a suffix or an option that the pipeline does not support.
     """
     made, suffixes = (
         ("videos", tuple(video.KINDS)) if about.makes_videos else ("pictures", (".png",))
@@ -32,7 +32,7 @@ def output(options: Namespace, pipeline: str, about: About) -> Path:
     path: Path = options.output or Path(f"out{suffixes[0]}")
     if path.suffix.lower() not in suffixes:
         raise InvalidRequest(
-            f"--output: got {path}; {pipeline} makes {made}, whose files end in "
+            f"--output: got {path}; {pipeline} makes {made}, so the name must end in "
             f"{' or '.join(suffixes)}"
         )
     for option in () if about.makes_videos else ("fps", "contact_sheet"):
@@ -41,14 +41,14 @@ def output(options: Namespace, pipeline: str, about: About) -> Path:
             raise InvalidRequest(f"--{name}: is for videos, and {pipeline} makes pictures")
     sheet_path = options.contact_sheet
     if sheet_path is not None and sheet_path.suffix.lower() != ".png":
-        raise InvalidRequest(f"--contact-sheet: got {sheet_path}; its name has to end in .png")
+        raise InvalidRequest(f"--contact-sheet: got {sheet_path}; the name must end in .png")
     return path
 
 
 def write_pictures(
     events: Iterable[Event], bar: Any, path: Path, request: Mapping[str, Any], previews: Path
 ) -> None:
-    """Write each picture as it comes, and its previews into a folder."""
+    """Write each picture as it arrives, and its previews into a folder."""
     steps: dict[int, int] = {}
     for event in events:
         advance(bar, steps, event, int(request.get("num_images", 1)))
@@ -68,7 +68,7 @@ def write_video(
     options: Namespace,
     fps: int,
 ) -> None:
-    """Write the video while its slices come, and then the contact sheet if there is to be one."""
+    """Write the video while its slices arrive, then the contact sheet if requested."""
     began, kept = time.monotonic(), dict[int, Frame]()
     slices = _slices(events, bar, path, options.previews)
     first = next(slices)
@@ -82,9 +82,9 @@ def write_video(
 
 
 def advance(bar: Any, steps: dict[int, int], event: Event, pictures: int) -> None:
-    """Show how many steps all pictures have behind them; ``steps`` are those of each."""
+    """Update the bar to the steps completed over all pictures; ``steps`` counts them by picture."""
     if not steps:
-        bar.reset(total=event.steps * pictures)  # waiting for the first step is not its rate
+        bar.reset(total=event.steps * pictures)  # keep queueing time out of the rate
     steps[event.index] = event.step
     bar.update(sum(steps.values()) - bar.n)
 
@@ -95,7 +95,7 @@ def numbered(path: Path, index: int) -> Path:
 
 
 def _slices(events: Iterable[Event], bar: Any, path: Path, previews: Path) -> Iterator[Event]:
-    """The results; what comes before them is shown and written."""
+    """Yield the results; show earlier events on the bar and write their previews."""
     steps: dict[int, int] = {}
     for event in events:
         if event.kind == "result":
@@ -106,7 +106,7 @@ def _slices(events: Iterable[Event], bar: Any, path: Path, previews: Path) -> It
 
 
 def _decoding(slices: Iterable[Event], bar: Any, frames: int) -> Iterator[Event]:
-    """The slices as they come; the bar counts their frames."""
+    """Yield the slices as they arrive, and count their frames on the bar."""
     bar.unit = _FRAMES
     bar.reset(total=frames)
     for event in slices:

@@ -1,4 +1,4 @@
-"""Triton's gRPC messages: requests out of settings, and what model configs say."""
+"""Triton's gRPC messages: builds requests from settings and reads model configs."""
 
 import json
 import uuid
@@ -15,22 +15,21 @@ from stepwise.client.errors import InvalidRequest
 
 Setting = str | int | float | Sequence[int] | npt.NDArray[np.uint8]
 
-# What a caller may want of a pipeline, by the ensemble's output, and who is to be asked instead.
+# By the output that a method needs: the error for a pipeline without it.
 _WANTED = {
-    "image": "makes videos, no pictures; ask it with video() or generate()",
-    "video": "makes pictures, no videos; ask it with pictures() or generate()",
+    "image": "makes videos, no pictures; call video() or generate()",
+    "video": "makes pictures, no videos; call pictures() or generate()",
 }
 
 
 @dataclass(frozen=True)
 class About:
-    """What a server says of a pipeline before it is asked for anything.
+    """A pipeline's description, from its server.
 
-    ``defaults`` is what it takes for settings that a request leaves out; ``ranges`` gives numbers
-    their least and greatest value, for example ``{"steps": [1, 100]}``; ``samplers`` are the words
-    that the setting of this name may be. ``settings`` are the names of all that a request may say,
-    ``family`` is what the pipeline is one of, whatever name it is served under, for example sdxl.
-    ``images`` are those of the settings that are pictures.
+    ``defaults`` are the values of omitted settings. ``ranges`` are the minimum and maximum of
+    numbers, for example ``{"steps": [1, 100]}``. ``samplers`` are the values that ``sampler``
+    allows. ``settings`` are the names of all settings, ``images`` of those that are pictures.
+    ``family`` is the model family, for example sdxl, independent of the served name.
     """
 
     defaults: Mapping[str, Any]
@@ -42,15 +41,15 @@ class About:
 
     @property
     def makes_videos(self) -> bool:
-        """Whether an answer is a video of several frames, not pictures."""
+        """Whether the pipeline makes videos, not pictures."""
         return "frames" in self.defaults
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a pipeline. ``id`` is the request's name in logs and for cancelling it.
+    """A request to a pipeline. ``id`` identifies it in logs and when it is cancelled.
 
-    ``wanted`` is the output without which the pipeline is not asked; None takes whatever it makes.
+    ``wanted`` is the output that the pipeline must have; None accepts either.
     """
 
     pipeline: str
@@ -61,8 +60,8 @@ class Request:
     def message(self, model_config: Any) -> Any:
         """A ``ModelInferRequest`` with each setting as a tensor: a text, numbers or a picture.
 
-        Raises InvalidRequest for a setting that the pipeline lacks or that cannot be converted, and
-        for a pipeline that does not make what is wanted.
+        Raises InvalidRequest for an unknown setting, a value that cannot be converted, or a
+        pipeline without the ``wanted`` output.
         """
         if self.wanted and self.wanted not in {tensor.name for tensor in model_config.output}:
             raise InvalidRequest(f"{self.pipeline} {_WANTED[self.wanted]}")
@@ -71,10 +70,10 @@ class Request:
         return _inference(self.pipeline, self.id, known, self.settings)
 
     def cancelling(self) -> Any:
-        """A ``ModelInferRequest`` that stops this one.
+        """A ``ModelInferRequest`` that cancels this one.
 
-        It goes to the model that denoises, as the end of a stream does not reach models inside an
-        ensemble (Triton 24.10).
+        It goes to the denoising model, because the end of a stream does not reach the models inside
+        an ensemble (Triton 24.10).
         """
         known = {"cancel": ("BYTES", (1,))}
         return _inference(f"{self.pipeline}_denoise", "", known, {"cancel": self.id})
@@ -96,7 +95,7 @@ def input_types(model_config: Any) -> dict[str, str]:
 
 
 def about(model_config: Any) -> About:
-    """What the config of ``<pipeline>_prepare`` says."""
+    """The pipeline's description in the config of ``<pipeline>_prepare``."""
     request = json.loads(model_config.parameters["request"].string_value)
     return About(
         defaults=request["defaults"],
@@ -114,7 +113,7 @@ def _inference(
     known: Mapping[str, tuple[str, tuple[int, ...]]],
     tensors: Mapping[str, Setting],
 ) -> Any:
-    """A ``ModelInferRequest``; ``known`` has the type and dims of each of the model's inputs."""
+    """A ``ModelInferRequest``; ``known`` is the type and dims of each model input."""
     message = service_pb2.ModelInferRequest(model_name=model, id=request_id)
     for name, value in tensors.items():
         if name not in known:
@@ -128,7 +127,7 @@ def _inference(
 
 
 def _image(name: str, value: Setting) -> npt.NDArray[np.uint8]:
-    """A picture as it is, uint8 (height, width, 3); InvalidRequest if it is anything else."""
+    """The picture, uint8 (height, width, 3). Raises InvalidRequest for anything else."""
     if (
         isinstance(value, np.ndarray)
         and value.dtype == np.uint8
@@ -142,7 +141,7 @@ def _image(name: str, value: Setting) -> npt.NDArray[np.uint8]:
 
 
 def _told(value: Setting) -> str:
-    """A setting as an error names it."""
+    """A setting as error messages show it."""
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} {value.shape}"
     return repr(value)
@@ -165,7 +164,7 @@ def _convert(name: str, value: Setting, dtype: str, length: int) -> npt.NDArray[
 
 
 def _items(value: Setting) -> Sequence[Any]:
-    """A setting as a list: ``8,0`` and ``(8, 0)`` are two numbers."""
+    """The items of a setting: ``8,0`` and ``(8, 0)`` are two numbers."""
     if isinstance(value, str):
         return value.split(",")
     return value if isinstance(value, Sequence) else [value]

@@ -42,6 +42,6 @@ def test_an_interrupted_command_stops_its_request(server, tmp_path):
     command.send_signal(signal.SIGINT)
     _, errors = command.communicate(timeout=20)
     assert command.returncode == 130
-    assert "cancelled; the server is told to stop" in errors
+    assert "cancelled; stopping the request on the server" in errors
     assert "Traceback" not in errors
     assert_freed(server)

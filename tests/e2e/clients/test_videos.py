@@ -147,14 +147,14 @@ def test_a_video_from_an_image_is_repeated_while_the_image_exists(
     assert np.array_equal(decoded("again.webp"), decoded("first.webp"))
     Path("start.png").rename("moved.png")
     assert main(repeat) == 1
-    gone = f"start_image: {tmp_path / 'start.png'}, of which this was made, is gone; give it again"
+    gone = f"start_image: the input picture {tmp_path / 'start.png'} is missing; give it again"
     assert gone in capsys.readouterr().err
     assert main([*repeat, "--start-image", "moved.png"]) == 0
     assert np.array_equal(decoded("again.webp"), decoded("first.webp"))
     Image.fromarray(picture[::-1]).save("start.png")
     assert main(repeat) == 1
     said = capsys.readouterr().err
-    assert "is not the picture that this was made of; give it again with --start-image FILE" in said
+    assert "has changed; give it again with --start-image FILE" in said
 
 
 @pytest.mark.parametrize(
@@ -162,11 +162,11 @@ def test_a_video_from_an_image_is_repeated_while_the_image_exists(
     [
         (
             ["video", "film", "--output", "a.png"],
-            "got a.png; film makes videos, whose files end in .mp4 or",
+            "got a.png; film makes videos, so the name must end in .mp4 or",
         ),
         (
             ["generate", "mock", "--output", "a.mp4"],
-            "got a.mp4; mock makes pictures, whose files end in .png",
+            "got a.mp4; mock makes pictures, so the name must end in .png",
         ),
         (["generate", "mock", "--fps", "9"], "--fps: is for videos, and mock makes pictures"),
         (
@@ -175,7 +175,7 @@ def test_a_video_from_an_image_is_repeated_while_the_image_exists(
         ),
         (["generate", "film"], "film makes videos: use stepwise video"),
         (["video", "mock"], "mock makes pictures: use stepwise generate"),
-        (["video", "film", "--contact-sheet", "a.gif"], "got a.gif; its name has to end in .png"),
+        (["video", "film", "--contact-sheet", "a.gif"], "got a.gif; the name must end in .png"),
         (
             ["video", "film", "--start-image", "none.png"],
             "start_image: none.png cannot be read as a pict",
@@ -236,7 +236,7 @@ def test_a_video_interrupted_while_decoding_leaves_no_file(server, tmp_path):
     command.send_signal(signal.SIGINT)
     _, errors = command.communicate(timeout=20)
     assert command.returncode == 130
-    assert "cancelled; the server is told to stop" in errors
+    assert "cancelled; stopping the request on the server" in errors
     assert list(tmp_path.iterdir()) == []
     assert_freed(server)
 

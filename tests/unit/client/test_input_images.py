@@ -71,8 +71,8 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path):
 def test_a_recorded_file_that_is_missing_or_changed_is_refused(path):
     _, noted = input_images.taken({"start_image": str(path)}, NAMES)
     path.write_bytes(b"another")
-    with pytest.raises(InvalidRequest, match=r"start.png is not the picture .* --start-image FILE"):
+    with pytest.raises(InvalidRequest, match=r"start.png has changed; .* --start-image FILE"):
         input_images.taken(noted, NAMES)
     path.unlink()
-    with pytest.raises(InvalidRequest, match=r"start.png, of which .* is gone; .* --start-image"):
+    with pytest.raises(InvalidRequest, match=r"start.png is missing; .* --start-image"):
         input_images.taken(noted, NAMES)

@@ -29,11 +29,11 @@ def test_each_kind_of_pipeline_has_its_own_file_types():
 @pytest.mark.parametrize(
     ("about", "given", "says"),
     [
-        (PICTURES, options("a.webp"), "--output: got a.webp; x makes pictures, whose files end in"),
-        (VIDEOS, options("a"), "got a; x makes videos, whose files end in .mp4 or .gif or .webp"),
+        (PICTURES, options("a.webp"), "--output: got a.webp; x makes pictures, so the name"),
+        (VIDEOS, options("a"), "x makes videos, so the name must end in .mp4 or .gif or .webp"),
         (PICTURES, options(fps=8), "--fps: is for videos, and x makes pictures"),
         (PICTURES, options(contact_sheet=Path("a.png")), "--contact-sheet: is for videos"),
-        (VIDEOS, options(contact_sheet=Path("a.jpg")), "--contact-sheet: got a.jpg; its name has"),
+        (VIDEOS, options(contact_sheet=Path("a.jpg")), "--contact-sheet: got a.jpg; the name must"),
     ],
 )
 def test_conflicting_options_are_refused(about, given, says):

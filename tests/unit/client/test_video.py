@@ -194,7 +194,7 @@ def test_a_file_of_another_program_holds_no_request(tmp_path, suffix, monkeypatc
     path = tmp_path / f"video{suffix}"
     monkeypatch.setattr(metadata, "comment", lambda stored: "made by hand: é")
     save(scene(5, 32, 32, 0), path)
-    with pytest.raises(InvalidRequest, match="holds no request; only PNG, MP4, GIF and WebP files"):
+    with pytest.raises(InvalidRequest, match="holds no request; give a PNG, MP4, GIF or WebP file"):
         metadata.load(path)
     path.write_bytes(b"no video")
     with pytest.raises(InvalidRequest, match="cannot be read as a picture or video"):

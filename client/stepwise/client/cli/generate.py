@@ -1,4 +1,4 @@
-"""``stepwise generate``, ``video`` and ``repeat``: pictures and videos as files."""
+"""``stepwise generate``, ``video`` and ``repeat``: write pictures and videos to files."""
 
 import argparse
 import sys
@@ -17,7 +17,7 @@ from stepwise.client.protocol import About
 _PREVIEW_EVERY = 5
 _INTERRUPTED = 130
 
-# What a command makes; "either" is what the file to repeat says, or whatever a pipeline makes.
+# What a command makes; "either" follows the repeated file or the pipeline.
 Made = Literal["picture", "video", "either"]
 
 _DEFAULT_FILES = {
@@ -27,49 +27,48 @@ _DEFAULT_FILES = {
 }
 
 _SETTINGS = """
-Besides the options below, every setting of the pipeline is an option of the same name: --steps,
---seed, --guidance-scale, --negative-prompt, --sampler, --height, --width, --preview-every and so
-on. One that is left out gets the preset's value, or else {fallback}the server's default. Two
-numbers are separated by a comma: --original-size 768,512. A setting that the pipeline lacks is
-answered with the list of those it has.
+Every setting of the pipeline is an option of the same name: --steps, --seed, --guidance-scale,
+--negative-prompt, --sampler, --height, --width, --preview-every and so on. An omitted setting gets
+the preset's value, or else {fallback}the server's default. Separate two numbers with a comma:
+--original-size 768,512. For an unknown setting, the error lists the pipeline's settings.
 
-Ctrl-C stops the request on the server too. The exit status is 0 with what was asked for, 1 with an
-error in one sentence, 130 after Ctrl-C.
+Ctrl-C also cancels the request on the server. Exit status: 0 for success, 1 for an error (one
+sentence), 130 after Ctrl-C.
 """
-_PICTURES = """Makes pictures with a pipeline of a running server and writes PNG files.
+_PICTURES = """Makes pictures on a running server and writes PNG files.
 
 stepwise generate sd3 "a large red star in the top left on a white background" --steps 20
 """
-_VIDEOS = """Writes a video while its frames arrive, as MP4 (H.264), GIF or lossless WebP by the
-ending of --output. --start-image and --end-image, for pipelines that have them, are files, and are
+_VIDEOS = """Writes a video while its frames arrive. The extension of --output selects MP4 (H.264),
+GIF or lossless WebP. Where a pipeline has --start-image and --end-image, give image files; they are
 resized if both --height and --width are given.
 
 stepwise video easyanimate "a red star moving to the right" --frames 49 --output video.mp4
 """
-_REPEATED = """Makes the picture or video in a file again, from the request that the file holds. A
-video that was made from pictures takes the same files again.
+_REPEATED = """Makes a picture or video again, from the request stored in its file. A video made
+from pictures reads the same picture files again.
 
 stepwise repeat out.png
 """
 
 
 def generate(words: list[str]) -> int:
-    """Make pictures; the exit status."""
+    """Make pictures. Returns the exit status."""
     return _main(words, _parser("generate", _PICTURES), "picture")
 
 
 def video(words: list[str]) -> int:
-    """Make a video; the exit status."""
+    """Make a video. Returns the exit status."""
     return _main(words, _parser("video", _VIDEOS), "video")
 
 
 def repeat(words: list[str]) -> int:
-    """Make what a file holds again; the exit status."""
+    """Repeat the request stored in a file. Returns the exit status."""
     return _main(words, _parser("repeat", _REPEATED), "either")
 
 
 def either(words: list[str]) -> int:
-    """Make what a pipeline makes, whatever that is; the exit status."""
+    """Make pictures or a video, whichever the pipeline makes. Returns the exit status."""
     return _main(words, _parser("video", _PICTURES + _VIDEOS), "either")
 
 
@@ -82,7 +81,7 @@ def _main(words: list[str], parser: argparse.ArgumentParser, made: Made) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("cancelled; the server is told to stop", file=sys.stderr)
+        print("cancelled; stopping the request on the server", file=sys.stderr)
         return _INTERRUPTED
     return 0
 
@@ -91,20 +90,20 @@ def _parser(command: str, purpose: str) -> argparse.ArgumentParser:
     repeats = command == "repeat"
     parser = argparse.ArgumentParser(
         prog=f"stepwise {command}",
-        description=purpose + _SETTINGS.format(fallback="the file's, or else " * repeats),
+        description=purpose + _SETTINGS.format(fallback="the file's, or " * repeats),
         formatter_class=argparse.RawTextHelpFormatter,
         allow_abbrev=False,
     )
     if repeats:
-        parser.add_argument("file", type=Path, help="what this command or the page has written")
+        parser.add_argument("file", type=Path, help="a file written by stepwise or its page")
     else:
-        parser.add_argument("pipeline", help="a pipeline that the server has")
-        parser.add_argument("prompt", help="what it should show")
+        parser.add_argument("pipeline", help="a pipeline that the server serves")
+        parser.add_argument("prompt", help="text that describes the result")
     parser.add_argument(
         "--url",
         default="127.0.0.1:8001",
-        help="the server's gRPC address; of several, separated by\n"
-        "commas, the next one is tried when one cannot take it",
+        help="the server's gRPC address, or several separated by\n"
+        "commas: if one cannot take the request, the next is tried",
     )
     parser.add_argument(
         "--output", type=Path, help=f"file to write (default: {_DEFAULT_FILES[command]})"
@@ -114,27 +113,27 @@ def _parser(command: str, purpose: str) -> argparse.ArgumentParser:
         "--previews",
         type=Path,
         metavar="DIR",
-        help="folder to write previews to, one every --preview-every\n"
-        f"steps (default: every {_PREVIEW_EVERY})",
+        help="folder for previews, written every --preview-every steps\n"
+        f"(default: {_PREVIEW_EVERY})",
     )
     parser.add_argument(
         "--preset",
         metavar="NAME",
-        help="what a checkpoint's makers advise, for settings that you\n"
-        "leave out; stepwise presets lists them",
+        help="recommended values of a checkpoint's authors for omitted\n"
+        "settings; stepwise presets lists them",
     )
-    parser.add_argument("--timeout", type=float, help="seconds to wait for all of it")
+    parser.add_argument("--timeout", type=float, help="seconds for the whole request")
     return parser
 
 
 def _add_video_options(parser: argparse.ArgumentParser, *, shown: bool) -> None:
-    """Options of videos, which every command takes, to refuse them alike for pictures."""
+    """Add the video options to every command, so that pictures refuse them with one error."""
     parser.add_argument(
         "--fps",
         type=_fps,
         metavar="N",
-        help=f"frames per second of a video's file, 1 to {video_files.MOST_FPS}\n"
-        f"(default: {video_files.FPS}, or as the file to repeat says)"
+        help=f"frames per second of the video file, 1 to {video_files.MOST_FPS}\n"
+        f"(default: the repeated file's, or else {video_files.FPS})"
         if shown
         else argparse.SUPPRESS,
     )
@@ -142,7 +141,7 @@ def _add_video_options(parser: argparse.ArgumentParser, *, shown: bool) -> None:
         "--contact-sheet",
         type=Path,
         metavar="FILE",
-        help=f"PNG file to write {contact_sheet.MOST} frames of a video to, evenly spaced"
+        help=f"PNG file for {contact_sheet.MOST} evenly spaced frames of the video"
         if shown
         else argparse.SUPPRESS,
     )
@@ -156,7 +155,7 @@ def _fps(word: str) -> int:
 
 
 def _request(options: argparse.Namespace) -> dict[str, Any]:
-    """The request before any option: pipeline and prompt, or all that a file says."""
+    """The request before options apply: pipeline and prompt, or the one stored in a file."""
     if "file" in options:
         return metadata.load(options.file)
     return {metadata.PIPELINE: options.pipeline, "prompt": options.prompt}
@@ -168,7 +167,7 @@ def _settings(rest: list[str]) -> dict[str, str]:
     while words:
         option, has_value, value = words.pop(0).partition("=")
         if not option.startswith("--"):
-            raise InvalidRequest(f"got {option!r}; settings are given as --name value")
+            raise InvalidRequest(f"got {option!r}; give settings as --name value")
         if not has_value:
             if not words:
                 raise InvalidRequest(f"{option}: a value is missing")
@@ -178,18 +177,18 @@ def _settings(rest: list[str]) -> dict[str, str]:
 
 
 def _with_previews(settings: dict[str, str], options: argparse.Namespace) -> dict[str, str]:
-    """The settings, asking for previews if there is a folder for them."""
+    """The settings, with previews requested if ``--previews`` names a folder."""
     if options.previews is not None:
         return {"preview_every": str(_PREVIEW_EVERY), **settings}
     if "preview_every" in settings:
-        raise InvalidRequest("--preview-every: say where to write previews with --previews DIR")
+        raise InvalidRequest("--preview-every: also give a folder with --previews DIR")
     return settings
 
 
 def _generate(
     client: Client, given: dict[str, str], options: argparse.Namespace, made: Made
 ) -> None:
-    """Make and write what is asked for; ``given`` are the settings of the options."""
+    """Send the request and write its results; ``given`` holds settings from the command line."""
     asked = _request(options)
     pipeline = {**asked, **given}[metadata.PIPELINE]
     about = client.about(pipeline)

@@ -1,7 +1,7 @@
-"""``stepwise``: the commands of this distribution, and those that others plug in.
+"""``stepwise``: this distribution's commands, and those that other distributions plug in.
 
-A command is imported when it is called, so that help costs nothing and each needs only its own
-libraries. Other distributions name theirs in the entry point group ``stepwise.commands``: a
+A command is imported when it is called, so that help is fast and each command needs only its own
+libraries. Other distributions register theirs in the entry point group ``stepwise.commands``: a
 function that takes the words after the command and returns the exit status.
 """
 
@@ -16,11 +16,11 @@ DISTRIBUTION = "stepwise-client"
 
 Command = Callable[[list[str]], int]
 
-# By name: a module, its function, the extra with the libraries that it needs, and a line of help.
+# By name: module, function, the extra with its libraries, and a line of help.
 _OWN: Mapping[str, tuple[str, str, str, str]] = {
     "generate": (
         *("stepwise.client.cli.generate", "generate", "cli"),
-        "make pictures with a pipeline of a running server",
+        "make pictures on a running server",
     ),
     "video": ("stepwise.client.cli.generate", "video", "cli", "make a video"),
     "repeat": (
@@ -29,13 +29,13 @@ _OWN: Mapping[str, tuple[str, str, str, str]] = {
     ),
     "presets": (
         *("stepwise.client.presets.cli", "main", ""),
-        "list what the makers of checkpoints advise",
+        "list the settings that checkpoint authors recommend",
     ),
     "page": ("stepwise.client.page.cli", "main", "page", "serve a page for a browser"),
 }
-# What the extras bring, by the names of modules.
+# The modules that each extra installs.
 _LIBRARIES = {"": (), "cli": ("PIL", "av", "tqdm"), "page": ("PIL", "av", "gradio", "tqdm")}
-# Of other distributions of ours, whether they are installed or not.
+# Commands of Stepwise's other distributions, installed or not.
 _OTHERS = {
     "export": ("stepwise-export", "export a checkpoint into a model repository"),
     "serve": ("stepwise-serving", "serve a model repository with Triton"),
@@ -44,7 +44,7 @@ _OTHERS = {
 
 
 def main(words: list[str] | None = None) -> int:
-    """Run a command line; the exit status, 2 for a command that is not there."""
+    """Run a command line. Returns the exit status, 2 for an unknown command."""
     words = sys.argv[1:] if words is None else words
     name = words[0] if words else "--help"
     try:
@@ -58,7 +58,7 @@ def main(words: list[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # Whoever reads has read enough. Python would flush what is left once more, and complain.
+        # The reader closed the pipe. Without this, Python flushes stdout at exit and fails again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -88,7 +88,7 @@ def _run(name: str, words: list[str]) -> int:
         told = f"stepwise {name} comes with {_OTHERS[name][0]}: pip install {_OTHERS[name][0]}"
     else:
         known = ", ".join((*_OWN, *_OTHERS))
-        told = f"got the command {name!r}; there are {known}"
+        told = f"got the command {name!r}; allowed are {known}"
     print(f"error: {told}", file=sys.stderr)
     return 2
 

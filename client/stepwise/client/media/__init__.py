@@ -1,1 +1,1 @@
-"""Files of pictures and videos, which say how they were made."""
+"""Picture and video files that store the request that made them."""

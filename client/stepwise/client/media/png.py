@@ -1,4 +1,4 @@
-"""Pictures that remember how they were made: PNG files with the request in their metadata."""
+"""PNG files with the request in their metadata."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from stepwise.client.events import Event
 
 
 def save(event: Event, path: Path, request: Mapping[str, Any]) -> None:
-    """Write ``event.image`` with ``request`` (pipeline, prompt, settings) beside it."""
+    """Write ``event.image`` as a PNG file with ``request`` (pipeline, prompt, settings) in it."""
     assert event.image is not None
     info = PngImagePlugin.PngInfo()
     info.add_itxt(metadata.KEY, metadata.text(request, event, num_images=1))

@@ -1,9 +1,9 @@
-"""Videos that remember how they were made: MP4, GIF and WebP files, written while frames arrive.
+"""MP4, GIF and WebP files with the request in their metadata, written while frames arrive.
 
-An MP4 file grows frame by frame, and nothing else of the video is in memory. GIF and WebP files are
-Pillow's, which takes each frame as it comes and writes the file after the last: it keeps frames of
-256 colours for a GIF and whole ones for a WebP. Both show equal frames that follow each other as
-one that lasts longer.
+An MP4 file is written frame by frame, without keeping frames in memory. Pillow writes GIF and WebP
+files: it takes each frame as it arrives and writes the file after the last one, so it keeps all
+frames, reduced to 256 colours for GIF and in full for WebP. Both formats merge consecutive equal
+frames into one longer frame.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,33 +21,33 @@ from stepwise.client import metadata
 from stepwise.client.errors import RequestFailed
 from stepwise.client.events import Event
 
-# Frames per second, unless it is said: what EasyAnimate was trained at.
+# Default frames per second: EasyAnimate was trained at 8.
 FPS = 8
 MOST_FPS = 50
 
 Frame = npt.NDArray[np.uint8]
 
-# At 17, H.264 loses about as much as 4:2:0 colour. A frame is encoded when five more are there,
-# where x264 would otherwise wait for some forty; without any, files are twice as large. A repeated
-# video is to be the same file: the number of threads, which counts, is the same everywhere, and
-# there are no B frames, whose look-ahead reads memory that x264 has not written if sides are small.
+# At crf 17, H.264 loses about as much as 4:2:0 colour. x264 encodes a frame once five more have
+# arrived instead of about forty; without look-ahead, files are twice as large. Repeating a video
+# must give the same file, so the number of threads is fixed, and there are no B frames: for small
+# sides, their look-ahead reads memory that x264 has not written.
 _X264 = {
     "crf": "17",
     "x264-params": "rc-lookahead=4:sync-lookahead=0:sliced-threads=1:threads=2:lookahead-threads=1"
     ":bframes=0",
 }
-# Frames go to the disk at once; what players need first is put in front of them in the end.
+# Flushes frames to disk at once, and at the end moves the players' index to the file's front.
 _CONTAINER = {"flush_packets": "1", "movflags": "+faststart"}
-# Said in the file too, as players guess by size what is left open.
+# Also written into the file, because players otherwise guess the colour space from the size.
 _BT709 = Colorspace.ITU709, ColorRange.MPEG
 
 
 def save(slices: Iterable[Event], path: Path, request: Mapping[str, Any], fps: int = FPS) -> None:
-    """Write a video, the results of one request in order, as the kind of file that ``path`` names.
+    """Write a video from the results of one request in order; ``path``'s suffix is in ``KINDS``.
 
-    ``request`` (pipeline, prompt, settings, with the number of frames) is written beside it;
-    ``fps`` is 1 to ``MOST_FPS``. The file appears when it is whole: if ``slices`` raises, so does
-    this, and nothing is left. Raises RequestFailed if they are not all the frames.
+    ``request`` (pipeline, prompt, settings, including ``frames``) is stored in the file; ``fps`` is
+    1 to ``MOST_FPS``. The file appears only when complete: an error in ``slices`` is raised and
+    leaves no file. Raises RequestFailed if frames are missing.
     """
     arriving = iter(slices)
     first = next(arriving)
@@ -87,7 +87,7 @@ def _mp4(frames: Iterator[Frame], path: Path, fps: int, stored: str) -> None:
 
 
 def _yuv420p(frame: Frame) -> av.VideoFrame:
-    """A frame for H.264, whose sides are even: an odd one gets its last row or column twice."""
+    """A frame for H.264, which needs even sides: an odd side repeats its last row or column."""
     height, width = frame.shape[:2]
     even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
     picture = av.VideoFrame.from_ndarray(even, format="rgb24")
@@ -107,7 +107,7 @@ def _lasting(frame: Frame, milliseconds: int) -> Image.Image:
 
 
 def _milliseconds(fps: int) -> Iterator[int]:
-    """How long each frame of a GIF is shown, in steps of 10: at 8 fps 120, 130, 120 and so on."""
+    """The duration of each frame of a GIF, in steps of 10 ms: at 8 fps 120, 130, 120 and so on."""
     ends = (round(100 * frame / fps) for frame in count())
     return (10 * (end - begin) for begin, end in pairwise(ends))
 
@@ -120,7 +120,7 @@ def _webp(frames: Iterator[Frame], path: Path, fps: int, stored: str) -> None:
 
 
 def _animate(pictures: Iterator[Image.Image], path: Path, kind: str, **options: Any) -> None:
-    """Write pictures that are shown again and again."""
+    """Write an endlessly looping animation."""
     first = next(pictures)
     first.save(path, kind, save_all=True, append_images=pictures, loop=0, **options)
 

@@ -1,1 +1,1 @@
-"""The page of ``stepwise page``; the only part of the client that needs gradio."""
+"""The web page of ``stepwise page``; the only part of the client that needs gradio."""

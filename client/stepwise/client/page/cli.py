@@ -1,9 +1,9 @@
-"""A page for a browser on this machine: pictures and videos, previews while they are made, and a
-log of requests. Samplers, defaults and ranges are those of the server. Cancel stops
-what the browser has asked for on the server too, and so does closing the tab or the page.
+"""Serves a web page on this machine: pictures and videos, previews while they are made, and a log
+of requests. Samplers, defaults and ranges come from the server. Cancel also cancels the browser's
+requests on the server, and so does closing the tab or stopping the page.
 
-Pictures, videos and uploads are kept until their browser leaves. Downloads say how they were made:
-stepwise repeat FILE makes them again, and takes the pictures of a video again.
+Pictures, videos and uploads are kept until their browser leaves. Downloads contain their request:
+stepwise repeat FILE makes them again, with the same input pictures.
 """
 
 import argparse
@@ -23,21 +23,23 @@ from stepwise.client.errors import ClientError
 from stepwise.client.protocol import About
 
 _HOST = "127.0.0.1"
-# Bytes: a large photograph where videos may start from one, and nothing elsewhere.
+# Bytes: enough for a large photograph if a pipeline takes pictures, otherwise no upload.
 _MOST_UPLOADED, _NO_UPLOAD = 32 * 2**20, 1
-# The system may hand a signal to any thread, and only if that is the first one does it wake it.
+# A signal delivered to another thread does not wake the main thread's sleep.
 _LOOK_SECONDS = 0.5
 
 
 def main(arguments: list[str]) -> int:
-    """Parse the command line and serve the page until Ctrl-C; the exit status."""
+    """Parse the command line and serve the page until Ctrl-C. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="stepwise page",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parser.add_argument(
-        "--url", default="127.0.0.1:8001", help="the server's gRPC address; several by commas"
+        "--url",
+        default="127.0.0.1:8001",
+        help="the server's gRPC address, or several separated by commas",
     )
     parser.add_argument("--port", type=int, default=7860, help="the page's port (default: 7860)")
     parser.add_argument(
@@ -45,11 +47,11 @@ def main(arguments: list[str]) -> int:
         nargs="+",
         default=["sd3"],
         metavar="NAME",
-        help="pipelines of the server to choose from (default: sd3)",
+        help="pipelines to offer on the page (default: sd3)",
     )
     options = parser.parse_args(arguments)
     if find_spec("gradio") is None:
-        # Said before a server is asked for anything.
+        # Reported before the server is called.
         raise ModuleNotFoundError("the page needs gradio", name="gradio")
     try:
         client = Client(options.url)
@@ -63,7 +65,7 @@ def main(arguments: list[str]) -> int:
 def _serve(url: str, port: int, abouts: dict[str, About]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with TemporaryDirectory(prefix="stepwise-page-") as folder, suppress(KeyboardInterrupt):
-        # Gradio makes its folder when it is imported; whoever wants no page need not have it.
+        # Gradio creates its folder when imported, and the other commands do not need gradio.
         os.environ["GRADIO_TEMP_DIR"] = folder
         from stepwise.client.page import html, layout
         from stepwise.client.page.handlers import Page
@@ -76,11 +78,11 @@ def _serve(url: str, port: int, abouts: dict[str, About]) -> None:
             while True:
                 time.sleep(_LOOK_SECONDS)
         finally:
-            page.stop()  # its thread ends with the process; browsers that stay would hold it up
+            page.stop()  # closing gradio instead would wait for open browsers
 
 
 def _launch(blocks: Any, port: int, css: str, uploaded: int) -> str:
-    """Serve in a thread; the address. Raises ClientError if the port is not to be had."""
+    """Serve in a thread. Returns the address; raises ClientError if the port is not available."""
     try:
         _, url, _ = blocks.launch(
             server_name=_HOST,

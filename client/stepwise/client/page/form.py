@@ -1,4 +1,4 @@
-"""What the fields of the form offer and hold, for a pipeline and for a preset."""
+"""The form's fields: choices and values for a pipeline and a preset, and the resulting request."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,15 +7,15 @@ from stepwise.client import metadata, presets
 from stepwise.client.presets import Preset
 from stepwise.client.protocol import About
 
-# Fields that no request has.
+# Fields that are not settings of a request.
 PRESET, WORDS = "preset", "words"
 NO_PRESET = "none"
-# What a preset fills in; the fields beside these it leaves as they are.
+# The fields that a preset fills in; it does not change others.
 OF_PRESETS = (
     *("negative_prompt", "sampler", "steps", "guidance_scale", "bucket"),
     *(PRESET, WORDS),
 )
-# Of a pipeline that is served in certain sizes, any one understands these; it takes the nearest.
+# Every pipeline with fixed sizes accepts these ratios and uses the nearest size.
 _RATIOS = ("1:1", "3:2", "2:3", "16:9", "9:16")
 _RANGED = ("num_images", "frames", "steps", "guidance_scale", "guidance_rescale")
 IMAGES = {"start_image": "Start image", "end_image": "End image"}
@@ -24,7 +24,7 @@ Shown = dict[str, dict[str, Any]]
 
 
 def shown(about: About, name: str = NO_PRESET) -> Shown:
-    """Gradio's properties of each field, by the name that a request has for it."""
+    """Gradio's properties of each field, by setting name."""
     preset = None if name == NO_PRESET else presets.load(name, about.family)
     values = {**about.defaults, **(preset.settings if preset else {})}
     named = [NO_PRESET, *presets.names(about.family)]
@@ -49,7 +49,7 @@ def _range(about: About, field: str, values: Mapping[str, Any]) -> dict[str, Any
 
 
 def _sizes(about: About, preset: Preset | None) -> Shown:
-    """A pipeline that has buckets is asked for one; any other for a height and a width."""
+    """The size fields: a bucket if the pipeline has buckets, otherwise height and width."""
     bucketed = "bucket" in about.settings
     choices = list(preset.sizes if preset else _RATIOS)
     side = {"value": "", "visible": not bucketed}
@@ -71,15 +71,15 @@ def _labelled(vocabulary: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, 
 
 
 def with_word(prompt: str, word: str) -> str:
-    """A prompt with one more tag at its end."""
+    """The prompt with one more tag appended."""
     return f"{prompt.rstrip(', ')}, {word}" if prompt.strip() else word
 
 
 def request(values: Mapping[str, Any], about: About) -> dict[str, Any]:
-    """The request that the form's ``values`` stand for; what is blank is left to the server.
+    """The request for the form's ``values``; the server chooses blank settings.
 
-    A field that the pipeline has no setting for is hidden, and what it holds is left out. A
-    preset's settings for which the form has no field are added.
+    Values of fields that are not settings of the pipeline are left out, since those fields are
+    hidden. A preset's settings without a field are added.
     """
     name = values[PRESET]
     settings = {} if name == NO_PRESET else presets.load(name).settings

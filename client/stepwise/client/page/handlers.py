@@ -1,4 +1,4 @@
-"""What the page does when somebody presses a button or leaves."""
+"""The page's event handlers: generate, cancel and leave."""
 
 import asyncio
 import time
@@ -18,14 +18,14 @@ from stepwise.client.page.session import Session
 from stepwise.client.protocol import About
 
 _PREVIEW_EVERY = 2
-# Of what is under way: a browser has to draw whatever it is told.
+# Limits updates of active requests, because a browser draws every update it gets.
 _REDRAW_SECONDS = 0.1
 
 
 class Page:
-    """The page of all browsers, each with a ``Session`` until it leaves or loads the page anew.
+    """The page's state: one ``Session`` per browser, until it leaves or reloads the page.
 
-    ``abouts`` are the pipelines to choose from; pictures are kept in ``folder``.
+    ``abouts`` are the pipelines to choose from; pictures are stored in ``folder``.
     """
 
     def __init__(self, client: AsyncClient, abouts: Mapping[str, About], folder: Path) -> None:
@@ -36,9 +36,9 @@ class Page:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def generate(self, browser: gr.Request, **values: Any) -> AsyncGenerator[list[Any], None]:
-        """Make pictures or a video; yields what is under way, finished pictures and the log.
+        """Make pictures or a video; yields active requests, finished pictures and the log.
 
-        ``values`` are what the form says, by name; blank settings are left to the server.
+        ``values`` are the form's values by name; the server chooses blank settings.
         """
         self._loop = asyncio.get_running_loop()
         name = browser.session_hash
@@ -52,24 +52,24 @@ class Page:
                 finished = event is not None and event.kind == "result" and event.frames is None
                 if finished or event is None or time.monotonic() - told > _REDRAW_SECONDS:
                     told = time.monotonic()
-                    # gradio goes on once it has sent this, so no later state can overtake it.
+                    # gradio resumes this generator after sending, so no later state overtakes it.
                     async with session.sending:
                         pictures = list(session.pictures) if finished else gr.skip()
                         yield [html.under_way(session.drawings, session.error), pictures, gr.skip()]
         async with session.sending:
             pictures = list(session.pictures) if about.makes_videos else gr.skip()
             yield [html.under_way(session.drawings, session.error), pictures, list(session.log)]
-        # gradio sends the last state once more when the generator ends: this one changes nothing.
+        # gradio sends the last state again when the generator ends: this one changes nothing.
         yield [gr.skip(), gr.skip(), gr.skip()]
 
     def _request(self, values: Mapping[str, Any], about: About, caller: str) -> dict[str, Any]:
-        """The request that the form stands for."""
-        # The caller's name makes the server share its time fairly between browsers.
+        """The request for the form's values."""
+        # Naming the browser makes the server share its time fairly between browsers.
         own = {"prompt": "", "preview_every": _PREVIEW_EVERY, "client": caller}
         return {**own, **form.request(values, about)}
 
     async def cancel(self, browser: gr.Request) -> Any:
-        """Stop what the browser has asked for; what is under way then."""
+        """Cancel the browser's requests. Returns the HTML of the requests that remain active."""
         if browser.session_hash not in self._sessions:
             return gr.skip()
         session = self._sessions[browser.session_hash]
@@ -77,17 +77,17 @@ class Page:
         return html.under_way(session.drawings, session.error)
 
     async def leave(self, browser: gr.Request) -> None:
-        """Stop what the browser has asked for, forget it, and delete what it has uploaded."""
+        """Cancel the browser's requests, drop its session and delete its uploads."""
         if browser.session_hash in self._sessions:
             gone = self._sessions.pop(browser.session_hash)
             await gone.cancel()
-            # Equal files of several browsers are one.
+            # Browsers that uploaded equal files share one file.
             kept = {path for session in self._sessions.values() for path in session.uploads}
             for path in gone.uploads - kept:
                 Path(path).unlink(missing_ok=True)
 
     def stop(self) -> None:
-        """Stop everything, from another thread, as far as a server can be told in time."""
+        """Cancel all requests, from another thread; wait at most ``CANCEL_SECONDS``."""
         if self._loop is not None:
             with suppress(futures.TimeoutError):
                 asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(CANCEL_SECONDS)

@@ -1,4 +1,4 @@
-"""What the page shows of requests under way, as HTML. Whatever somebody wrote is escaped."""
+"""Active requests as HTML. Text from users is escaped."""
 
 import base64
 import io
@@ -23,7 +23,7 @@ CSS = """
 
 
 def under_way(drawings: Sequence[Drawing], error: str) -> str:
-    """A figure for each picture that is not finished, after the last error if there is one."""
+    """The last error, if any, then a figure for each unfinished picture."""
     told = f'<div class="error" role="alert">{escape(error)}</div>' if error else ""
     figures = "".join(figure for drawing in drawings for figure in _figures(drawing))
     return f'<div class="under-way">{told}{figures}</div>'
@@ -55,7 +55,7 @@ def _figure(image: str, caption: str, bar: str) -> str:
 
 
 def _data_url(image: Any) -> str:
-    """A picture, uint8 (height, width, 3), inside the page itself: previews need no files."""
+    """A picture, uint8 (height, width, 3), as a data URL, so that previews need no files."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

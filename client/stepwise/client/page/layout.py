@@ -1,4 +1,4 @@
-"""What is where on the page, and which handler answers which button."""
+"""The page's layout, and the handler of each button."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from stepwise.client.page.handlers import Page
 from stepwise.client.page.session import HEADS
 from stepwise.client.protocol import About
 
-# A video has one frame and a multiple of these.
+# A video has 1 + 4n frames.
 _FRAMES_STEP = 4
-# As it was uploaded; whoever reads it makes RGB of it.
+# Keeps the uploaded file unchanged; the reader converts it to RGB.
 _UPLOAD: dict[str, Any] = {
     "type": "filepath",
     "image_mode": None,
@@ -26,7 +26,7 @@ _SIZE = "width x height or a ratio; blank is the model's own"
 
 
 def blocks(page: Page) -> Any:
-    """The page as gradio's ``Blocks``. It tells nobody of its use."""
+    """The page as gradio's ``Blocks``, without usage reports."""
     with gr.Blocks(title="Stepwise", analytics_enabled=False) as made:
         with gr.Row():
             with gr.Column(scale=2):
@@ -38,7 +38,7 @@ def blocks(page: Page) -> Any:
                 pictures = _gallery()
                 under_way = gr.HTML(html.under_way([], ""))
         log = _log()
-        # The server decides how many run at once, and each browser may ask for more meanwhile.
+        # The server limits how many requests run at once; a browser may queue more.
         made.queue(default_concurrency_limit=None)
         _choosing(page, fields)
         gr.on(
@@ -54,12 +54,12 @@ def blocks(page: Page) -> Any:
     return made
 
 
-# Only the page's own browsers are meant to call, and it shows progress by itself.
+# The page shows progress itself, and its handlers are no public API.
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
-    """The form: a component for each setting, by the name that a request has for it."""
+    """The form: a component for each setting, by setting name."""
     shown = form.shown(about)
 
     def field(kind: Any, name: str, label: str, **more: Any) -> None:
@@ -82,19 +82,19 @@ def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
         field(gr.Slider, "guidance_scale", "Guidance", step=0.1)
         field(gr.Slider, "guidance_rescale", "Guidance rescale", step=0.05)
     with gr.Row():
-        # Not gr.Number, whose blank is 0.
+        # gr.Number would turn a blank into 0.
         for side in ("height", "width"):
             field(gr.Textbox, side, side.title(), placeholder=_BLANK_SIDE, min_width=100)
         field(gr.Dropdown, "bucket", "Size", info=_SIZE, allow_custom_value=True, min_width=160)
         field(gr.Textbox, "seed", "Seed", placeholder="random", min_width=100)
-        # In a row of their own they would leave a gap where they are hidden.
+        # A separate row would leave a gap while these are hidden.
         for name, label in form.IMAGES.items():
             field(gr.Image, name, label, **_UPLOAD)
     return fields
 
 
 def _choosing(page: Page, fields: dict[str, Any]) -> None:
-    """Fill the form with what is chosen: a pipeline, a preset, or a word for the prompt."""
+    """Fill the form when a pipeline, a preset or a word for the prompt is chosen."""
     pipeline, preset, prompt, words = (
         fields[name] for name in (metadata.PIPELINE, form.PRESET, "prompt", form.WORDS)
     )
@@ -114,7 +114,7 @@ def _choosing(page: Page, fields: dict[str, Any]) -> None:
 
     outputs = list(fields.values())
     pipeline.change(choose_pipeline, pipeline, outputs, **_QUIET)
-    # Not input, which comes when a field is left as it is, too.
+    # Not ``input``, which also fires when a field is left unchanged.
     preset.select(choose_preset, [pipeline, preset], outputs, **_QUIET)
     words.select(choose_word, [prompt, words], [prompt, words], **_QUIET)
 

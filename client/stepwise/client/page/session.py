@@ -1,4 +1,4 @@
-"""What one browser has asked of the page: requests under way, finished pictures, the log."""
+"""One browser's state: active requests, finished pictures, the log."""
 
 import asyncio
 import time
@@ -23,10 +23,10 @@ HEADS = ("time", "prompt", "settings", "queued ms", "denoising ms", "mean batch"
 
 @dataclass(eq=False)
 class Drawing:
-    """A request under way: ``latest`` is each picture's last event, ``previews`` its last image.
+    """An active request: ``latest`` is each picture's last event, ``previews`` its last image.
 
-    ``request`` is what was asked, ``noted`` what files say of it. ``recording`` is a video's file,
-    once there are frames.
+    ``request`` is the form's request, ``noted`` the version stored in files. ``recording`` is the
+    video's file, once frames have arrived.
     """
 
     events: AsyncEvents
@@ -39,12 +39,14 @@ class Drawing:
 
 
 class Session:
-    """One browser's requests. ``pictures``, which may be videos, are (file, caption); newest first,
-    as in ``log``. ``uploads`` are the files of the pictures that videos were made from. ``sending``
-    is held while a state is sent to the browser, since requests share what shows it.
+    """One browser's requests.
 
-    The files are in a folder of the session's own, which goes when nothing refers to the session
-    any more: a picture may be finished after its browser has left.
+    ``pictures`` are (file, caption) of pictures and videos; they and ``log`` are newest first.
+    ``uploads`` are the input pictures of videos. ``sending`` is locked while a state is sent to the
+    browser, because all requests update the same components.
+
+    The session has its own folder, deleted when the session is garbage-collected and not when the
+    browser leaves: a picture may be finished later.
     """
 
     def __init__(self, parent: Path) -> None:
@@ -59,10 +61,10 @@ class Session:
     async def draw(
         self, client: AsyncClient, request: dict[str, Any], about: About
     ) -> AsyncGenerator[Event | None, None]:
-        """Make pictures or a video, yielding None once the request is under way, then every event.
+        """Make pictures or a video; yields None once the request is active, then every event.
 
-        ``request`` has the pipeline, the prompt and the settings. However it ends, it gets its line
-        of the log; an error is put there and into ``error``, not raised. Closing cancels.
+        ``request`` has the pipeline, the prompt and the settings. Every request gets a line in the
+        log; a ClientError goes there and into ``error`` and is not raised. Closing cancels.
         """
         self.uploads.update(request[name] for name in about.images if name in request)
         self.error, began = "", time.strftime("%H:%M:%S")
@@ -95,7 +97,7 @@ class Session:
                 await drawing.recording.drop()
 
     async def cancel(self) -> None:
-        """Stop all that is under way; ``error`` says what the server could not be told."""
+        """Cancel all active requests; a failure to reach the server goes into ``error``."""
         for drawing in list(self.drawings):
             try:
                 await drawing.events.cancel()
@@ -106,7 +108,7 @@ class Session:
         if event.frames is None:
             drawing.latest[event.index] = event
         else:
-            drawing.latest[0] = event  # whose index is a frame's
+            drawing.latest[0] = event  # a slice's index is a frame
         if event.kind == "preview":
             drawing.previews[event.index] = event.shown
         elif event.kind == "result" and event.frames is not None:
@@ -120,7 +122,7 @@ class Session:
             self._show(path, event)
 
     async def _finish(self, drawing: Drawing) -> None:
-        """Show the video, if it is one, as soon as its file is whole."""
+        """Show a video as soon as its file is complete."""
         if drawing.recording is not None:
             await drawing.recording.finish()
             self._show(drawing.recording.path, drawing.latest[0])
@@ -135,7 +137,7 @@ class Session:
 def _line(
     began: str, request: Mapping[str, Any], latest: Mapping[int, Event], outcome: str
 ) -> list[str]:
-    """A line of the log, under ``HEADS``; times are those of the picture that was told of last."""
+    """A line of the log, with columns ``HEADS``; times are those of the latest event."""
     hidden = metadata.OF_THE_MOMENT | {metadata.PIPELINE, "prompt"}
     settings = {name: value for name, value in request.items() if name not in hidden}
     for name in form.IMAGES & settings.keys():

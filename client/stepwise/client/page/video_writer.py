@@ -1,4 +1,4 @@
-"""A video's file, written by a thread while its slices arrive over asyncio."""
+"""Writes a video file in a thread while its slices arrive over asyncio."""
 
 import asyncio
 import threading
@@ -15,29 +15,29 @@ from stepwise.client.media import video
 
 
 class Recording:
-    """The file at ``path``, begun when this is made; ``request`` is written into it."""
+    """The video file at ``path``, with ``request`` stored in it. Writing starts at construction."""
 
     def __init__(self, path: Path, request: Mapping[str, Any]) -> None:
         self.path = path
         self.frames = 0
         self._slices: SimpleQueue[Event | Cancelled | None] = SimpleQueue()
         self._saved: Future[None] = Future()
-        # A daemon, as a page that is stopped does not wait for frames that will not come.
+        # A daemon, so that a stopped page does not wait for frames that never arrive.
         threading.Thread(target=self._save, args=[request], daemon=True).start()
 
     def put(self, event: Event) -> None:
-        """Take the next slice; ``frames`` is how many frames there are now."""
+        """Add the next slice, and set ``frames`` to the number of frames so far."""
         assert event.frames is not None
         self.frames = event.index + len(event.frames)
         self._slices.put(event)
 
     async def finish(self) -> None:
-        """Wait until the file is whole; raises what kept it from being written."""
+        """Wait until the file is complete. Raises the error if writing failed."""
         self._slices.put(None)
         await asyncio.wrap_future(self._saved)
 
     async def drop(self) -> None:
-        """Leave no file, unless it is whole already."""
+        """Leave no file, unless it is complete already."""
         self._slices.put(Cancelled("the video was not finished"))
         with suppress(Exception):
             await asyncio.wrap_future(self._saved)

@@ -1,4 +1,4 @@
-"""What the makers of checkpoints advise: one JSON file of this folder each, whose name is its own.
+"""Presets: settings that checkpoint authors recommend, one JSON file each, named like the preset.
 
 client.generate("sdxl", "a lighthouse", **presets.load("helloworld-xl").settings)
 """
@@ -15,12 +15,12 @@ from stepwise.client.protocol import Setting
 
 @dataclass(frozen=True)
 class Preset:
-    """Advice for requests to a checkpoint.
+    """Recommendations for requests to a checkpoint.
 
-    ``pipeline`` is the family that it is for, ``source`` where the checkpoint is to be had.
-    ``settings`` are what a request is given for those that it leaves out. ``sizes`` are advice
-    alone, width x height in pixels, the best first. ``structure`` is how a prompt is put together
-    and ``vocabulary`` words for it by theme. ``notes`` say where all this is from.
+    ``pipeline`` is its family, ``source`` the checkpoint's address. ``settings`` are values for
+    omitted settings. The rest is advice for the reader: ``sizes``, width x height in pixels, best
+    first; ``structure``, how to build a prompt; ``vocabulary``, words for prompts by theme.
+    ``notes`` name the sources.
     """
 
     name: str
@@ -35,12 +35,12 @@ class Preset:
 
 
 def names(family: str | None = None) -> tuple[str, ...]:
-    """The presets that there are, or those for pipelines of one family."""
+    """The names of all presets, or of those for one family."""
     return tuple(name for name, preset in _presets().items() if family in (None, preset.pipeline))
 
 
 def load(name: str, family: str | None = None) -> Preset:
-    """The preset of this name; InvalidRequest if there is none, or it is for another family."""
+    """The preset ``name``. Raises InvalidRequest if it is unknown or for another family."""
     if name not in _presets():
         raise InvalidRequest(f"preset: got {name!r}; there are {', '.join(names())}")
     preset = _presets()[name]

@@ -1,8 +1,8 @@
 """stepwise presets
 stepwise presets helloworld-xl
 
-Lists what there is for --preset, or shows what one of them holds: the settings that it gives a
-request, and advice on sizes and prompts, which it leaves to you.
+Lists the presets for --preset, or shows one: the settings that it adds to a request, and advice on
+sizes and prompts, which is not applied.
 """
 
 import argparse
@@ -21,13 +21,13 @@ _PARAGRAPH = TextWrapper(
 
 
 def main(arguments: list[str]) -> int:
-    """Parse the command line and print; the exit status."""
+    """Parse the command line and print. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="stepwise presets",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("name", nargs="?", help="the preset to show; without one, all are listed")
+    parser.add_argument("name", nargs="?", help="the preset to show (default: list all)")
     name = parser.parse_args(arguments).name
     try:
         lines = _list() if name is None else _show(presets.load(name))
