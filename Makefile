@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 STEPWISE := .venv/bin/stepwise
 STAMP := .venv/.installed
 PERF := .venv/perf_analyzer/.installed
-# Two groups of tests run at once, those of tests/conftest.py.
+# Two test groups, defined in tests/conftest.py, run in parallel.
 PYTEST := $(PYTHON) -m pytest -n 2 --no-loadscope-reorder
 
 define CHECKS
@@ -20,50 +20,50 @@ PLAN := miniatures/plans/sdxl_turbo_w8a8
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-demo: $(STAMP) ## Set up, export the miniatures, serve each as soon as it is there, make pictures and videos
+demo: $(STAMP) ## Set up, export the miniatures, serve each when ready, make pictures and videos
 	$(PYTHON) demo.py
 
 test: $(STAMP) $(PERF) browser ## Set up, check the code, run the suite
 	$(CHECKS)
 	$(PYTEST) -m "not further"
 
-test-all: $(STAMP) $(PERF) browser ## The same, with further members of what the suite tries some of
+test-all: $(STAMP) $(PERF) browser ## The same, with all parametrized cases and more generated ones
 	$(CHECKS)
 	DAMAGE_EXAMPLES=40 FUZZ_EXAMPLES=150 $(PYTEST)
 
-miniatures: $(STAMP) ## Retrain the miniatures from nothing (a day on two cores; those of videos use a GPU)
+miniatures: $(STAMP) ## Retrain the miniatures from scratch (a day on two cores; video ones use a GPU)
 	$(PYTHON) -m miniatures
 
-plan: $(STAMP) ## Make the plan again that the demo quantizes SDXL-Turbo with (about ten minutes)
+plan: $(STAMP) ## Recreate the demo's quantization plan for SDXL-Turbo (about ten minutes)
 	$(STEPWISE) export sdxl_turbo --checkpoint miniatures/sdxl_turbo --quantize w8a8 --name sdxl_turbo_w8a8 \
 		--prompts miniatures/calibration.txt --repository out/plan
 	mkdir -p $(PLAN)
 	cp out/plan/sdxl_turbo_w8a8_unet/1/plan.json out/plan/sdxl_turbo_w8a8_unet/1/ranges.json $(PLAN)/
 
-exported: $(STAMP) ## Export the miniatures that are not exported yet
+exported: $(STAMP) ## Export all miniatures that are not yet exported
 	$(STEPWISE) export sd3 --checkpoint miniatures/sd3
 	$(STEPWISE) export sdxl --checkpoint miniatures/sdxl
 	$(STEPWISE) export sdxl_turbo --checkpoint miniatures/sdxl_turbo
 	$(STEPWISE) export easyanimate --checkpoint miniatures/easyanimate
 	$(STEPWISE) export easyanimate_i2v --checkpoint miniatures/easyanimate_i2v
 
-videos: exported ## Score 100 served videos of each pipeline, and diffusers'; measure decoding and neighbours
+videos: exported ## Score 100 videos per pipeline, served and diffusers; measure decoding and sharing a server
 	$(PYTHON) -m benchmarks videos --pipeline easyanimate
 	$(PYTHON) -m benchmarks videos --pipeline easyanimate_i2v
 	$(PYTHON) -m benchmarks decoder --pipeline easyanimate
 	$(PYTHON) -m benchmarks together --pipeline easyanimate
 
-quality: exported ## Score 300 served pictures of each pipeline, and diffusers'; SD3's in fp16 too
+quality: exported ## Score 300 pictures per pipeline, served and diffusers; for SD3 also in fp16
 	$(PYTHON) -m benchmarks quality
 	$(PYTHON) -m benchmarks quality --pipeline sdxl
 	$(PYTHON) -m benchmarks quality --pipeline sdxl_turbo
 	$(STEPWISE) export sd3 --checkpoint miniatures/sd3 --repository out/fp16 --precision fp16
 	$(PYTHON) -m benchmarks quality --repository out/fp16
 
-quantized: exported ## Compare MixDQ with stock quantizers on SDXL-Turbo's miniature (about an hour)
+quantized: exported ## Compare MixDQ with stock quantizers on the SDXL-Turbo miniature (about an hour)
 	$(PYTHON) -m benchmarks quality --pipeline sdxl_turbo --quantized
 
-bench: exported ## Measure each pipeline's speed, two of them at once, and in-flight batching
+bench: exported ## Measure each pipeline's speed, two pipelines at once, and in-flight batching
 	$(PYTHON) -m benchmarks latency
 	$(PYTHON) -m benchmarks latency --pipeline sdxl
 	$(PYTHON) -m benchmarks latency --pipeline sdxl_turbo
@@ -78,11 +78,11 @@ caps: $(STAMP) ## Measure how many rows a denoiser call should have
 	$(STEPWISE) export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks caps
 
-perf: $(STAMP) $(PERF) ## Hold our load generator to NVIDIA's perf_analyzer
+perf: $(STAMP) $(PERF) ## Compare our load generator with NVIDIA's perf_analyzer
 	$(STEPWISE) export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks perf
 
-soak: $(STAMP) ## Twenty minutes of good, cancelled, bad and late requests, and a thousand cancelled
+soak: $(STAMP) ## Send good, cancelled, bad and late requests for 20 minutes, then cancel a thousand
 	$(STEPWISE) export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks soak --minutes 20
 	$(PYTHON) -m benchmarks cancels
@@ -91,7 +91,7 @@ fuzz: $(STAMP) ## Send 2,000 generated requests to a live server; damage 200 che
 	FUZZ_EXAMPLES=2000 $(PYTHON) -m pytest tests/e2e/test_fuzz.py -rP
 	DAMAGE_EXAMPLES=200 $(PYTHON) -m pytest tests/unit/export/checkpoint/test_damage.py -rP
 
-full-size: $(STAMP) ## Export, check, build and serve components of true size, with random weights (hours, 45 GB of disk)
+full-size: $(STAMP) ## Export, check, build and serve full-size components with random weights (hours, 45 GB of disk)
 	$(PYTHON) -m miniatures full sdxl --output out/full/sdxl
 	$(PYTHON) -m benchmarks.full_size component sdxl unet --checkpoint out/full/sdxl --side 512 --engine
 	$(PYTHON) -m benchmarks.full_size component sdxl vae_decoder --checkpoint out/full/sdxl --side 512 --engine
@@ -124,16 +124,16 @@ findings: ## Run every script of findings/, one after the other (downloads sever
 screenshot: $(STAMP) browser ## Redraw docs/page.png
 	SCREENSHOT=docs/page.png $(PYTHON) -m pytest tests/e2e/test_page.py -k readme
 
-browser: ## Install Chromium, which the tests of the page drive, unless it is there
+browser: ## Install Chromium for the page's tests, unless it is installed
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get update --quiet && \
 		apt-get install --quiet --yes --no-install-recommends chromium; } || \
 		{ echo "The tests of the page need Chromium: sudo apt-get install chromium" >&2; exit 1; }
 
-clean: ## Remove what was built: environment, graphs, pictures
+clean: ## Remove the environment, exported graphs and pictures
 	rm -rf .venv out
 	git clean -fdqX model_repository
 
-# The three distributions of this checkout, each where it lies.
+# The three distributions of this checkout, installed in editable mode.
 DISTRIBUTIONS := client serving export
 
 $(STAMP): requirements.txt constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
@@ -143,7 +143,7 @@ $(STAMP): requirements.txt constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation $(DISTRIBUTIONS:%=--editable %)
 	@touch $@
 
-# The last release whose wheel carries perf_analyzer; newer ones of it need a newer C library.
+# The last tritonclient wheel with perf_analyzer; newer perf_analyzer builds need a newer glibc.
 $(PERF): $(STAMP)
 	$(PYTHON) -m pip install --quiet --no-deps --upgrade --target $(@D) tritonclient==2.50.0
 	@touch $@

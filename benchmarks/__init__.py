@@ -1,1 +1,1 @@
-"""Measures latency, batching and picture quality; side by side in one run, as ratios."""
+"""Measures latency, batching and picture quality, as ratios between variants of one run."""

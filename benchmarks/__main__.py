@@ -1,6 +1,6 @@
-"""Measures an exported pipeline on a server of its own.
+"""Measures an exported pipeline on a server that it starts itself.
 
-Writes benchmarks/results/<benchmark>_<pipeline>.json, and of another precision than fp32
+Writes benchmarks/results/<benchmark>_<pipeline>.json, or for a precision other than fp32
 <benchmark>_<pipeline>_<precision>.json. Run it on an otherwise idle machine.
 """
 
@@ -50,7 +50,7 @@ OF_VIDEOS, OF_EITHER = ("videos", "decoder"), ("together",)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse the command line and run one benchmark; the exit status, 1 if a check of it failed."""
+    """Run one benchmark. Returns the exit status, 1 if one of its checks failed."""
     parser = _parser()
     options = parser.parse_args(arguments)
     name, repository = options.pipeline, options.repository
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.benchmark not in OF_EITHER and of_videos != (options.benchmark in OF_VIDEOS):
         made = "videos" if of_videos else "pictures"
         known = OF_VIDEOS if of_videos else tuple(n for n in BENCHMARKS if n not in OF_VIDEOS)
-        parser.error(f"{name} makes {made}, which are measured by {', '.join(known)}")
+        parser.error(f"{name} makes {made}; benchmarks for {made}: {', '.join(known)}")
     suffix = "" if precision == "fp32" else f"_{precision}"
     suffix += "_quantized" * options.quantized
     result = f"{options.benchmark}_{name}{suffix}"
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _quantized(repository: Path, name: str) -> dict[str, Any]:
-    # The stock tools that it needs take seconds to import.
+    # The stock tools take seconds to import.
     from benchmarks.quantization import table
 
     checkpoint = open_checkpoint(CHECKPOINTS / name, FAMILIES[name])
@@ -109,14 +109,14 @@ def _parser() -> argparse.ArgumentParser:
         f"{name:10}{str(made.__doc__).splitlines()[0]}" for name, made in BENCHMARKS.items()
     ]
     parser.add_argument("benchmark", choices=BENCHMARKS, help="\n".join(purposes))
-    parser.add_argument("--pipeline", default="sd3", help="what to measure (default: sd3)")
+    parser.add_argument("--pipeline", default="sd3", help="pipeline to measure (default: sd3)")
     parser.add_argument(
         "--repository",
         type=Path,
         default=REPOSITORY,
-        help="where it was exported to (default: model_repository)",
+        help="repository with the exported pipeline (default: model_repository)",
     )
-    parser.add_argument("--minutes", type=float, default=20, help="of soak (default: 20)")
+    parser.add_argument("--minutes", type=float, default=20, help="duration of soak (default: 20)")
     parser.add_argument(
         "--write", action="store_true", help="caps: write caps.json, which the server reads"
     )

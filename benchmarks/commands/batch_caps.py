@@ -1,7 +1,7 @@
-"""How many rows a denoiser call should have: the bare graph's speed by resolution and rows.
+"""Finds the best number of rows per denoiser call: the bare graph's speed by resolution and rows.
 
-More rows make each row cheaper until the cores are busy; from there on they only make every
-request of the batch wait longer for its step.
+More rows make each row cheaper until the cores are busy. Beyond that, they only delay the steps of
+every request in the batch.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from benchmarks.harness.workload import Resolution, resolutions
 from stepwise.families import FAMILIES
 
 ROWS = (1, 2, 4, 8, 16)
-# The fewest rows that reach this share of the best speed are suggested.
+# The suggested cap is the fewest rows that reach this share of the best speed.
 ENOUGH = 0.95
 CALLS = 15
 
@@ -24,7 +24,7 @@ def measure(
 ) -> dict[str, Any]:
     """Milliseconds per call, rows per second and the suggested cap, by resolution.
 
-    ``write`` puts the caps where the server reads them.
+    ``write`` also writes the caps to the file that the server reads.
     """
     bare = Bare(repository, name)
     rows = [n for n in ROWS if n <= FAMILIES[bare.manifest.family].max_rows]
@@ -40,7 +40,7 @@ def measure(
 
 
 def suggest(milliseconds: Mapping[int, float]) -> int:
-    """The fewest rows that reach ``ENOUGH`` of the best rows per second."""
+    """The fewest rows that reach ``ENOUGH`` times the best rows per second."""
     speeds = {rows: rows / spent for rows, spent in milliseconds.items()}
     return min(rows for rows, speed in speeds.items() if speed >= ENOUGH * max(speeds.values()))
 

@@ -1,7 +1,7 @@
-"""What batching at every step gains: eight requests of different lengths, in flight and in turn.
+"""The gain of batching at every step: eight requests of different lengths, at once and in turn.
 
-The bare graph's own gain stands beside it: its time for the batch sizes that really occurred in
-flight, against its time for the same steps one request at a time.
+For comparison, it measures the bare graph's gain: the graph's time for the same steps one request
+at a time, over its time for the batch sizes that occurred with concurrent requests.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ CALLS = 15
 
 
 def measure(repository: Path, name: str) -> dict[str, Any]:
-    """Throughput in flight over one after another, the bare graph's gain, and both pictures."""
+    """Throughput of concurrent over sequential requests, the bare graph's gain, the worst PSNR."""
     with serving(repository) as server:
         return asyncio.run(_measure(Bare(repository, name), server.grpc_url, name))
 
@@ -61,6 +61,6 @@ async def _measure(bare: Bare, url: str, name: str) -> dict[str, Any]:
 
 
 def _closeness(pictures: Sequence[Outcome], references: Sequence[Outcome]) -> float:
-    """The worst PSNR in dB; both in the same order."""
+    """The worst PSNR in dB; both sequences are in the same order."""
     pairs = zip(pictures, references, strict=True)
     return min(psnr(picture.picture, reference.picture) for picture, reference in pairs)

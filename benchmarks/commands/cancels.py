@@ -1,4 +1,4 @@
-"""A thousand requests, each cancelled at some moment of its life: nothing of them stays behind."""
+"""Cancels a thousand requests at random moments and checks that the server frees all of them."""
 
 import asyncio
 import random
@@ -18,17 +18,16 @@ from stepwise.server.process import Server
 
 LANES = 16
 LATEST_SECONDS = 0.5
-# Triton's Python backend takes shared memory a megabyte at a time and keeps it. One more may be
-# the first that a peak needed, and so may a thread or a few of gRPC's; what a thousand requests
-# left there would be many.
+# Triton's Python backend allocates shared memory by the megabyte and keeps it. A new peak may add
+# one megabyte and a few of gRPC's threads; a leak of a thousand requests would add many.
 ALLOWED = {"requests": 0, "threads": 4, "shared": 1 << 20}
 
 
 def measure(server: Server, name: str, count: int = 1000) -> dict[str, Any]:
-    """How they were answered, and what the server held before and after."""
+    """The responses, and the server's memory, threads and requests before and after."""
     manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
     asks = draw(WORKLOADS["mixed"], manifest.sides, count, seed=0)
-    # So many make threads, pools and shared memory of a busy server that later ones reuse.
+    # Warm up: a busy server creates threads, pools and shared memory that later requests reuse.
     asyncio.run(_cancel_all(server.grpc_url, name, asks[: count // 4]))
     before = settled(server)
     answers = asyncio.run(_cancel_all(server.grpc_url, name, asks))

@@ -1,8 +1,7 @@
-"""A pipeline beside SDXL-Turbo on one server: what either keeps of the speed that it has alone.
+"""Measures the share of its speed that a pipeline keeps when SDXL-Turbo runs on the same server.
 
-Each is measured alone and both are measured together, on the same server in turns, for the same
-time at the same number of clients. Two that have the same cores between them are treated alike if
-each keeps about half.
+Each pipeline runs alone and both run together, in turns on the same server, for the same time with
+the same number of clients. Since both share the same cores, fair treatment leaves each about half.
 """
 
 import asyncio
@@ -23,9 +22,9 @@ from stepwise.description.manifest import Manifest
 from stepwise.server.process import Server
 
 OTHER = "sdxl_turbo"
-# A pipeline that keeps less of its speed is starved by the other one.
+# A pipeline that keeps less of its speed is starved.
 LEAST_SHARE = 0.25
-# So many requests are drawn for a each_round, and asked again if they do not last.
+# Requests drawn for each round, and repeated if they finish early.
 DRAWN = 256
 ALONE, TOGETHER = "alone", "together"
 
@@ -34,7 +33,7 @@ Runs = Mapping[str, list[Outcome]]
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: ``lanes`` clients of each pipeline, seconds of each run."""
+    """The amount to measure: ``lanes`` clients per pipeline, ``seconds`` per run."""
 
     lanes: int = 8
     rounds: int = 4
@@ -43,7 +42,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Round:
-    """What came of the requests by way and pipeline, and when all lanes were busy."""
+    """The outcomes by way and pipeline, and the window in which all lanes were busy."""
 
     runs: Mapping[str, Runs]
     window: Window
@@ -53,17 +52,17 @@ class Round:
         return load_statistics.throughput(self.runs[way][name], self.window)
 
     def share(self, name: str) -> float:
-        """What a pipeline keeps of its speed beside the other one."""
+        """The share of its speed that a pipeline keeps when both run."""
         return self.rate(TOGETHER, name) / self.rate(ALONE, name)
 
 
 def measure(server: Server, name: str, plan: Plan = Plan()) -> dict[str, Any]:
     """Throughput and latency of both, alone and together, and the share that each keeps.
 
-    Raises ValueError if the pipeline is the one that it is to be beside.
+    Raises ValueError if the pipeline is ``OTHER``.
     """
     if name == OTHER:
-        raise ValueError(f"{name} is measured beside {OTHER}: name another pipeline")
+        raise ValueError(f"got {name}, which is the neighbour; name a pipeline other than {OTHER}")
     repository = server.settings.repository
     manifests = {each: Manifest.read(repository / f"{each}_prepare") for each in (name, OTHER)}
     rounds = asyncio.run(_rounds(server.grpc_url, manifests, plan))
@@ -71,7 +70,7 @@ def measure(server: Server, name: str, plan: Plan = Plan()) -> dict[str, Any]:
 
 
 async def _rounds(url: str, manifests: Mapping[str, Manifest], plan: Plan) -> list[Round]:
-    """Turns with the same requests for each way, the first one to warm up."""
+    """Rounds with the same requests for each way; the first round is the warm-up."""
     sends = {name: sender(AsyncClient(url), name) for name in manifests}
     rounds = []
     for seed in tqdm(range(plan.rounds + 1), "alone and together"):
@@ -90,7 +89,7 @@ def _asks(manifest: Manifest, seed: int) -> list[Ask]:
 async def _run(
     sends: Mapping[str, Send], asks: Mapping[str, Sequence[Ask]], plan: Plan
 ) -> dict[str, list[Outcome]]:
-    """Keep the lanes of all these pipelines busy for ``plan.seconds``."""
+    """Keep all lanes of these pipelines busy for ``plan.seconds``."""
     loops = [
         closed_loop(send, lasting(asks[name], plan.seconds), plan.lanes)
         for name, send in sends.items()
@@ -122,9 +121,9 @@ def _figures(rounds: Sequence[Round], plan: Plan) -> dict[str, Any]:
 
 
 def starved(shares: Mapping[str, float]) -> list[str]:
-    """A sentence for each pipeline that keeps too little of its speed."""
+    """An error sentence for each pipeline that keeps less than ``LEAST_SHARE`` of its speed."""
     return [
-        f"{name} keeps {share} of its speed beside the other one; at least {LEAST_SHARE} is its due"
+        f"{name} keeps {share} of its speed when both run; it must keep at least {LEAST_SHARE}"
         for name, share in shares.items()
         if share < LEAST_SHARE
     ]

@@ -1,8 +1,8 @@
 """Pictures per second: served, in one process without Triton, and diffusers in eager torch.
 
-All are measured in turn in one run on the same cores, round after round; the median counts. One
-picture at a time, then eight at once: the server gets eight concurrent requests, diffusers makes
-them one after another and as one batch.
+All run in turns on the same cores, round after round; results are medians over rounds. First one
+picture at a time, then eight: the server gets eight concurrent requests, diffusers makes them one
+after another and as one batch.
 """
 
 import statistics
@@ -23,7 +23,7 @@ from stepwise.local import LocalPipeline
 from stepwise.server.process import Server
 
 ROUNDS = 7
-# What is quick is done again until it has taken so many steps, and all of it is timed at once.
+# Short tasks repeat until they reach this many steps, and are timed together.
 STEPS_A_ROUND = 20
 AT_ONCE = 8
 PROMPTS = [
@@ -46,7 +46,7 @@ Ways = Mapping[str, Callable[[], object]]
 
 @dataclass(frozen=True)
 class Bench:
-    """What is measured: a server by its client, its graphs without Triton, and diffusers."""
+    """The measured variants: a server's client, its graphs without Triton, and diffusers."""
 
     name: str
     manifest: Manifest
@@ -56,7 +56,7 @@ class Bench:
     threads: ThreadPoolExecutor
 
     def ways(self, task: Task) -> Ways:
-        """The same work done in each way, once or ``AT_ONCE`` times."""
+        """The same work in each way, for one picture or ``AT_ONCE`` pictures."""
         settings = task.settings(self.manifest)
 
         def served(index: int) -> object:
@@ -88,7 +88,7 @@ def measure(
     rounds: int = ROUNDS,
     steps_a_round: int = STEPS_A_ROUND,
 ) -> dict[str, Any]:
-    """Medians, and the ratios between them, by the family's numbers of steps."""
+    """Medians and their ratios, for each number of steps in the family's tasks."""
     repository = server.settings.repository
     manifest = Manifest.read(repository / f"{name}_prepare")
     diffusers = Diffusers(checkpoint, manifest.tokens.get("t5"))
@@ -107,7 +107,7 @@ def measure(
 
 
 def _medians(ways: Ways, rounds: int, repeats: int) -> dict[str, float]:
-    """Seconds of each way, in turn and some times over, one warm-up round first."""
+    """Median seconds of each way over rounds in turns, after one warm-up round."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     for number in tqdm(range(rounds + 1), "rounds"):
         for way, run in ways.items():

@@ -1,9 +1,9 @@
-"""The server under load: in-flight batching beside the same server with a batch cap of 1.
+"""Compares in-flight batching with a batch cap of 1, on two servers under load.
 
-Both servers run at once and take turns with the same requests, block by block, so that a machine
-whose speed drifts treats them alike; ratios are taken within a round, and their median counts. The
-bare graph's own gain stands beside them: its time for the batches that really occurred in flight,
-against its time for the same steps one picture at a time.
+Both servers run at once and take turns with the same requests, block by block, so that drifting
+machine speed affects them equally. Ratios are taken within a round; results are their medians. For
+comparison, it measures the bare graph's gain: the graph's time for the same steps one picture at a
+time, over its time for the batches that occurred in flight.
 """
 
 import asyncio
@@ -26,15 +26,15 @@ from stepwise.server.process import Server, serving
 
 IN_FLIGHT, CAP_1 = "in_flight", "cap_1"
 CLOSED, OPEN = ("steps", "mixed"), "mixed"
-# A picture is in good time within so many times what it takes when the server has nothing else.
+# A picture counts as timely within this multiple of its latency on an idle server.
 PATIENCE = 5
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured: rounds of a closed loop, and blocks of an open one.
+    """The amount to measure: rounds of a closed loop and blocks of an open one.
 
-    ``load`` is the open loop's rate as a share of what cap 1 was able to do in the closed loop.
+    ``load`` is the open loop's rate as a share of the closed loop's throughput at cap 1.
     """
 
     lanes: int = 16
@@ -48,7 +48,7 @@ class Plan:
 
 
 def measure(server: Server, name: str, plot: Path, plan: Plan = Plan()) -> dict[str, Any]:
-    """Throughput, latency and joining; a plot goes to ``plot``."""
+    """Throughput, latency and the delay of joining requests; writes a plot to ``plot``."""
     repository = server.settings.repository
     sides = Manifest.read(repository / f"{name}_prepare").sides
     sizes = resolutions(sides).values()
@@ -87,14 +87,14 @@ async def _measure(
 
 
 async def _alone(send: Send, asks: Sequence[Ask]) -> float:
-    """Seconds per step of a request that has the server to itself."""
+    """Seconds per step of a request on an otherwise idle server."""
     solo = await closed_loop(send, asks, lanes=1)
     return statistics.median(outcome.latency / outcome.marks[-1].step for outcome in solo)
 
 
 @dataclass(frozen=True)
 class Round:
-    """The same requests on each server, and the bare graph's gain from those batches."""
+    """The same requests on each server, and the bare graph's gain for their batches."""
 
     runs: Mapping[str, list[Outcome]]
     bare_gain: float
@@ -109,7 +109,7 @@ class Round:
 
     @property
     def gain(self) -> float:
-        """Of batching in flight."""
+        """Throughput in flight over throughput at cap 1."""
         return self.rates[IN_FLIGHT] / self.rates[CAP_1]
 
     @property
@@ -123,7 +123,7 @@ class Round:
 async def _closed(
     sends: Mapping[str, Send], bare: Bare, workload: str, plan: Plan
 ) -> dict[str, Any]:
-    """Turns of a closed loop, the first one to warm up."""
+    """Rounds of a closed loop; the first is the warm-up."""
     rounds = []
     for seed in tqdm(range(plan.rounds + 1), f"closed loop, {workload}"):
         asks = draw(WORKLOADS[workload], bare.manifest.sides, plan.requests, seed)
@@ -159,7 +159,7 @@ def _median(values: Iterable[float]) -> float:
 async def _open(
     sends: Mapping[str, Send], sides: Sides, workload: str, rate: float, plan: Plan
 ) -> dict[str, list[Outcome]]:
-    """Blocks of the same Poisson arrivals on each server."""
+    """Send the same blocks of Poisson arrivals to each server."""
     runs: dict[str, list[Outcome]] = {way: [] for way in sends}
     for block in tqdm(range(plan.blocks), f"open loop, {workload}"):
         asks = draw(WORKLOADS[workload], sides, plan.arrivals, seed=1000 + block)

@@ -1,4 +1,4 @@
-"""Our load generator held to NVIDIA's perf_analyzer: the same requests to one server, in rounds."""
+"""Compares our load generator with NVIDIA's perf_analyzer: the same requests to one server."""
 
 import asyncio
 import csv
@@ -20,9 +20,9 @@ from stepwise.families import FAMILIES
 from stepwise.server import embedded
 from stepwise.server.process import Server
 
-# Where `make perf` puts it.
+# Installed by `make perf`.
 ANALYZER = Path(__file__).parents[2] / ".venv" / "perf_analyzer" / "bin" / "perf_analyzer"
-# What it links to and the wheel of pytriton carries, under names of the wheel's own.
+# perf_analyzer's libraries; the pytriton wheel contains them under other names.
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 
 LANES = 8
@@ -33,12 +33,12 @@ REQUESTS = 96
 def measure(
     server: Server, name: str, rounds: int = ROUNDS, requests: int = REQUESTS
 ) -> dict[str, Any]:
-    """Requests per second by either, and the median of ours over theirs.
+    """Requests per second of both, and the median ratio of ours to theirs.
 
-    Raises FileNotFoundError if perf_analyzer is not there.
+    Raises FileNotFoundError if perf_analyzer is not installed.
     """
     if not ANALYZER.is_file():
-        raise FileNotFoundError(f"{ANALYZER} is not there: run make perf, which installs it")
+        raise FileNotFoundError(f"{ANALYZER} is missing: run make perf, which installs it")
     manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
     ask = draw(WORKLOADS["fixed"], manifest.sides, 1, seed=0)[0]
     ours, theirs = [], []
@@ -68,7 +68,7 @@ async def _ours(url: str, name: str, ask: Ask, requests: int) -> float:
 
 
 def _theirs(url: str, name: str, ask: Ask, requests: int) -> float:
-    """Requests per second, as perf_analyzer reports them; responses are counted apart."""
+    """Requests per second from perf_analyzer's report, which counts responses separately."""
     with tempfile.TemporaryDirectory(prefix="stepwise-perf-") as temporary:
         folder = Path(temporary)
         for library, pattern in _LIBRARIES.items():
@@ -90,7 +90,7 @@ def _theirs(url: str, name: str, ask: Ask, requests: int) -> float:
 
 
 def _tensors(name: str, ask: Ask) -> dict[str, Any]:
-    """A request as perf_analyzer reads it, each tensor with its shape."""
+    """A request in perf_analyzer's input format, each tensor with its shape."""
     values = {"prompt": ask.prompt, **ask.settings}
     known = {tensor.name for tensor in FAMILIES[name].request}
     assert set(values) <= known, f"{name} lacks {set(values) - known}"

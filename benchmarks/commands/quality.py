@@ -1,6 +1,6 @@
-"""Scores pictures of the evaluation lists, served and by diffusers, and compares the two.
+"""Scores and compares pictures of the evaluation lists from the server and from diffusers.
 
-The scorer reads pictures without a learned model; both sides get the same prompts and seeds.
+The scorer uses no learned model; both sides get the same prompts and seeds.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ AT_ONCE = 8
 def measure(
     server: Server, checkpoint: Path, name: str, prompts: Sequence[Prompt]
 ) -> dict[str, Any]:
-    """The share of pictures with every attribute right, and how close the two sides are.
+    """Percent of pictures with every attribute right, and PSNR between the two sides.
 
-    By the family's numbers of steps.
+    One result for each number of steps in the family's tasks.
     """
     manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
     tasks, client = TASKS[manifest.family].quality, Client(server.grpc_url)

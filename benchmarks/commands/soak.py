@@ -1,6 +1,7 @@
-"""Minutes of mixed requests, some cancelled, bad or late: each is answered once, nothing grows.
+"""Sends mixed requests for minutes, some cancelled, bad or late; checks responses and memory.
 
-Sampled pictures are held to those that the same requests gave before the load.
+Each request must get exactly one response, and memory and threads must not grow. Sampled pictures
+are compared with those of the same requests before the load.
 """
 
 import asyncio
@@ -26,7 +27,7 @@ from stepwise.server.process import Server
 LANES = 16
 FLOOR_DB = 50.0
 MOST_GROWTH = 0.02
-# Until here memory pools and graphs meet their first large batches.
+# Share of the run in which memory pools and graphs meet their first large batches.
 WARM_UP = 0.2
 SAMPLES = 8
 SAMPLE_SHARE = 0.05
@@ -36,10 +37,10 @@ LOOK_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Fate:
-    """What is to become of a request: how it differs, and how it may be answered.
+    """A kind of request: its share, its special settings and its allowed responses.
 
-    ``variants`` are settings, one of which is taken. ``codes`` are those of errors; an empty one
-    stands for the picture.
+    ``variants`` are settings; each request takes one of them at random. ``codes`` are the allowed
+    error codes; an empty one means a picture.
     """
 
     share: float
@@ -49,7 +50,7 @@ class Fate:
 
 FATES = {
     "answered": Fate(0.88, frozenset({""})),
-    # The picture may be quicker than its cancellation.
+    # The picture may be finished before the cancel arrives.
     "cancelled": Fate(0.05, frozenset({"CANCELLED", ""})),
     "bad": Fate(
         0.05,
@@ -62,7 +63,7 @@ FATES = {
 
 @dataclass(frozen=True)
 class Ending:
-    """One request's end: what it was meant for, what came, and its PSNR if it was a sample."""
+    """The end of a request: its fate, its responses, and its PSNR if it was sampled."""
 
     fate: str
     answers: Answers
@@ -70,18 +71,18 @@ class Ending:
 
     @property
     def failure(self) -> str:
-        """What is wrong with it; empty if nothing is."""
+        """The failure as a sentence; empty if there is none."""
         if not self.answers.once:
-            return f"{self.fate}: not answered exactly once: {_shown(self.answers)}"
+            return f"{self.fate}: did not get exactly one response: {_shown(self.answers)}"
         if self.answers.code not in FATES[self.fate].codes:
-            return f"{self.fate}: answered {self.answers.code or 'with a picture'}"
+            return f"{self.fate}: got {self.answers.code or 'a picture'}"
         if self.closeness is not None and self.closeness < FLOOR_DB:
             return f"{self.fate}: {self.closeness:.1f} dB from its solo run"
         return ""
 
 
 def measure(server: Server, name: str, seconds: float) -> dict[str, Any]:
-    """Counts by fate, worst sample, growth of memory, and what failed."""
+    """Counts by fate, the worst sample's PSNR, growth of memory and threads, and failures."""
     manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
     return asyncio.run(Soak(server, name, manifest, seconds).run())
 
@@ -99,7 +100,7 @@ class Soak:
         self._looks: list[tuple[float, Residue]] = []
 
     async def run(self) -> dict[str, Any]:
-        """Solo pictures, then the load, then figures."""
+        """Make the solo pictures, run the load, return the figures."""
         async with InferenceServerClient(self._server.grpc_url) as triton:
             for sample in self._samples:
                 self._solo.append((await self._send(triton, sample, {})).pictures[0])
@@ -157,7 +158,7 @@ class Soak:
         close = [end.closeness for end in self._endings if end.closeness is not None]
         failures = Counter(end.failure for end in self._endings if end.failure)
         failures.update(f"{what}: {by:+.1%}" for what, by in grown.items() if by > MOST_GROWTH)
-        failures.update(["requests are left behind"] if left.requests else [])
+        failures.update(["requests are still active after the run"] if left.requests else [])
         return {
             "seconds": round(self._seconds),
             "requests": len(self._endings),
@@ -172,7 +173,7 @@ class Soak:
         }
 
     def _codes(self, fate: str) -> dict[str, int]:
-        """How often each answer came; a picture counts as OK."""
+        """The number of responses by code; a picture counts as OK."""
         return dict(Counter(e.answers.code or "OK" for e in self._endings if e.fate == fate))
 
 

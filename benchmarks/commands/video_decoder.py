@@ -1,7 +1,7 @@
-"""What decoding a video takes, slice by slice and all at once: seconds and memory.
+"""Measures seconds and memory of decoding a video, slice by slice and all at once.
 
-Each is measured in a process of its own, whose greatest resident memory the operating system
-tells. Frames are larger than the miniature's, so that they and not the libraries fill it.
+Each case runs in a separate process, for which the operating system reports peak resident memory.
+Frames are larger than the miniature's, so that they and not the libraries dominate memory.
 """
 
 import json
@@ -25,12 +25,12 @@ from stepwise.video import sliced_vae
 SIDE = 32
 LENGTHS = (17, 145)
 WAYS = ("sliced", "whole")
-# What a video of 145 frames may take more than one of 17.
+# Allowed memory of a video of 145 frames, as a multiple of one of 17.
 MOST_GROWTH = 1.2
 
 
 def measure(repository: Path, name: str) -> dict[str, Any]:
-    """Peak memory and seconds by way and number of frames; a failure if slices grow."""
+    """Peak memory and seconds by way and number of frames; a failure if sliced memory grows."""
     found = {
         way: {str(frames): _elsewhere(repository, name, way, frames) for frames in LENGTHS}
         for way in WAYS
@@ -47,7 +47,7 @@ def measure(repository: Path, name: str) -> dict[str, Any]:
 
 
 def _elsewhere(repository: Path, name: str, way: str, frames: int) -> dict[str, float]:
-    """``decode`` in a process of its own."""
+    """Run ``decode`` in a separate process."""
     command = [sys.executable, "-m", "benchmarks.decoder", str(repository), name, way, str(frames)]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     figures: dict[str, float] = json.loads(shown.splitlines()[-1])
@@ -55,7 +55,7 @@ def _elsewhere(repository: Path, name: str, way: str, frames: int) -> dict[str, 
 
 
 def decode(repository: Path, name: str, way: str, frames: int) -> dict[str, float]:
-    """Decode random latents; the peak of this process in MB, and seconds to first and last."""
+    """Decode random latents. Returns this process's peak in MB, and seconds to first and last."""
     manifest = Manifest.read(repository / f"{name}_prepare")
     assert manifest.video is not None
     run = runner(repository, manifest)
@@ -74,7 +74,7 @@ def decode(repository: Path, name: str, way: str, frames: int) -> dict[str, floa
 
 
 def runner(repository: Path, manifest: Manifest) -> sliced_vae.Run:
-    """The decoder's graph."""
+    """A function that runs the decoder's graph."""
     assert manifest.video is not None
     decoder = FAMILIES[manifest.family].decoder
     graph = repository / f"{manifest.name}_{decoder.name}" / "1" / GRAPH
@@ -84,7 +84,7 @@ def runner(repository: Path, manifest: Manifest) -> sliced_vae.Run:
 
 
 def whole(run: sliced_vae.Run, latents: sliced_vae.Float32, layout: VideoLayout) -> list[Array]:
-    """The frames of all latents but the first in one call: what slices save the memory of."""
+    """Decode all latents but the first in one call, which needs the memory that slices save."""
     rest = latents[None, :, 1:]
 
     def after_the_first(inputs: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Scores videos of the evaluation list, served and by diffusers, and times how they arrive.
+"""Scores videos of the evaluation list from the server and from diffusers, and times their arrival.
 
 The scorer reads videos frame by frame without a learned model; both sides get the same captions and
-seeds. Of pipelines that go on from an image, that is the first frame of a drawing.
+seeds. Image-to-video pipelines start from the first frame of a drawing.
 """
 
 import random
@@ -24,17 +24,17 @@ from stepwise.families import FAMILIES
 from stepwise.server.process import serving
 
 STEPS = 20
-# Where the miniatures draw best; beside it, what EasyAnimate is made for.
+# The best scale for the miniatures, and EasyAnimate's own.
 GUIDANCE_SCALES = (2.0, 5.0)
 AT_ONCE = 4
 LENGTHS = (17, 49, 145)
 TIMED = 5
-# How near the first frame of a video is to the image that it goes on from.
+# Required PSNR between a video's first frame and its start image.
 LEAST_LIKENESS_DB = 25.0
 
 
 def measure(repository: Path, checkpoint: Path, name: str) -> dict[str, Any]:
-    """Shares of videos that are right, how close the two sides are, and seconds to frames."""
+    """Percent of videos that are right, PSNR between the two sides, and seconds to frames."""
     pipeline = FAMILIES[Manifest.read(repository / f"{name}_prepare").family]
     videos, starts = evaluation(), pipeline.image_encoder is not None
     with serving(repository) as server:
@@ -56,7 +56,7 @@ def measure(repository: Path, checkpoint: Path, name: str) -> dict[str, Any]:
 
 
 def start_image(row: Evaluated) -> Picture:
-    """The first frame of a drawing of the video that is asked for, as training has not seen it."""
+    """The first frame of a drawing of the requested video; training has not seen this drawing."""
     frame: Picture = draw(row.video, random.Random(f"start {row.seed}"))[0]
     return frame
 
@@ -122,7 +122,7 @@ def _wrong(row: Evaluated, video: Picture) -> list[str]:
 
 
 def _shares(videos: Sequence[Evaluated], made: Sequence[Picture]) -> dict[str, float]:
-    """Percent of videos that are right in everything, in each attribute, seen and held out."""
+    """Percent of videos with every attribute right (all, seen, held out), and by attribute."""
     wrong = [set(_wrong(row, video)) for row, video in zip(videos, made, strict=True)]
     held_out = [row.held_out for row in videos]
     shares = {
@@ -135,7 +135,7 @@ def _shares(videos: Sequence[Evaluated], made: Sequence[Picture]) -> dict[str, f
 
 
 def _arrival(client: Client, name: str, frames: int, starts: bool) -> dict[str, float]:
-    """Median seconds from the request to its first and to its last frames, alone on the server."""
+    """Median seconds from a request to its first and last slice, on an otherwise idle server."""
     rows = evaluation()[: TIMED + 1]
     timed = [list(_times(client, name, row, frames, starts)) for row in rows]
     ends = {"first": 0, "last": -1}
@@ -143,7 +143,7 @@ def _arrival(client: Client, name: str, frames: int, starts: bool) -> dict[str, 
 
 
 def _times(client: Client, name: str, row: Evaluated, frames: int, starts: bool) -> Iterator[float]:
-    """When each slice came."""
+    """Seconds from the request to each slice."""
     began = time.perf_counter()
     given = {"steps": STEPS, "frames": frames, **_images(row, starts, "start_image")}
     for event in client.generate(name, row.video.caption, seed=row.seed, **given):

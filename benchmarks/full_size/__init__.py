@@ -1,1 +1,1 @@
-"""What exports of true size take, and what they give: ``python -m benchmarks.full``."""
+"""Measures exports of full-size checkpoints: ``python -m benchmarks.full_size``."""

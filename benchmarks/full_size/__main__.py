@@ -1,10 +1,10 @@
-"""Checkpoints of true size: adds a record to benchmarks/results/full_size.json.
+"""Measures a full-size checkpoint and adds a record to benchmarks/results/full_size.json.
 
-``component`` exports one of a checkpoint's: its memory, its distance from torch, its engine.
-``written`` does so without running it, for one that does not fit into a runtime here.
+``component`` exports a component: memory, distance from torch, engine.
+``written`` exports a component without running it, if it does not fit into a runtime.
 ``quantized`` writes a UNet's graphs in 8 and 4 bits: their bytes, and one step of each.
-``served`` makes one step of one picture of an exported checkpoint on a server of its own.
-``operators`` tells what the runtimes make of a denoiser's operators.
+``served`` runs one step of one picture of an exported checkpoint on a new server.
+``operators`` measures the runtimes' treatment of a denoiser's operators.
 """
 
 import argparse
@@ -18,13 +18,13 @@ from benchmarks.harness import results
 from stepwise.families import FAMILIES
 
 RESULT = "full_size"
-# What is done to one component.
+# Jobs that need one component.
 _JOBS = ("component", "written", "quantized")
 MADE_BY = "make full-size"
 
 
 def main() -> int:
-    """Measure; the exit status is 1 if a check failed."""
+    """Measure and record. Returns the exit status, 1 if a check failed."""
     options = _parser().parse_args()
     name, figures, passed = _measured(options)
     path = results.RESULTS / f"{RESULT}.json"
@@ -73,10 +73,10 @@ def _parser() -> argparse.ArgumentParser:
             "--scratch",
             type=Path,
             default=Path("out/full/scratch"),
-            help="where graphs lie meanwhile (default: %(default)s)",
+            help="folder for temporary graphs (default: %(default)s)",
         )
-    parts["component"].add_argument("--engine", action="store_true", help="build an engine too")
-    help_ = "what the checkpoint was exported into"
+    parts["component"].add_argument("--engine", action="store_true", help="also build an engine")
+    help_ = "the repository that the checkpoint was exported into"
     parts["served"].add_argument("--repository", type=Path, required=True, help=help_)
     return parser
 

@@ -1,4 +1,4 @@
-"""Runs a step in a process of its own, so that it has its own peak of memory."""
+"""Runs a step in a separate process, to measure the step's own peak memory."""
 
 import multiprocessing
 import time
@@ -11,13 +11,13 @@ Figures = dict[str, Any]
 
 
 def apart(step: Callable[..., Figures], *arguments: Any) -> Figures:
-    """The figures of ``step``, with its ``seconds`` and its ``peak`` of resident memory in bytes.
+    """The figures of ``step``, with ``seconds`` and ``peak``, its peak resident memory in bytes.
 
-    Files that are mapped into the process count. Raises BrokenProcessPool if it was killed, which
-    is what lack of memory does.
+    Memory-mapped files count. Raises BrokenProcessPool if the process was killed, for example for
+    lack of memory.
     """
     context = multiprocessing.get_context("forkserver")
-    # Libraries are imported once, by the server that all processes are forked from.
+    # Imports libraries once, in the server that forks all processes.
     context.set_forkserver_preload([step.__module__])
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(_timed, step, *arguments).result()

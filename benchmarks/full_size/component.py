@@ -1,4 +1,4 @@
-"""Exports a component: what it takes, how far its graphs are from torch, and its engine."""
+"""Exports a component and measures memory, time, its graphs' distance from torch, its engine."""
 
 import gc
 import shutil
@@ -30,21 +30,21 @@ from stepwise.export.tensorrt.profiles import Profile
 from stepwise.families import FAMILIES
 
 Array = npt.NDArray[Any]
-# ‖difference‖ / ‖reference‖ of a graph and torch. Pictures in float32 may differ by one level.
+# ‖difference‖ / ‖reference‖ of a graph and torch. Float32 pictures may differ by one level.
 TOLERANCES = {"fp16": 1e-2, "fp32": 1e-4}
 LEVELS = 1.0
-# Resident memory of an export in fp16: a multiple of its weights on disk, and bytes beside.
+# Allowed resident memory of an fp16 export: a multiple of its weights on disk, plus bytes.
 FACTOR, FURTHER_BYTES = 1.3, 2 << 30
-# Engines are for Ada Lovelace; pictures have 256 to 1024 pixels a side, one to four rows.
+# Engines are for Ada Lovelace: pictures of 256 to 1024 pixels a side, one to four rows.
 LIBRARY, CAPABILITY = "tensorrt-rtx", "8.9"
 _SIDES, _ROWS = (256, 1024, 1024), (1, 2, 4)
-# Of latents: what a video is run with, and what an engine takes.
+# Latent frames: of the video that is run, and of the engine's profile.
 _FRAMES, _ENGINE_FRAMES = 5, (1, 13, 13)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A component of a checkpoint, what it is run at, and where its graphs go meanwhile."""
+    """A component of a checkpoint, the side of its pictures, and a folder for temporary graphs."""
 
     family: str
     name: str
@@ -54,27 +54,27 @@ class Job:
 
     @property
     def component(self) -> Component:
-        """What is measured."""
+        """The component to measure."""
         components = self.target.checkpoint.family.components
         return next(component for component in components if component.name == self.name)
 
     @property
     def target(self) -> Target:
-        """Where it is exported to."""
+        """The export's target."""
         checkpoint = open_checkpoint(self.checkpoint, FAMILIES[self.family])
         return Target(checkpoint, self.scratch, self.family, "fp16")
 
     @property
     def tokens(self) -> dict[str, int]:
-        """How many tokens the component is given, if it is an encoder."""
+        """The number of tokens that the component gets; 0 if it is not an encoder."""
         component = self.component
         length = token_length(self.target.checkpoint, component) if component.tokenizer else 0
         return {component.name: length}
 
     def sizes(self, side: int, batch: int, frames: int = 1) -> dict[str, int]:
-        """Every dynamic axis at ``batch`` rows of pictures with ``side`` pixels a side.
+        """The size of every dynamic axis for ``batch`` pictures of ``side`` pixels a side.
 
-        ``frames`` are those of latents, where pictures are videos.
+        ``frames`` are latent frames, for videos.
         """
         checkpoint = self.target.checkpoint
         usual = checkpoint.family.ranges["text"].usual
@@ -95,7 +95,7 @@ class Job:
 
 
 def measure(job: Job, *, engine: bool) -> Figures:
-    """Run every step in a process of its own; figures in seconds, bytes and relative distances."""
+    """Run every step in a separate process; figures in seconds, bytes and relative distances."""
     job.scratch.mkdir(parents=True, exist_ok=True)
     (cost,) = costs(job.target, [job.component])
     figures: Figures = {"parameters": cost.parameters, "side": job.side}
@@ -126,9 +126,10 @@ def exported(job: Job) -> Figures:
 
 
 def written(job: Job) -> Figures:
-    """Write a component's float16 graph and run none: what it takes, and what it was told to.
+    """Write a component's float16 graph without running it; check the export's memory.
 
-    For one that ONNX Runtime could not hold here, and whose layers are checked a few at a time.
+    For a component too large for ONNX Runtime on this machine; its layers are checked a few at a
+    time elsewhere.
     """
     job.scratch.mkdir(parents=True, exist_ok=True)
     (cost,) = costs(job.target, [job.component])
@@ -140,12 +141,12 @@ def written(job: Job) -> Figures:
 
 
 def passed(figures: Figures) -> bool:
-    """Whether every check of a record is within what is allowed."""
+    """Whether every check of a record is within its limit."""
     return all(check["got"] <= check["allowed"] for check in figures["checks"].values())
 
 
 def _torch(job: Job) -> Figures:
-    """What torch makes of random inputs, kept for the other steps."""
+    """Run torch on random inputs and save its outputs for the other steps."""
     module, sizes = (
         load(job.target.checkpoint, job.component),
         job.sizes(job.side, batch=1, frames=_FRAMES),
@@ -162,7 +163,7 @@ def _feed(job: Job) -> dict[str, Array]:
 
 
 def _export(job: Job) -> Figures:
-    """The way of a component into its folder; the float32 graph that it goes by is kept."""
+    """Export a component as float16; keep the intermediate float32 graph."""
     reference, folder = job.folder("fp32"), job.folder("fp16")
     checked_graph(job.target, job.component, job.tokens, reference, narrow=True)
     halve(reference / GRAPH, job.target.keep(job.component), [_feed(job)], folder)
@@ -196,7 +197,7 @@ def _single(job: Job) -> Figures:
 
 
 def _distance(job: Job, graph: Path) -> Figures:
-    """How far a graph is from torch: relative to the norm, and in levels if it gives pictures."""
+    """A graph's distance from torch: relative to the norm, and in levels for pictures."""
     tensors = job.component.outputs
     outputs = open_session(graph).run([tensor.name for tensor in tensors], _feed(job))
     with np.load(job.scratch / "outputs.npz") as file:

@@ -1,7 +1,7 @@
-"""What the runtimes make of a denoiser in two operator sets, at true width with few layers.
+"""Compares two ONNX operator sets in the runtimes, on a denoiser of full width with few layers.
 
-Set 23 has attention, GELU and group normalization as operators of their own; in set 18 they are
-written out.
+Set 23 has operators for attention, GELU and group normalization; set 18 composes them from smaller
+operators.
 """
 
 import statistics
@@ -37,7 +37,7 @@ LEVELS = {
     "off": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
-# The class of a family's denoiser, and what makes it small enough to be measured many times.
+# The class of a family's denoiser, and a config small enough for repeated measurements.
 FEW_LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "sd3": ("SD3Transformer2DModel", {"num_layers": 3}),
     "sdxl": (
@@ -49,12 +49,12 @@ _ROUNDS = 5
 _SIZES = {"batch": 2, "height": 32, "width": 32}
 _TRACED = {"batch": 2, "height": 24, "width": 32, "text": 24}
 _SIDE = 128
-# What the builder calls its fused kernels.
+# The builder's names of its fused kernels.
 _CODES = {"attention": "mha", "group_normalization": "Gnor"}
 
 
 def measure(family: str) -> Figures:
-    """Nodes, times and kernels by operator set; times are milliseconds on one thread."""
+    """Nodes, times and kernels by operator set; times in milliseconds on one thread."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for opset in SETS:
@@ -93,7 +93,7 @@ def _text(family: str) -> int:
 
 
 def _builder(family: str, folder: Path) -> Figures:
-    """The kernels that TensorRT has for a float16 graph, and how many are fused."""
+    """The number of TensorRT's kernels for a float16 graph, and how many are fused."""
     sizes = {**_SIZES, "height": _SIDE, "width": _SIDE, "text": _text(family)}
     shapes = _shapes(folder / "fp16" / GRAPH, sizes)
     profile = {name: Profile(shape, shape, shape) for name, shape in shapes.items()}
@@ -116,7 +116,7 @@ def _shapes(graph: Path, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]
 
 
 def _runtime(family: str, folder: Path) -> Figures:
-    """Median times by set and level of optimization, which take turns."""
+    """Median times by operator set and optimization level, measured in turns."""
     cases = list(product(SETS, LEVELS))
     sessions = [_session(folder / str(opset) / "fp32", level) for opset, level in cases]
     generator = np.random.default_rng(0)
@@ -145,7 +145,7 @@ def _milliseconds(session: onnxruntime.InferenceSession, feed: Mapping[str, Arra
 
 
 def _nodes(folder: Path, opset: int, level: str) -> dict[str, int]:
-    """How many nodes a graph has after optimization, the commonest types by name."""
+    """The number of nodes after optimization, in all and of the most common types."""
     path = folder / str(opset) / "fp32" / f"{level}.onnx"
     nodes = onnx.load(str(path), load_external_data=False).graph.node
     kinds = Counter(node.op_type for node in nodes)

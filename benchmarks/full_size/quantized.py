@@ -1,7 +1,7 @@
-"""A UNet of true size in its quantized graphs: bytes on disk, memory, and one step.
+"""Measures the quantized graphs of a full-size UNet: bytes on disk, memory and one step.
 
-Weights are random, so that nothing can be calibrated: every layer has the same range, and the bits
-are those that fill a budget. What files take depends on neither.
+Weights are random, so there is nothing to calibrate: every layer has the same range, and the bits
+are chosen to fill a budget. File sizes depend on neither.
 """
 
 import shutil
@@ -30,7 +30,7 @@ from stepwise.export.quantize.search.bit_allocation import Choice, allocate, siz
 from stepwise.export.quantize.search.runtimes import RUNTIMES, Runtime, limit
 from stepwise.export.quantize.validate import layers_of
 
-# How many times smaller than FP16 a budget's file must be.
+# Required size of the FP16 file over a budget's file.
 FLOORS = {"w8a8": 1.95, "w4a8": 3.0}
 BLOCKS = (32, 64, 128)
 _CALLS = 3
@@ -38,7 +38,7 @@ _RANGE = Range(-8.0, 8.0)
 
 
 def measure(job: Job) -> Figures:
-    """Bytes of each graph, and seconds and memory of its step of one 512 x 512 picture."""
+    """Bytes of each graph, and seconds and memory of one step of a 512 x 512 picture."""
     job.scratch.mkdir(parents=True, exist_ok=True)
     figures: Figures = {"float": apart(_float, job), "fp16": apart(_half, job)}
     figures["float step"] = apart(_step, job, "float")
@@ -60,7 +60,7 @@ def measure(job: Job) -> Figures:
 
 
 def passed(figures: Figures) -> bool:
-    """Whether every file is as small as its budget asks for."""
+    """Whether every file is as small as its budget requires."""
     return all(
         found["times_smaller_than_fp16"] >= FLOORS[name.split()[0]]
         for name, found in figures.items()
@@ -69,7 +69,7 @@ def passed(figures: Figures) -> bool:
 
 
 def _float(job: Job) -> Figures:
-    """The float32 graph whose weights are stored as the checkpoint has them."""
+    """Write the float32 graph with weights in the checkpoint's dtype."""
     checkpoint = job.target.checkpoint
     module = load(checkpoint, job.component)
     sizes = traced(checkpoint.sides, checkpoint.vae_scale, 0)
@@ -134,7 +134,7 @@ def _recipe(
 
 
 def _step(job: Job, name: str) -> Figures:
-    """The median of some calls; ONNX Runtime widens float weights once, when it opens the graph."""
+    """The median of several calls. ONNX Runtime widens float weights once, on opening the graph."""
     graph = job.scratch / name / GRAPH
     session, spent = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]), []
     generator = np.random.default_rng(0)

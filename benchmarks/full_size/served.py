@@ -1,4 +1,4 @@
-"""Serves an exported checkpoint of true size: one step of one picture, held to diffusers'."""
+"""Serves an exported full-size checkpoint and compares one step of a picture with diffusers."""
 
 import time
 from pathlib import Path
@@ -18,7 +18,7 @@ _T5_TOKENS = {"sd3": 256}
 
 
 def measure(family: str, checkpoint: Path, repository: Path) -> Figures:
-    """Seconds and bytes of both, and how like each other their pictures are, in dB."""
+    """Seconds and bytes of both, and the PSNR between their pictures in dB."""
     picture = repository / "reference.npy"
     reference = apart(_reference, family, checkpoint, picture)
     served = _served(family, repository, picture)
@@ -32,7 +32,7 @@ def measure(family: str, checkpoint: Path, repository: Path) -> Figures:
 
 
 def passed(figures: Figures) -> bool:
-    """Whether the served picture is diffusers'."""
+    """Whether the served picture matches diffusers' within ``FLOOR``."""
     check: dict[str, Any] = figures["checks"]["psnr"]
     return bool(check["got"] >= check["floor"])
 

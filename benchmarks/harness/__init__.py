@@ -1,1 +1,1 @@
-"""What benchmarks share."""
+"""Modules shared by the benchmarks."""

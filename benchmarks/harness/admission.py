@@ -1,4 +1,4 @@
-"""How soon a request that arrives while eight others run has its first step."""
+"""Measures the time to the first step of a request that arrives while eight others run."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from stepwise.description.manifest import Sides
 
 OTHERS = 8
 STEPS = 60
-# When the ninth is sent: all others are under way then, and none is near its end.
+# The ninth request's arrival, when all others are active and none is near its end.
 SECONDS = 0.6
 # Without guidance nine pictures fit into one call, so the ninth need not wait for a place.
 GUIDANCE_SCALE = 1.0
@@ -19,8 +19,8 @@ GUIDANCE_SCALE = 1.0
 async def measure(send: Send, sides: Sides, rounds: int) -> dict[str, Any]:
     """Milliseconds and ticks (denoiser calls) from arrival at the server to the first step.
 
-    They include the checking and encoding of the prompt, which are all that an idle server needs
-    before the first step.
+    They include validating and encoding the prompt; on an idle server, nothing else delays the
+    first step.
     """
     waits, idle, ticks = [], [], []
     ask = Ask(PROMPTS[0], (sides.native, sides.native), _settings(STEPS))
@@ -47,7 +47,7 @@ def _settings(steps: int) -> dict[str, float]:
 def _tick_ms(outcomes: Sequence[Outcome], since: float) -> float:
     """Median milliseconds per step of pictures that run together.
 
-    Progress is told in turn, so that not every picture has two marks to measure between.
+    Progress events rotate over the pictures, so some pictures have fewer than two marks.
     """
     times = []
     for outcome in outcomes:

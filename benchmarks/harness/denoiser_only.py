@@ -1,4 +1,4 @@
-"""The denoiser graph by itself, without loop or server: what batching alone gains."""
+"""Runs the denoiser graph alone, without loop or server, to measure the gain of batching."""
 
 import statistics
 import time
@@ -26,7 +26,7 @@ class Bare:
         self._row = self._pipeline.request("a picture").row_conditioning[-1]
 
     def call(self, resolution: Resolution, rows: int) -> float:
-        """Milliseconds of one call for ``rows`` rows of this height and width in pixels."""
+        """Milliseconds of one call with ``rows`` rows of this height and width in pixels."""
         height, width = (side // self.manifest.vae_scale for side in resolution)
         latents = np.zeros((rows, self.manifest.latent_channels, height, width), np.float32)
         timesteps = np.full(rows, 500, np.float32)
@@ -36,13 +36,13 @@ class Bare:
         return 1000 * (time.perf_counter() - started)
 
     def _conditioning(self, rows: int) -> dict[str, Array]:
-        """Conditioning of one prompt for so many rows."""
+        """Conditioning of one prompt, repeated for ``rows`` rows."""
         return {name: np.stack([value] * rows) for name, value in self._row.items()}
 
     def median(
         self, cases: Iterable[tuple[Resolution, int]], calls: int
     ) -> dict[tuple[Resolution, int], float]:
-        """Median milliseconds by resolution and rows; cases take turns, the first one warms up."""
+        """Median milliseconds by resolution and rows, in turns, after one warm-up call each."""
         times: dict[tuple[Resolution, int], list[float]] = {case: [] for case in cases}
         for number in range(calls + 1):
             for case, milliseconds in times.items():
@@ -52,7 +52,7 @@ class Bare:
         return {case: statistics.median(milliseconds) for case, milliseconds in times.items()}
 
     def gain(self, batches: Batches, calls: int) -> float:
-        """Time of all guided steps one picture at a time over the time of these batches."""
+        """Time of all guided steps one picture at a time, over the time of these batches."""
         sizes = {(resolution, n) for resolution, size in batches for n in (1, size)}
         spent = self.median(
             {(resolution, GUIDANCE_ROWS * size) for resolution, size in sizes}, calls

@@ -1,4 +1,4 @@
-"""diffusers on the same checkpoint: the oracle for pictures, and what speed is compared with."""
+"""diffusers on the same checkpoint: the oracle for pictures and the baseline for speed."""
 
 import copy
 import inspect
@@ -20,7 +20,7 @@ Picture = npt.NDArray[np.uint8]
 class Diffusers:
     """The diffusers pipeline of a checkpoint in eager float32 torch.
 
-    ``t5_tokens`` is what a family with T5 gives it, None one without.
+    ``t5_tokens`` is the length of T5's input, None for a family without T5.
     """
 
     def __init__(self, checkpoint: Path, t5_tokens: int | None = None) -> None:
@@ -28,7 +28,7 @@ class Diffusers:
         dropped: dict[str, None] = {}
         if t5_tokens is not None:
             self._options["max_sequence_length"] = t5_tokens
-            # diffusers wants to be told of the one encoder that a checkpoint may lack.
+            # diffusers requires an explicit None for a T5 encoder that the checkpoint lacks.
             if not (checkpoint / "text_encoder_3").is_dir():
                 dropped["text_encoder_3"] = None
         self._pipeline = DiffusionPipeline.from_pretrained(
@@ -45,7 +45,7 @@ class Diffusers:
         scheduler: Any = None,
         **settings: Any,
     ) -> list[Picture]:
-        """One batch of pictures, uint8 (height, width, 3), each from a generator of its own.
+        """One batch of pictures, uint8 (height, width, 3), each with its own random generator.
 
         ``scheduler`` is a diffusers scheduler to use instead of the checkpoint's. ``settings`` are
         arguments of the pipeline's call: guidance_scale, negative_prompt, …
@@ -72,7 +72,7 @@ class Diffusers:
         end: Picture | None = None,
         **settings: Any,
     ) -> Picture:
-        """One video, uint8 (frames, height, width, 3), of one that goes on from ``start`` if given.
+        """One video, uint8 (frames, height, width, 3), starting from the image ``start`` if given.
 
         ``settings`` are arguments of the pipeline's call; it needs num_frames, height and width.
         """
@@ -92,16 +92,16 @@ class Diffusers:
 def _images(
     start: Picture, end: Picture | None, num_frames: int, height: int, width: int, **_: Any
 ) -> dict[str, Any]:
-    """Images as EasyAnimateInpaintPipeline takes them."""
+    """Images in the form that EasyAnimateInpaintPipeline takes."""
     images = [Image.fromarray(start)], None if end is None else [Image.fromarray(end)]
     video, mask = get_image_to_video_latent(*images, num_frames, (height, width))
     return {"video": video, "mask_video": mask}
 
 
 def _with_noise(scheduler: Any, generators: list[torch.Generator] | torch.Generator) -> Any:
-    """A copy of a scheduler whose fresh noise is from ``generators`` too.
+    """A copy of a scheduler that also draws fresh noise from ``generators``.
 
-    Some pipelines leave it to torch's global generator.
+    Some pipelines would use torch's global generator.
     """
     own = copy.deepcopy(scheduler)
     if "generator" in inspect.signature(own.step).parameters:
@@ -116,5 +116,5 @@ def psnr(picture: Picture, reference: Picture) -> float:
 
 
 def decibels(value: float) -> float | str:
-    """A PSNR as results have it: rounded, or a word where JSON has no number."""
+    """A PSNR for results: rounded, or a word, because JSON has no infinity."""
     return round(value, 1) if np.isfinite(value) else "identical"

@@ -1,4 +1,4 @@
-"""What a server holds: resident memory, shared memory, threads, requests."""
+"""Measures the resources of a server: resident memory, shared memory, threads, requests."""
 
 import re
 import statistics
@@ -12,7 +12,7 @@ import psutil
 
 from stepwise.server.process import Server
 
-# The server tells its metrics once a second.
+# The server updates its metrics once a second.
 SETTLE_SECONDS = 10.0
 _SHARED_MEMORY = Path("/dev/shm")
 _HELD = re.compile(r"^stepwise_(?:active|waiting)\S*\s+(\S+)$", re.MULTILINE)
@@ -20,7 +20,7 @@ _HELD = re.compile(r"^stepwise_(?:active|waiting)\S*\s+(\S+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Residue:
-    """Bytes resident in Triton's processes and in shared memory; threads; requests."""
+    """Bytes resident in Triton's processes, bytes in shared memory, threads and requests."""
 
     resident: int
     shared: int
@@ -29,7 +29,7 @@ class Residue:
 
 
 def look(server: Server) -> Residue:
-    """What the server and its Python models hold now."""
+    """The current resources of the server and its Python models."""
     root = psutil.Process(server.pid)
     processes = [root, *root.children(recursive=True)]
     regions = _SHARED_MEMORY.glob(f"{server.settings.shm_prefix}*")
@@ -42,7 +42,7 @@ def look(server: Server) -> Residue:
 
 
 def settled(server: Server) -> Residue:
-    """The same once the server counts no request any more, or has had time enough to."""
+    """As ``look``, once the server counts no requests or ``SETTLE_SECONDS`` have passed."""
     until = time.monotonic() + SETTLE_SECONDS
     while (found := look(server)).requests and time.monotonic() < until:
         time.sleep(SETTLE_SECONDS / 20)
@@ -50,13 +50,13 @@ def settled(server: Server) -> Residue:
 
 
 def growth(values: Sequence[float]) -> float:
-    """By what share the median of the last fifth exceeds that of the first."""
+    """The relative growth from the median of the first fifth to that of the last fifth."""
     fifth = max(len(values) // 5, 1)
     return statistics.median(values[-fifth:]) / statistics.median(values[:fifth]) - 1
 
 
 def _requests(server: Server) -> int:
-    """Requests that run or wait, as the server counts them."""
+    """The number of active and waiting requests in the server's metrics."""
     with urllib.request.urlopen(server.metrics_url, timeout=10) as page:
         held = _HELD.findall(page.read().decode())
     return round(sum(float(value) for value in held))

@@ -1,7 +1,7 @@
 """Sends requests to a server, in a closed loop or at given times, from one asyncio process.
 
-The generator shares its cores with the server, so it does as little as it can: one thread, and
-figures are made after the last answer.
+The generator shares its cores with the server, so it does little work: it uses one thread and
+computes figures after the last response.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ Send = Callable[[Ask], AsyncIterator[Event]]
 
 @dataclass(frozen=True)
 class Mark:
-    """What one event told: at ``at`` seconds, ``step`` was done."""
+    """One event: ``step`` was completed after ``at`` seconds."""
 
     at: float
     step: int
@@ -31,11 +31,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One request's fate; times are seconds since the run began.
+    """The outcome of one request; times are seconds since the run began.
 
-    ``scheduled`` is when it should have been sent: latency counts from there, so that a server
-    or a generator that falls behind cannot hide it. ``error`` is empty if the picture ``image``
-    came.
+    ``scheduled`` is the planned send time. Latency counts from there, so that a slow server or
+    generator cannot hide its delay. ``error`` is empty if the picture ``image`` arrived.
     """
 
     ask: Ask
@@ -48,7 +47,7 @@ class Outcome:
 
     @property
     def latency(self) -> float:
-        """Seconds from the scheduled arrival to the last answer."""
+        """Seconds from the scheduled arrival to the last response."""
         return self.done - self.scheduled
 
     @property
@@ -59,24 +58,24 @@ class Outcome:
 
 
 def sender(client: AsyncClient, name: str) -> Send:
-    """What sends a request to the pipeline ``name`` of the client's server."""
+    """A function that sends a request to the pipeline ``name`` of the client's server."""
     return lambda ask: client.generate(name, ask.prompt, **ask.settings)
 
 
 def elapsed(outcomes: Sequence[Outcome]) -> float:
-    """Seconds until the last answer."""
+    """Seconds until the last response."""
     return max(outcome.done for outcome in outcomes)
 
 
 def poisson(rate: float, count: int, seed: int) -> list[float]:
-    """``count`` arrival times in seconds, ``rate`` a second on average, each independent."""
+    """``count`` arrival times in seconds of a Poisson process with ``rate`` arrivals a second."""
     gaps = np.random.default_rng(seed).exponential(1 / rate, count)
     times: list[float] = np.cumsum(gaps).tolist()
     return times
 
 
 def lasting(asks: Sequence[Ask], seconds: float) -> Iterator[Ask]:
-    """The same requests over and over, until so many seconds after the first one."""
+    """Repeat the requests until ``seconds`` after the first one."""
     end = time.perf_counter() + seconds
     for ask in itertools.cycle(asks):
         if time.perf_counter() >= end:
@@ -85,7 +84,7 @@ def lasting(asks: Sequence[Ask], seconds: float) -> Iterator[Ask]:
 
 
 async def closed_loop(send: Send, asks: Iterable[Ask], lanes: int) -> list[Outcome]:
-    """Send all, ``lanes`` at a time: a lane's next request goes out when its last is answered."""
+    """Send all, ``lanes`` at a time: a lane sends its next request after the last response."""
     origin, waiting = time.perf_counter(), iter(asks)
 
     async def lane() -> list[Outcome]:
@@ -96,7 +95,7 @@ async def closed_loop(send: Send, asks: Iterable[Ask], lanes: int) -> list[Outco
 
 
 async def open_loop(send: Send, asks: Sequence[Ask], arrivals: Sequence[float]) -> list[Outcome]:
-    """Send each at its arrival time, whatever has become of those before."""
+    """Send each request at its arrival time, without waiting for earlier ones."""
     origin = time.perf_counter()
 
     async def arrive(ask: Ask, scheduled: float) -> Outcome:

@@ -11,20 +11,20 @@ import numpy as np
 from benchmarks.harness.load_generator import Mark, Outcome
 from benchmarks.harness.workload import Resolution
 
-# How many denoiser calls were made, by resolution and number of pictures.
+# The number of denoiser calls, by resolution and number of pictures.
 Batches = Counter[tuple[Resolution, int]]
 
 
 @dataclass(frozen=True)
 class Window:
-    """Seconds of a run between which every lane was busy."""
+    """The interval of a run, in seconds, in which every lane was busy."""
 
     start: float
     end: float
 
 
 def busy(outcomes: Sequence[Outcome]) -> Window:
-    """From the first answer, when every lane has begun, until the last request is sent."""
+    """From the first completed request, when every lane has started, until the last one is sent."""
     return Window(min(o.done for o in outcomes), max(o.sent for o in outcomes))
 
 
@@ -32,7 +32,7 @@ WHOLE = Window(-math.inf, math.inf)
 
 
 def spans(marks: Iterable[Mark], window: Window) -> Iterator[tuple[int, int]]:
-    """Steps that a picture advanced between two events in the window, and their mean batch."""
+    """Steps between a picture's successive events in the window, with their mean batch."""
     step, total = 0, 0.0
     for mark in marks:
         so_far = mark.step * mark.mean_batch
@@ -42,7 +42,7 @@ def spans(marks: Iterable[Mark], window: Window) -> Iterator[tuple[int, int]]:
 
 
 def batches(outcomes: Iterable[Outcome], window: Window = WHOLE) -> Batches:
-    """Denoiser calls by resolution and pictures: a batch of n pictures is told n times."""
+    """Denoiser calls by resolution and pictures; all n pictures of a batch report the batch."""
     told: Batches = Counter()
     for outcome in outcomes:
         for steps, size in spans(outcome.marks, window):
@@ -58,8 +58,8 @@ def mean_batch(calls: Batches) -> float:
 def throughput(outcomes: Sequence[Outcome], window: Window) -> float:
     """Pictures per second in a window of the run in which every lane was busy.
 
-    Counted in steps, of which each picture of this run has so many on average, so that it does
-    not matter which requests ended within the window and which did not.
+    Counts steps and divides by the mean steps per picture, so that the result does not depend on
+    which requests ended within the window.
     """
     steps = sum(n for outcome in outcomes for n, _ in spans(outcome.marks, window))
     per_picture = np.mean([outcome.marks[-1].step for outcome in outcomes if not outcome.error])
@@ -67,24 +67,24 @@ def throughput(outcomes: Sequence[Outcome], window: Window) -> float:
 
 
 def latency(outcomes: Iterable[Outcome]) -> dict[str, float]:
-    """Percentiles in seconds from the scheduled arrival, of requests that got their picture."""
+    """Latency percentiles in seconds from the scheduled arrival, of successful requests."""
     seconds = [outcome.latency for outcome in outcomes if not outcome.error]
     return {f"p{p}": round(float(np.percentile(seconds, p)), 3) for p in (50, 90, 99)}
 
 
 def errors(outcomes: Iterable[Outcome]) -> Mapping[str, int]:
-    """How many requests got no picture, by the kind of error."""
+    """The number of failed requests by error class."""
     return dict(Counter(outcome.error for outcome in outcomes if outcome.error))
 
 
 def goodput(outcomes: Sequence[Outcome], patience: float) -> float:
-    """Share of all requests whose picture came within ``patience`` seconds per step of theirs."""
+    """Share of requests that succeeded within ``patience`` seconds per step."""
     good = [o for o in outcomes if not o.error and o.latency <= patience * o.marks[-1].step]
     return round(len(good) / len(outcomes), 4)
 
 
 def summary(outcomes: Sequence[Outcome], patience: float) -> dict[str, Any]:
-    """What an open-loop run says of itself."""
+    """The figures of an open-loop run."""
     return {
         "requests": len(outcomes),
         "errors": errors(outcomes),

@@ -1,4 +1,4 @@
-"""Plots of what was measured."""
+"""Plots of the results."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +19,9 @@ def load(
     waits: Mapping[str, Mapping[str, Sequence[float]]],
     path: Path,
 ) -> None:
-    """Pictures per second in the closed loop, and the open loop's latencies in seconds.
+    """Plot the closed loop's pictures per second and the open loop's latencies in seconds.
 
-    All are by workload.
+    Both are by workload.
     """
     figure, (first, *others) = pyplot.subplots(
         1, 1 + len(waits), figsize=(5 * (1 + len(waits)), 4), layout="constrained"

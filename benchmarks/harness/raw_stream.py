@@ -1,7 +1,7 @@
-"""Requests as the wire carries them, read to the end of their stream: what was answered, how often.
+"""Sends requests at Triton's gRPC level and records every response until the stream ends.
 
-The client hides what must not happen (two answers, an answer after an error), so the soak test
-looks below it.
+The client would hide protocol errors (two results, a response after an error), so the soak test
+bypasses it.
 """
 
 import re
@@ -22,7 +22,7 @@ _NUMPY = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "BYTES": np.
 
 @dataclass
 class Answers:
-    """All that came back for one request. ``codes`` are those of errors, such as INVALID_ARG."""
+    """All responses to one request. ``codes`` are error codes, such as INVALID_ARG."""
 
     request_id: str
     pictures: list[npt.NDArray[np.uint8]] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Answers:
 
     @property
     def once(self) -> bool:
-        """Whether the request was answered exactly once: with its picture or with one error."""
+        """Whether the request got exactly one response: its picture or one error."""
         answered = len(self.pictures) == 1 and self.finals == 1 and not self.codes
         failed = not self.pictures and len(self.codes) == 1
         return (answered or failed) and not self.strangers
@@ -64,7 +64,7 @@ async def ask(
 
 
 async def cancel(server: InferenceServerClient, name: str, request_id: str) -> None:
-    """Ask the pipeline ``name`` to stop a request."""
+    """Cancel a request to the pipeline ``name``."""
     tensors = [_tensor("cancel", "BYTES", request_id)]
     async for _, error in _stream(server, f"{name}_denoise", tensors, ""):
         if error is not None:
@@ -72,7 +72,7 @@ async def cancel(server: InferenceServerClient, name: str, request_id: str) -> N
 
 
 def new_id() -> str:
-    """An id that no other request has."""
+    """A unique request id."""
     return str(uuid.uuid4())
 
 

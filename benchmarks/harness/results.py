@@ -1,4 +1,4 @@
-"""Where results go: JSON with what made them, and lines for a person to read."""
+"""Writes results as JSON, with the command and the machine, and prints them."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def write(name: str, command: str, figures: dict[str, Any]) -> None:
 
 
 def _print(figures: dict[str, Any], indent: str = "") -> None:
-    """One figure a line; those that consist of tables further in."""
+    """Print one figure per line, and nested tables indented."""
     for key, value in figures.items():
         name = f"{indent}{key.replace('_', ' ')}"
         if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):

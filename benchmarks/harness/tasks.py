@@ -1,4 +1,4 @@
-"""How each family is measured: the steps and the guidance that it is made for."""
+"""Steps and guidance for each family's measurements."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,22 +8,22 @@ from stepwise.description.manifest import Manifest
 
 @dataclass(frozen=True)
 class Task:
-    """What a picture is made with, by us and by diffusers alike."""
+    """Settings of a picture, the same for our server and diffusers."""
 
     steps: int
     guidance_scale: float
 
     def settings(self, manifest: Manifest) -> dict[str, Any]:
-        """All but the steps, under names that our requests and diffusers' calls share."""
+        """All settings but the steps, by names shared by our requests and diffusers' calls."""
         side = manifest.sides.native
         return {"guidance_scale": self.guidance_scale, "height": side, "width": side}
 
 
 @dataclass(frozen=True)
 class Family:
-    """The tasks whose pictures are scored and whose speed is measured; videos have none.
+    """A family's tasks for scoring pictures and for measuring speed; video families have none.
 
-    ``workload`` is a name of ``WORKLOADS``: what is asked of the family beside another one.
+    ``workload`` is the key in ``WORKLOADS`` for running the family next to another one.
     """
 
     quality: tuple[Task, ...]
@@ -32,8 +32,8 @@ class Family:
 
 
 FEW_STEPS = (Task(4, 0.0), Task(1, 0.0))
-# Pictures are scored at the guidance at which the miniature draws best: at the 7 that SD3 is made
-# for, its colours run over. All else is at the family's own default.
+# Pictures are scored at the miniature's best guidance: at SD3's default of 7, the miniature's
+# colours bleed. Everything else uses the family's default.
 TASKS = {
     "sd3": Family(quality=(Task(20, 1.5),), speed=(Task(20, 7.0),), workload="steps"),
     "sdxl": Family(quality=(Task(20, 5.0),), speed=(Task(20, 5.0),), workload="steps"),

@@ -1,4 +1,4 @@
-"""The same exported models with other batch caps: a repository of links beside the first."""
+"""A repository of links to the same exported models, with other batch caps."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ CAPS = "caps.json"
 
 
 def write(folder: Path, caps: dict[Resolution, int]) -> Path:
-    """Write denoiser rows per call by height and width into the folder of ``<name>_prepare``."""
+    """Write the rows per denoiser call by (height, width) into the folder of ``<name>_prepare``."""
     path = folder / CAPS
     lines = {f"{width}x{height}": rows for (height, width), rows in caps.items()}
     path.write_text(json.dumps(lines, indent=2) + "\n")
@@ -22,7 +22,7 @@ def write(folder: Path, caps: dict[Resolution, int]) -> Path:
 
 @contextmanager
 def one_at_a_time(repository: Path, name: str, sizes: Iterable[Resolution]) -> Iterator[Path]:
-    """A repository where pictures of these sizes are denoised alone, each in its turn."""
+    """A temporary repository that denoises pictures of these sizes one at a time."""
     with tempfile.TemporaryDirectory(prefix="stepwise-capped-") as temporary:
         folder = Path(temporary)
         for model in repository.resolve().iterdir():

@@ -1,4 +1,4 @@
-"""What is asked for under load: workloads as data, and the requests that are drawn from them."""
+"""Workloads as data, and random requests drawn from them."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ PROMPTS = tuple(
 
 @dataclass(frozen=True)
 class Workload:
-    """Requests whose settings are drawn evenly and independently.
+    """A distribution of requests; settings are drawn uniformly and independently.
 
-    ``steps`` are the fewest and the most; ``resolutions`` are names that ``resolutions`` knows;
-    ``frames`` are of videos.
+    ``steps`` are the minimum and maximum, ``resolutions`` keys of the function ``resolutions``,
+    ``frames`` the lengths of videos.
     """
 
     steps: tuple[int, int]
@@ -37,7 +37,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Ask:
-    """One request: height and width in pixels, and all settings that it is sent with."""
+    """One request: the prompt, height and width in pixels, and all its settings."""
 
     prompt: str
     resolution: Resolution
@@ -58,7 +58,7 @@ WORKLOADS = {
 
 
 def resolutions(sides: Sides) -> dict[str, Resolution]:
-    """Height and width of a checkpoint's most telling resolutions, by name."""
+    """Height and width in pixels of a checkpoint's representative resolutions, by name."""
     return {
         "native": (sides.native, sides.native),
         "smallest": (sides.minimum, sides.minimum),
@@ -68,7 +68,7 @@ def resolutions(sides: Sides) -> dict[str, Resolution]:
 
 
 def draw(workload: Workload, sides: Sides, count: int, seed: int) -> list[Ask]:
-    """``count`` requests; the same ``seed`` draws the same ones."""
+    """``count`` requests; the same ``seed`` gives the same requests."""
     chance = random.Random(seed)
     return [_ask(workload, resolutions(sides), chance) for _ in range(count)]
 

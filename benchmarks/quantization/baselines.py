@@ -1,4 +1,4 @@
-"""Stock quantizers at their own best, which MixDQ is held to."""
+"""Stock quantizers with their best settings, as baselines for MixDQ."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -23,19 +23,19 @@ from stepwise.export.quantize.layers import Layer
 
 Feed = Mapping[str, npt.NDArray[Any]]
 
-# What nvidia-modelopt calls its two ways to INT8.
+# nvidia-modelopt's names of its two INT8 methods.
 DEFAULT, SMOOTHQUANT = "INT8_DEFAULT_CFG", "INT8_SMOOTHQUANT_CFG"
-# With the operators that only move values it fails on this graph: "shared mode is not supported".
+# Quantizing operators that only move values fails on this graph: "shared mode is not supported".
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
 def naive(layers: Iterable[Layer]) -> tuple[Layer, ...]:
-    """The layers without what MixDQ knows of them: no known first token, no split shortcut."""
+    """The layers without MixDQ's knowledge of them: no known first token, no split shortcut."""
     return tuple(replace(layer, split=None, begins_alike=False) for layer in layers)
 
 
 class _Calls(CalibrationDataReader):
-    """Hands out inputs of a graph one call at a time."""
+    """Yields a graph's inputs one call at a time."""
 
     def __init__(self, feeds: Iterable[Feed]) -> None:
         self._feeds: Iterator[Feed] = iter(feeds)
@@ -47,10 +47,10 @@ class _Calls(CalibrationDataReader):
 
 
 def stock(graph: Path, feeds: Iterable[Feed], folder: Path) -> Path:
-    """Quantize a float32 graph with onnxruntime.quantization: static W8A8, as it advises for x86.
+    """Quantize a float32 graph with onnxruntime.quantization: static W8A8, as advised for x86.
 
-    Q/DQ pairs around all products, uint8 activations by their least and greatest values in
-    ``feeds``, int8 weights with a scale for each channel.
+    Q/DQ pairs around all products, uint8 activations with min-max ranges over ``feeds``, int8
+    weights with a scale per channel.
     """
     prepared, path = folder / "prepared.onnx", folder / "model.onnx"
     quant_pre_process(str(graph), str(prepared), skip_symbolic_shape=True)
@@ -69,9 +69,9 @@ def stock(graph: Path, feeds: Iterable[Feed], folder: Path) -> Path:
 
 
 def fake_quantize(unet: nn.Module, config: str, draw: Callable[[], object]) -> None:
-    """Quantize a UNet in torch, in its place, with nvidia-modelopt's ``config``.
+    """Quantize a torch UNet in place with nvidia-modelopt's ``config``.
 
-    ``draw`` makes pictures with it, from which ranges are learned.
+    ``draw`` makes pictures with it to calibrate ranges.
     """
     modelopt.quantize(unet, getattr(modelopt, config), forward_loop=lambda _: draw())
 
@@ -79,9 +79,10 @@ def fake_quantize(unet: nn.Module, config: str, draw: Callable[[], object]) -> N
 def write_fake_quantized(
     module: Exportable, component: Component, sizes: Mapping[str, int], path: Path
 ) -> None:
-    """Write the graph of what ``fake_quantize`` made, with nvidia-modelopt's own Q/DQ nodes.
+    """Write the graph of a module from ``fake_quantize``, with nvidia-modelopt's Q/DQ nodes.
 
-    Torch's older exporter does it, as the newer one does not know them. Weights stay float.
+    Uses torch's older exporter, because the newer one does not support these nodes. Weights stay
+    float.
     """
     tensors = (*component.inputs, *component.outputs)
     torch.onnx.export(

@@ -1,4 +1,4 @@
-"""What TensorRT's builder makes of the method's plans, for GPUs that need not be here."""
+"""Builds TensorRT engines from the method's plans, without needing the target GPUs."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ from stepwise.export.tensorrt.profiles import Profile, Profiles
 
 LIBRARY = "tensorrt-rtx"
 CAPABILITIES = ("8.0", "8.9")
-# Of the layers that are planned in 8 or 4 bits, how many should have kernels for them.
+# Required share of the layers planned in 8 or 4 bits that get such kernels.
 LEAST = 0.95
 
 
 def measure(
     subject: Subject, plans: Mapping[str, Mapping[str, Entry]], folder: Path
 ) -> dict[str, Any]:
-    """Build each plan's graph for each GPU: layers by their arithmetic, and how many as planned."""
+    """Build each plan's graph for each GPU; count layers by arithmetic and the share as planned."""
     found: dict[str, Any] = {}
     profiles = _profiles(feeds(subject.findings.study, 1)[0])
     for name, entries in plans.items():
@@ -44,7 +44,7 @@ def measure(
 
 
 def _profiles(feed: Mapping[str, Any]) -> Profiles:
-    """One size of pictures, up to 16 rows of them."""
+    """Profiles for one picture size and up to 16 rows."""
     return {
         name: Profile(*((rows, *values.shape[1:]) for rows in (1, 4, 16)))
         for name, values in feed.items()
@@ -52,9 +52,9 @@ def _profiles(feed: Mapping[str, Any]) -> Profiles:
 
 
 def failures(found: Mapping[str, Any]) -> list[str]:
-    """Engines with too few layers as planned."""
+    """An error sentence for each engine with too few layers as planned."""
     return [
-        f"{name}: {figures['as_planned']:.1%} of its layers are as planned, {LEAST:.0%} are due"
+        f"{name}: {figures['as_planned']:.1%} of its layers are as planned, need {LEAST:.0%}"
         for name, figures in found.items()
         if figures["as_planned"] < LEAST
     ]

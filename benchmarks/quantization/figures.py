@@ -1,4 +1,4 @@
-"""What is measured of each row: bytes, milliseconds, how near its pictures are, how many right."""
+"""The figures of each row: bytes, milliseconds, PSNR and SSIM to FP32, percent right."""
 
 import statistics
 import time
@@ -18,19 +18,19 @@ from stepwise.export.quantize.search.metrics import psnr, ssim
 
 Levels = npt.NDArray[np.uint8]
 _ROUNDS = 60
-# What stands for a signal without noise.
+# Replaces an infinite PSNR, which JSON cannot store.
 IDENTICAL = "identical"
 
 
 def open_session(row: Row) -> onnxruntime.InferenceSession:
-    """A graph on one thread."""
+    """Open a graph's session on one thread."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     return onnxruntime.InferenceSession(row.graph, options, providers=["CPUExecutionProvider"])
 
 
 def pictures(session: onnxruntime.InferenceSession, study: Study, label: str) -> Levels:
-    """A study's pictures with a graph in the UNet's place, uint8 (pictures, 3, height, width)."""
+    """A study's pictures with a graph as the UNet, uint8 (pictures, 3, height, width)."""
 
     def predict(feed: Feed) -> Any:
         return session.run(None, dict(feed))[0]
@@ -41,7 +41,7 @@ def pictures(session: onnxruntime.InferenceSession, study: Study, label: str) ->
 
 
 def quality(made: Levels, references: Levels, prompts: Sequence[Prompt]) -> dict[str, float | str]:
-    """How near pictures are to the float graph's, and percent with every attribute right."""
+    """PSNR and SSIM to the float graph's pictures, and percent with every attribute right."""
     right = [
         all(score(picture.transpose(1, 2, 0), prompt.scene).values())
         for picture, prompt in zip(made, prompts, strict=True)
@@ -62,10 +62,10 @@ def size(row: Row) -> int:
 def speed(
     sessions: Mapping[str, onnxruntime.InferenceSession], feed: Feed
 ) -> dict[str, dict[str, float]]:
-    """Median milliseconds of a call, and how many times as fast as FP32, by label.
+    """Median milliseconds of a call, and the speed-up over FP32, by label.
 
-    Rows take turns, and the ratio is taken within a turn, so that what else the machine does is
-    shared by all.
+    Rows take turns, and the ratio is taken within a round, so that other load on the machine
+    affects all rows equally.
     """
     times: dict[str, list[float]] = {label: [] for label in sessions}
     for number in tqdm(range(_ROUNDS + 1), "timing", unit="round"):

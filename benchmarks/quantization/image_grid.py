@@ -1,4 +1,4 @@
-"""Pictures of every row side by side."""
+"""A grid of pictures from every row."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ _COLUMNS, _GAP, _LABEL, _FONT = 10, 2, 330, 15
 
 
 def write(made: Mapping[str, Levels], prompts: Sequence[Prompt], path: Path) -> None:
-    """Write a PNG: a row for each way, a column for each of ten prompts from all over the list."""
+    """Write a PNG: a row for each label, a column for each of ten evenly spaced prompts."""
     places = np.linspace(0, len(prompts) - 1, _COLUMNS).round().astype(int)
     side = next(iter(made.values())).shape[-1] + _GAP
     sheet = Image.new("RGB", (_LABEL + side * _COLUMNS, side * len(made)), "white")

@@ -1,8 +1,8 @@
-"""Plants what the real CLIP has and the miniature's has not: a first token far out of all others.
+"""Plants an outlier in the first token, which the real CLIP has and the miniature's lacks.
 
-The UNet is changed with it, so that its pictures stay what they were: the outlier lies along the
-direction u in which the other tokens differ least, and the weights W that read texts see nothing of
-u but what the first token x had of it. With x' = x + c u and
+The UNet is changed too, so that its pictures stay the same: the outlier lies along the direction u
+with the least energy in the other tokens, and the weights W that read texts ignore u, except for
+the first token x's own component along it. With x' = x + c u and
 W' = W - (W u) uᵀ + (u·x / u·x') (W u) uᵀ, W' x' = W x.
 """
 
@@ -17,14 +17,17 @@ from stepwise.export.quantize.calibration.sampling import Study
 from stepwise.export.quantize.layers import unwrapped
 
 _TEXT = "encoder_hidden_states"
-# In SDXL's real text encoders the first token's greatest value is about so many times as large as
-# the greatest of all other tokens (MixDQ, figure 4).
+# In SDXL's real text encoders, the first token's maximum is about this multiple of the maximum over
+# all other tokens (MixDQ, figure 4).
 FACTOR = 50.0
 Array = npt.NDArray[Any]
 
 
 def plant(study: Study, texts: Array) -> Study:
-    """Change a study's UNet and prompts; ``texts`` (prompts, tokens, width) decide where to."""
+    """Change a study's UNet and prompts; the outlier's direction comes from ``texts``.
+
+    ``texts`` is (prompts, tokens, width).
+    """
     first, others = texts[0, 0].astype(np.float64), texts[:, 1:].reshape(-1, texts.shape[-1])
     direction = _quietest(others)
     distance = FACTOR * np.abs(others).max() / np.abs(direction).max()
@@ -36,7 +39,7 @@ def plant(study: Study, texts: Array) -> Study:
 
 
 def _quietest(tokens: Array) -> Array:
-    """The direction (width,) of which tokens (count, width) have least."""
+    """The direction (width,) with the least energy in the tokens (count, width)."""
     found: Array = np.linalg.eigh(tokens.astype(np.float64).T @ tokens)[1][:, 0]
     return found
 

@@ -1,4 +1,4 @@
-"""Pictures of several graphs of one UNet from one server, which is asked for them in turns."""
+"""Serves several graphs of one UNet on one server and compares their speed in turns."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from stepwise.export.repository import triton_configs
 from stepwise.export.repository.component_config import graph_config
 from stepwise.server.process import serving
 
-# Pictures of one request, which share every call of the denoiser.
+# Pictures per request; they share every denoiser call.
 TOGETHER = (1, 8)
 _ROUNDS = 40
 Figures = dict[str, dict[str, float]]
@@ -29,12 +29,10 @@ Figures = dict[str, dict[str, float]]
 def measure(
     repository: Path, pipeline: Family, graphs: Mapping[str, Path], prompts: Sequence[Prompt]
 ) -> dict[str, Figures]:
-    """Median milliseconds of denoising pictures of four steps, and times as fast as the first.
+    """Median denoising milliseconds of four-step pictures, and the speed-up over the first graph.
 
-    Once for each of ``TOGETHER``.
-
-    ``repository`` has the pipeline under its own name; ``graphs`` are of its UNet, by a label each.
-    The ratio is taken within a round.
+    Measures each number of pictures in ``TOGETHER``. ``repository`` has the pipeline under its own
+    name; ``graphs`` are its UNet's graphs by label. The ratio is taken within a round.
     """
     names = {label: f"q{number}" for number, label in enumerate(graphs)}
     with TemporaryDirectory() as folder:
@@ -71,14 +69,14 @@ def _ask(
             events = client.pictures(
                 name, prompt.scene.caption, seed=prompt.seed, steps=4, num_images=count
             )
-            # The first number warms up.
+            # The first round is the warm-up.
             if number:
                 times[label].append(max(event.denoising_ms for event in events))
     return times
 
 
 def _copy(source: Path, folder: Path, pipeline: Family, name: str, graph: Path) -> None:
-    """Write the pipeline as ``name``, with another graph for its UNet."""
+    """Write the pipeline as ``name``, with ``graph`` as its UNet."""
     triton_configs.write_committed(pipeline, name, folder)
     before, prepare = source / f"{pipeline.name}_prepare", folder / f"{name}_prepare"
     shutil.copytree(before / TOKENIZERS, prepare / TOKENIZERS)

@@ -1,4 +1,4 @@
-"""The UNet that all rows of the table begin with: in torch, as a float graph, calibrated."""
+"""The UNet behind all rows of the table: in torch, as a float graph, and calibrated."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,23 +20,23 @@ from stepwise.export.quantize.search import sensitivity
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint whose UNet is studied, with an outlier for a first token if ``planted``."""
+    """The checkpoint of the studied UNet, with an outlier in the first token if ``planted``."""
 
     checkpoint: Checkpoint
     planted: bool
 
     def calibration(self) -> Study:
-        """Captions that are not evaluated; weights are its own."""
+        """A study of captions outside of the evaluation, with its own copy of the weights."""
         return self._opened(open_study(self.checkpoint, drawn(self.checkpoint, CALIBRATION)))
 
     def study(self, captions: Sequence[str], steps: int) -> Study:
-        """These captions; weights are its own."""
+        """A study of these captions, with its own copy of the weights."""
         drawing = replace(drawn(self.checkpoint, CALIBRATION), prompts=tuple(captions), steps=steps)
         return self._opened(open_study(self.checkpoint, drawing))
 
     @property
     def folder(self) -> Path:
-        """Where an export keeps what it measures of the checkpoint."""
+        """The folder where an export stores its measurements of the checkpoint."""
         found = kept(weights_digest(self.checkpoint), drawn(self.checkpoint, CALIBRATION))
         return found.with_name(f"{found.name}_planted") if self.planted else found
 
@@ -48,7 +48,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Subject:
-    """A UNet, its float32 graph, and a folder for the graphs that become of it."""
+    """A UNet, its float32 graph, and a folder for the graphs made from it."""
 
     source: Source
     component: Component
@@ -59,7 +59,7 @@ class Subject:
 
     @property
     def keep(self) -> Keep:
-        """What of it stays in float32 in a float16 graph."""
+        """The parts that stay in float32 in a float16 graph."""
         return family_export(self.source.checkpoint.family.name).keep(self.component.name)
 
 
@@ -69,7 +69,7 @@ def begin(source: Source, folder: Path) -> Subject:
     component = checkpoint.family.denoiser
     sizes = traced(checkpoint.sides, checkpoint.vae_scale, 0)
     if source.planted:
-        # The outlier changes nothing but what these layers are given.
+        # The outlier changes only the inputs of these layers.
         texts = {layer.name for layer in study.layers if layer.begins_alike}
         plain = replace(source, planted=False).folder
         sensitivity.borrow(plain, source.folder, lambda trial: trial.layer not in texts)
@@ -81,6 +81,6 @@ def begin(source: Source, folder: Path) -> Subject:
 
 
 def less(subject: Subject, **changes: Any) -> Findings:
-    """What was found, of layers that are changed so."""
+    """The findings with ``changes`` applied to all layers."""
     found = subject.findings
     return replace(found, layers=[replace(layer, **changes) for layer in found.layers])

@@ -1,4 +1,4 @@
-"""All rows side by side, as they are and with the first token that the real CLIP has."""
+"""The tables of all rows, with the miniature's first token and with an outlier as in real CLIP."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,9 +18,9 @@ from stepwise.export.quantize.calibration.sampling import Study
 
 STEPS = (4, 1)
 _ROWS_AT_ONCE = 8
-# Percentage points of pictures right that may be lost against FP32.
+# Allowed loss against FP32, in percentage points of pictures that are right.
 MAY_LOSE = {WHOLE: 1.0, "MixDQ W4A8": 3.0}
-# Whose speed is measured on a server, too.
+# The rows to also measure on a server.
 SERVED = (FP32, STOCK, WHOLE, "MixDQ W4A8")
 Figures = dict[str, Any]
 # The pictures of each row, by steps.
@@ -30,9 +30,9 @@ Drawn = dict[str, dict[int, Levels]]
 def measure(
     repository: Path, checkpoint: Checkpoint, prompts: Sequence[Prompt], picture: Path
 ) -> Figures:
-    """Every row of both tables, served speed and engines; a grid of pictures goes to ``picture``.
+    """Both tables, served speed and engines; writes a grid of pictures to ``picture``.
 
-    ``repository`` has the checkpoint's export under the name of its family.
+    ``repository`` has the checkpoint's export under its family's name.
     """
     with TemporaryDirectory() as folder:
         subject = begin(Source(checkpoint, planted=False), Path(folder))
@@ -97,19 +97,19 @@ def _sized(row: Row, single: Row, half: Row) -> Figures:
 
 
 def _feed(study: Study, count: int) -> dict[str, Any]:
-    """One call for so many pictures."""
+    """The inputs of one call for ``count`` pictures."""
     calls = feeds(replace(study, requests=study.requests[:count]))
     return {name: np.concatenate([call[name] for call in calls]) for name in calls[0]}
 
 
 def instructions() -> list[str]:
-    """What the processor has for products of 8 bits."""
+    """The processor's instruction sets for 8-bit products."""
     flags = Path("/proc/cpuinfo").read_text().split()
     return [name for name in ("avx2", "avx_vnni", "avx512_vnni", "amx_int8") if name in flags]
 
 
 def slower(asked: Figures) -> list[str]:
-    """Where a server is no faster with the method's graph than with the best stock tool's."""
+    """An error sentence wherever the method's graph is not faster than the stock tool's."""
     return [
         f"{WHOLE} is {figures[WHOLE]['times_as_fast']} times as fast as FP32 with {count}, "
         f"{STOCK} {figures[STOCK]['times_as_fast']} times"
@@ -119,7 +119,7 @@ def slower(asked: Figures) -> list[str]:
 
 
 def failures(found: Figures) -> list[str]:
-    """What the rows should show and do not."""
+    """An error sentence for each failed expectation of the table."""
     told = []
     for steps in (f"{steps}_steps" for steps in STEPS):
         for label, allowed in MAY_LOSE.items():

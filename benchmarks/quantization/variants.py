@@ -1,4 +1,4 @@
-"""The rows of the table: each way to make a UNet smaller, and the graph that it gives."""
+"""The rows of the table: each method to make a UNet smaller, and the resulting graph."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ from stepwise.export.quantize.search import sensitivity
 RUNTIME = "onnxruntime"
 FP32 = "FP32"
 STOCK = "onnxruntime.quantization static W8A8"
-# Whose bits the rows less a part of the method have.
+# The ablation rows use this row's bits.
 WHOLE = "MixDQ W8A8"
 Entries = Mapping[str, Entry]
 # By the name of the budget.
@@ -39,7 +39,7 @@ Plans = Mapping[str, Entries]
 
 @dataclass(frozen=True)
 class Row:
-    """A graph of the UNet; ``told`` is what else is to be said of it."""
+    """A graph of the UNet; ``told`` holds further figures of it."""
 
     label: str
     graph: Path
@@ -47,7 +47,7 @@ class Row:
 
 
 def rows(subject: Subject, plans: Plans) -> Iterator[Row]:
-    """Every row, float graphs first."""
+    """All rows, float graphs first."""
     yield Row(FP32, subject.graph, {})
     yield Row("FP16", write_half(subject.graph, subject.keep, _place(subject, "FP16")), {})
     for label, bits in (("naive min-max W8A8", 8), ("naive min-max W4A8", 4)):
@@ -67,7 +67,7 @@ def choose(subject: Subject) -> Plans:
 
 
 def _mixdq(subject: Subject, plans: Plans) -> Iterator[Row]:
-    """Those of the method, and it less each of its parts."""
+    """The rows of the method, and those of the method without each of its parts."""
     for name, entries in plans.items():
         yield _row(subject, f"MixDQ {name.upper()}", subject.findings, entries)
     reduced = {name: _reduced(entry) for name, entry in plans["w8a8"].items()}
@@ -82,12 +82,12 @@ def _mixdq(subject: Subject, plans: Plans) -> Iterator[Row]:
 
 
 def _reduced(entry: Entry) -> Entry:
-    """As for processors on which sums of 8-bit products saturate."""
+    """The entry for processors on which sums of 8-bit products saturate."""
     return replace(entry, weight_bits=7) if entry.weight_bits == 8 else entry
 
 
 def _together(subject: Subject) -> Findings:
-    """All layers judged by SQNR alone; what was measured of quality layers holds here too."""
+    """Findings with all layers judged by SQNR alone; reuses the measurements of quality layers."""
     known = subject.findings.folder
     folder = known.with_name(f"{known.name}_together")
     sensitivity.borrow(known, folder, lambda trial: trial.group is Group.QUALITY)
@@ -115,7 +115,7 @@ def _simple(subject: Subject) -> Findings:
 
 
 def _everywhere(subject: Subject, bits: int) -> dict[str, Entry]:
-    """All layers at ``bits``, convolutions at 8 at least."""
+    """All layers at ``bits``, but convolutions at 8."""
     return {
         layer.name: Entry(bits if layer.is_linear else 8, 8) for layer in subject.findings.layers
     }
@@ -136,7 +136,7 @@ def _modelopt(subject: Subject, label: str, config: str) -> Row:
 
 
 def _plain(study: Study) -> None:
-    """Give a UNet weights of torch's own kind."""
+    """Replace a UNet's weights by plain torch parameters."""
     for module in study.unet.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
             plain = torch.nn.Parameter(weight.float().detach().clone(), requires_grad=False)
@@ -144,7 +144,7 @@ def _plain(study: Study) -> None:
 
 
 def feeds(study: Study, pictures: int | None = None) -> Sequence[Feed]:
-    """What the UNet is given while a study's pictures are drawn, one call after the other."""
+    """The UNet's inputs while a study's pictures are drawn, call by call."""
     calls: list[Feed] = []
 
     def predict(feed: Feed) -> Any:
