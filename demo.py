@@ -1,7 +1,7 @@
-"""Exports the miniatures, serves each as soon as it is there, draws pictures and videos with it.
+"""Exports the miniatures, serves each when it is ready, and makes pictures and videos with it.
 
 Writes ``out/*.png`` and ``out/contact_sheet.png``, ``out/*.mp4`` and ``out/videos.gif``, and prints
-what was asked and how long it took. What is in ``out/demo`` already is not exported again.
+a table of requests and times. Exports that are already in ``out/demo`` are not repeated.
 """
 
 import logging
@@ -25,7 +25,7 @@ from stepwise.server.process import serving
 ROOT = Path(__file__).parent
 OUTPUT = ROOT / "out"
 REPOSITORY = OUTPUT / "demo"
-# By the name that Triton has for it: what is exported, in the order in which it is begun.
+# By pipeline name: the arguments of its export. Exports start in this order.
 EXPORTS: dict[str, tuple[str, ...]] = {
     "sd3": ("sd3",),
     "sdxl": ("sdxl",),
@@ -38,7 +38,7 @@ EXPORTS: dict[str, tuple[str, ...]] = {
         *("--prompts", "miniatures/calibration.txt"),
     ),
 }
-# A caption, and what is asked for beside prompt and seed.
+# A caption, and the settings other than prompt and seed.
 PIPELINES: dict[str, tuple[str, dict[str, int | float]]] = {
     "sd3": ("Stable Diffusion 3", {"steps": 20, "guidance_scale": 1.5}),
     "sdxl": ("SDXL", {"steps": 20}),
@@ -54,7 +54,7 @@ PROMPTS = (
     "a large purple circle in the bottom left on a white background",
     "a small orange star in the center on a gray background",
 )
-# The second goes on from the first frames of the first one's videos.
+# The second pipeline starts its videos from the first frames of the first one's videos.
 FROM_TEXT, FROM_IMAGES = "easyanimate", "easyanimate_i2v"
 VIDEOS = {FROM_TEXT: "EasyAnimate", FROM_IMAGES: "EasyAnimate from the first frames above"}
 VIDEO: dict[str, int | float] = {"steps": 20, "guidance_scale": 2.0, "frames": 17}
@@ -74,7 +74,7 @@ Row = tuple[object, ...]
 
 
 def main() -> None:
-    """Make the pictures and videos, the sheets of them and the table."""
+    """Make the pictures and videos, their contact sheets and the table."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     began, made, rows = time.monotonic(), Made(), list[Row]()
     OUTPUT.mkdir(exist_ok=True)
@@ -89,15 +89,15 @@ def main() -> None:
     _save_moving_sheet(made, OUTPUT / "videos.gif")
     _print_table(rows)
     for sheet in ("contact_sheet.png", "videos.gif"):
-        print(f"all of them side by side: {_shown(OUTPUT / sheet)}")
+        print(f"all results side by side: {_shown(OUTPUT / sheet)}")
     command = _shown(Path(sys.executable).with_name("stepwise"))
-    print("to ask for more, and to make one of them again:")
+    print("to make more, and to repeat one of them:")
     print(f"  {command} serve --repository {_shown(REPOSITORY)}")
     print(f"  {command} repeat '{rows[0][-1]}' --output again.png")
 
 
 def _exported() -> Iterator[list[str]]:
-    """The names of what has been exported since the last time, two exports at once."""
+    """Run two exports at once; yield the names of the pipelines that have become ready."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, context, _quiet) as pool:
         due: dict[Future[None], str] = {pool.submit(_export, name): name for name in EXPORTS}
@@ -105,7 +105,7 @@ def _exported() -> Iterator[list[str]]:
         while due:
             finished, _ = wait(due, return_when=FIRST_COMPLETED)
             names = {due.pop(future): future.result() for future in finished}
-            # Videos that go on from others wait for them.
+            # Image-to-video waits for the videos that its images come from.
             ready = [name for name in EXPORTS if name in names or name in later]
             later = [FROM_IMAGES] if FROM_IMAGES in ready and FROM_TEXT in due.values() else []
             if ready := [name for name in ready if name not in later]:
@@ -113,7 +113,7 @@ def _exported() -> Iterator[list[str]]:
 
 
 def _quiet() -> None:
-    """One core for each export."""
+    """Limit each export to one core."""
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
@@ -128,7 +128,7 @@ def _export(name: str) -> None:
 
 
 def _pictures(client: Client, name: str, made: Made) -> Iterator[Row]:
-    """A picture of each prompt, with a progress bar while it is made."""
+    """Make a picture of each prompt, with a progress bar."""
     caption, settings = PIPELINES[name]
     request = {**client.about(name).defaults, "pipeline": name, **settings}
     made[name] = []
@@ -143,7 +143,7 @@ def _pictures(client: Client, name: str, made: Made) -> Iterator[Row]:
 
 
 def _videos(client: Client, name: str, made: Made) -> Iterator[Row]:
-    """A video of each prompt; the second pipeline's start from pictures that are written, too."""
+    """Make a video of each prompt; also write the second pipeline's start pictures."""
     request = {**client.about(name).defaults, "pipeline": name, **VIDEO}
     made[name] = []
     for seed, prompt in tqdm(list(enumerate(VIDEO_PROMPTS, 1)), desc=VIDEOS[name], unit="video"):
@@ -164,7 +164,7 @@ def _path(name: str, prompt: str, suffix: str) -> Path:
 
 
 def _shown(path: Path) -> str:
-    """A path as it is typed here."""
+    """A path relative to the checkout, if it is inside."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
@@ -175,14 +175,14 @@ def _told(name: str, prompt: str, result: Event, path: Path) -> Row:
 
 
 def _contact_sheet(made: Made) -> Image.Image:
-    """A row of pictures for each pipeline below its caption, enlarged without smoothing."""
+    """A captioned row of pictures for each pipeline, enlarged without smoothing."""
     return _sheet(
         [_row(*PIPELINES[name], [picture.image for picture in made[name]]) for name in PIPELINES]
     )
 
 
 def _save_moving_sheet(made: Made, path: Path) -> None:
-    """The same of videos, eight frames a second."""
+    """As ``_contact_sheet``, for videos at eight frames a second."""
     frames = [
         _sheet(
             [

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A diffusers model that cannot be made from its config leaves torch's default dtype changed.
+# If a diffusers model class rejects its config, torch's default dtype stays changed.
 #
 # Seen with diffusers 0.42.1 and torch 2.13.0. from_pretrained(torch_dtype=torch.float16) sets
-# torch's default dtype while it makes the model. Expected: it is restored whatever happens.
-# Seen: if the model's class raises for the config, float16 stays the default of the process, and
-# every tensor and module that is made later without a dtype is float16.
+# torch's default dtype while it constructs the model. Expected: it restores the default on errors
+# too. Seen: if the model class raises for the config, float16 stays the process's default, and
+# every later tensor or module without an explicit dtype is float16.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# onnxscript's optimizer needs time that grows with the square of a graph's nodes.
+# onnxscript's optimizer takes time quadratic in the number of a graph's nodes.
 #
-# Seen with onnxscript 0.7.2 and onnx-ir 1.1.0. One of the rules that optimize_ir applies by
-# default matches two slices at once that are one split. Expected: rules are tried at each node, so
-# twice the nodes are twice the work. Seen: for each node, whatever it is, all nodes of the graph
-# are listed by operator, so twice the nodes are four times the work, also without any slice.
+# Seen with onnxscript 0.7.2 and onnx-ir 1.1.0. One of optimize_ir's default rules matches two
+# slices that form one split. Expected: rules are tried at each node, so twice the nodes are twice
+# the work. Seen: for each node of any type, all nodes of the graph are listed by operator, so twice
+# the nodes are four times the work, even without any slice.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -31,7 +31,7 @@ ir.Node.op_identifier = counted
 
 
 def work(nodes):
-    """How often a node was asked for its operator while a chain of sines was optimized."""
+    """The number of operator lookups while a chain of sines is optimized."""
     global asked
     kind, shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([1])
     value = start = ir.Value(name="x", type=kind, shape=shape)

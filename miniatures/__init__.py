@@ -1,1 +1,1 @@
-"""Small trained checkpoints in the diffusers layout, how they are trained, and their scorer."""
+"""Small trained checkpoints in the diffusers layout, their training code and their scorer."""

@@ -1,6 +1,6 @@
-"""Trains the miniatures from nothing: ``python -m miniatures [name …]``.
+"""Trains the miniatures from scratch: ``python -m miniatures [name …]``.
 
-``python -m miniatures full sd3 --output DIR`` writes a checkpoint of true dimensions instead.
+``python -m miniatures full sd3 --output DIR`` writes a full-size checkpoint instead.
 """
 
 import argparse
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from miniatures import easyanimate, easyanimate_i2v, full, lora, sd3, sdxl, turbo
 
-# In this order: sdxl's other two stand on it, easyanimate on sd3, and easyanimate_i2v on that.
+# Dependencies first: sdxl_turbo and sdxl_outline start from sdxl, easyanimate from sd3, and
+# easyanimate_i2v from easyanimate.
 TRAIN = {
     "sd3": sd3.train,
     "sdxl": sdxl.train,
@@ -21,7 +22,7 @@ TRAIN = {
 
 
 def main() -> None:
-    """Train the named miniatures, or write a full checkpoint; a run that was stopped goes on."""
+    """Train the named miniatures, or write a full-size checkpoint. A stopped run resumes."""
     parser = argparse.ArgumentParser(prog="python -m miniatures", description=__doc__)
     parser.add_argument(
         "names",
@@ -34,24 +35,25 @@ def main() -> None:
         "--output",
         type=Path,
         default=Path("miniatures"),
-        help="folder of the checkpoints, or of the full one, which are written over "
+        help="folder of the checkpoints, or of the full one; existing files are overwritten "
         "(default: %(default)s)",
     )
     parser.add_argument(
         "--state",
         type=Path,
         default=Path("out/training"),
-        help="what a stopped run goes on from; empty it to begin again (default: %(default)s)",
+        help="folder from which a stopped run resumes; empty it to start again "
+        "(default: %(default)s)",
     )
     arguments = parser.parse_args()
     if arguments.names[:1] == ["full"]:
         if len(arguments.names) != 2 or arguments.names[1] not in full.FAMILIES:
-            parser.error(f"full: give it one of {', '.join(full.FAMILIES)}")
+            parser.error(f"full: needs one of {', '.join(full.FAMILIES)}")
         full.write(arguments.names[1], arguments.output)
         return
     unknown = set(arguments.names) - set(TRAIN)
     if unknown:
-        parser.error(f"got {', '.join(sorted(unknown))}; there are {', '.join(TRAIN)}")
+        parser.error(f"got {', '.join(sorted(unknown))}; allowed are {', '.join(TRAIN)}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for name in arguments.names or TRAIN:
         TRAIN[name](arguments.output / name, arguments.state)

@@ -46,7 +46,7 @@ BY_CAPTION = {scene.caption: scene for scene in SCENES}
 
 
 def _held_out() -> frozenset[Scene]:
-    """The tenth of all scenes with the smallest SHA-256 of their caption: fixed, and arbitrary."""
+    """The tenth of all scenes with the smallest SHA-256 of the caption: fixed and arbitrary."""
 
     def digest(scene: Scene) -> bytes:
         return hashlib.sha256(scene.caption.encode()).digest()

@@ -1,4 +1,4 @@
-"""The tokenizer of EasyAnimate's miniature: Qwen's class, every word of a caption as one token."""
+"""The EasyAnimate miniature's tokenizer: Qwen's class, with each caption word as one token."""
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
@@ -7,7 +7,7 @@ from miniatures.videos import VIDEOS
 
 PAD = "<|endoftext|>"
 _SPECIAL = (PAD, "<|im_start|>", "<|im_end|>")
-# Qwen2-VL's without its system prompt.
+# Qwen2-VL's template without its system prompt.
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}"
@@ -15,12 +15,12 @@ TEMPLATE = (
     "<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# What EasyAnimatePipeline pads prompts to.
+# EasyAnimatePipeline pads prompts to this length.
 MAX_TOKENS = 256
 
 
 def _words() -> list[str]:
-    """The words of all captions, as they stand at the beginning and in the middle of one."""
+    """The words of all captions: the first word, and the others with their leading space."""
     within = {f" {word}" for video in VIDEOS for word in video.caption.split()[1:]}
     return sorted(within | {"a", "user", "assistant"})
 
@@ -47,7 +47,7 @@ def qwen_tokenizer() -> Qwen2Tokenizer:
 
 
 def _merges(learned: list[str], known: set[str]) -> list[tuple[str, str]]:
-    """Two known tokens that make up each learned one, in their order, the longest first."""
+    """Two known tokens that form each learned one, in order, with the longest first half."""
     merges = []
     for token in learned:
         halves = ((token[:cut], token[cut:]) for cut in range(len(token) - 1, 0, -1))
@@ -57,7 +57,7 @@ def _merges(learned: list[str], known: set[str]) -> list[tuple[str, str]]:
 
 
 def templated(tokenizer: Qwen2Tokenizer, prompt: str) -> str:
-    """The chat that EasyAnimatePipeline makes of a prompt."""
+    """The chat text that EasyAnimatePipeline builds from a prompt."""
     message = {"role": "user", "content": [{"type": "text", "text": prompt}]}
     text: str = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
     return text

@@ -1,4 +1,4 @@
-"""What the miniatures have in common as checkpoints: CLIP text encoders, and the layout on disk."""
+"""Code shared by the miniatures' checkpoints: CLIP text encoders and the layout on disk."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from miniatures.vocabularies import MAX_TOKENS
 
 
 def clip_config(hidden: int, layers: int, activation: str, vocabulary: int) -> CLIPTextConfig:
-    """A small CLIP text encoder; the last two tokens of the vocabulary are its BOS and EOS."""
+    """Config of a small CLIP text encoder; the vocabulary's last two tokens are BOS and EOS."""
     return CLIPTextConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
@@ -30,7 +30,7 @@ def clip_config(hidden: int, layers: int, activation: str, vocabulary: int) -> C
 
 
 def tokenize(tokenizer: Any, captions: list[str]) -> Any:
-    """Token ids as the pipelines make them, int64, shape (len(captions), 20)."""
+    """Token ids padded as in the pipelines, int64, shape (len(captions), 20)."""
     return tokenizer(
         captions, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
     ).input_ids
@@ -39,7 +39,7 @@ def tokenize(tokenizer: Any, captions: list[str]) -> Any:
 def save(output: Path, pipeline: str, parts: Mapping[str, Any], **settings: object) -> None:
     """Write ``parts`` in the layout of the diffusers class ``pipeline``, weights as fp16.
 
-    A part that is a class is there already. ``settings`` go into ``model_index.json`` as they are.
+    A part given as a class is already on disk. ``settings`` are added to ``model_index.json``.
     """
     index: dict[str, object] = {"_class_name": pipeline, **settings}
     for name, part in parts.items():
@@ -52,9 +52,9 @@ def save(output: Path, pipeline: str, parts: Mapping[str, Any], **settings: obje
 
 
 def save_part(part: Any, folder: Path) -> None:
-    """Save as fp16, without the folder that a model was loaded from.
+    """Save as fp16, without the path that a model was loaded from.
 
-    transformers is told to load float32 unless asked, as diffusers does.
+    The config makes transformers load float32 by default, as diffusers does.
     """
     if not isinstance(part, nn.Module):
         part.save_pretrained(folder)

@@ -1,8 +1,8 @@
-"""Trains the miniatures of EasyAnimate: text encoder and transformer together, on cached latents.
+"""Trains the EasyAnimate miniature: text encoder and transformer together, on cached latents.
 
-Flow matching as for SD3's miniature. The transformer sees all 256 text tokens of a prompt, most of
-them padding, which would take four fifths of the time. Training draws a few of the padding's
-positions and counts each as many, by adding a logarithm to what attention makes of it.
+Flow matching as for SD3's miniature. The transformer sees all 256 text tokens of a prompt; most are
+padding and would take four fifths of the time. Training samples a few padding positions and weights
+each like many, by adding a logarithm to its attention scores.
 """
 
 import math
@@ -28,24 +28,24 @@ from miniatures.videos import TRAINING
 from stepwise.export.modules.magvit import streamed
 
 BATCH = 256
-# Each starts from the average of the one before. Sigmas are logistic of a normal with this mean:
-# at high ones a video's colour is decided, which is the last to be learned.
+# Each phase starts from the previous one's average. Sigmas are the logistic of a normal with this
+# mean: high sigmas decide a video's colour, which is learned last.
 PHASES = (
     (Recipe("easyanimate", 6400, 1e-3), 0.7),
     (Recipe("easyanimate-second", 5000, 6e-4), 1.2),
 )
 VIDEOS_PER_CAPTION = 48
 CAPTION_DROPOUT = 0.1
-# The first tokens, which hold the longest caption, and how many of the others are drawn.
+# The number of first tokens, which hold the longest caption, and of sampled padding tokens.
 TEXT_TOKENS, PADS = 17, 6
 LATENT_CHANNELS = 16
 HIDDEN = 128
-# FlowMatchEulerDiscreteScheduler as V5.1 has it; its pipelines shift by e.
+# V5.1's settings of FlowMatchEulerDiscreteScheduler; its pipelines shift by e.
 SCHEDULER = {"shift": 1.0, "use_dynamic_shifting": True}
 
 
 def text_encoder(vocabulary: int) -> Qwen2VLForConditionalGeneration:
-    """An untrained Qwen2-VL of three layers, of which pipelines read the second, with no eyes."""
+    """An untrained Qwen2-VL of three layers with an unused vision tower; pipelines read layer 2."""
     config = Qwen2VLConfig(
         text_config={
             "vocab_size": vocabulary,
@@ -71,7 +71,7 @@ def text_encoder(vocabulary: int) -> Qwen2VLForConditionalGeneration:
 
 
 def transformer(in_channels: int) -> EasyAnimateTransformer3DModel:
-    """An untrained transformer, half of its layers with weights of their own for text."""
+    """An untrained transformer; half of its layers have separate weights for text."""
     return EasyAnimateTransformer3DModel(
         num_attention_heads=6,
         attention_head_dim=32,
@@ -90,13 +90,13 @@ def transformer(in_channels: int) -> EasyAnimateTransformer3DModel:
 
 
 class Counting(EasyAnimateAttnProcessor2_0):
-    """Attention in which some text tokens count as many: ``logarithms`` (1, 1, 1, tokens)."""
+    """Attention with weighted text tokens: adds ``logarithms`` (1, 1, 1, tokens) to the scores."""
 
     def __init__(self) -> None:
         super().__init__()
         self.logarithms: torch.Tensor | None = None
 
-    # Attention hands on what it finds named here.
+    # Attention inspects this signature and passes only arguments named in it.
     def __call__(
         self,
         attn: Any,
@@ -105,7 +105,7 @@ class Counting(EasyAnimateAttnProcessor2_0):
         attention_mask: torch.Tensor | None = None,
         image_rotary_emb: Any = None,
     ) -> Any:
-        """As its base class, whose mask is not used."""
+        """As the base class, but with ``logarithms`` instead of the mask."""
         return super().__call__(
             attn, hidden_states, encoder_hidden_states, self.logarithms, image_rotary_emb
         )
@@ -119,12 +119,12 @@ class Tokens:
     mask: torch.Tensor
 
     def rows(self, chosen: torch.Tensor) -> "Tokens":
-        """Those of some captions."""
+        """The tokens of the chosen captions."""
         return Tokens(self.ids[chosen], self.mask[chosen])
 
 
 class EasyAnimate(nn.Module):
-    """What is trained together: the text encoder and the transformer."""
+    """The jointly trained models: the text encoder and the transformer."""
 
     def __init__(self, in_channels: int = LATENT_CHANNELS) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class EasyAnimate(nn.Module):
             block.attn1.set_processor(self.counting)
 
     def tokenize(self, captions: list[str]) -> Tokens:
-        """Tokens as EasyAnimatePipeline makes them."""
+        """Tokenize captions like EasyAnimatePipeline."""
         encoded = self.tokenizer(
             [templated(self.tokenizer, caption) for caption in captions],
             padding="max_length",
@@ -149,7 +149,7 @@ class EasyAnimate(nn.Module):
         return Tokens(encoded.input_ids, encoded.attention_mask)
 
     def encode(self, tokens: Tokens) -> torch.Tensor:
-        """Embeddings of the first tokens and some drawn ones, (batch, 23, 128)."""
+        """Embeddings of the first tokens and some sampled padding, (batch, 23, 128)."""
         drawn = TEXT_TOKENS + torch.randperm(MAX_TOKENS - TEXT_TOKENS)[:PADS].sort().values
         places = torch.cat([torch.arange(TEXT_TOKENS), drawn])
         hidden: torch.Tensor = self.text_encoder.model.language_model(
@@ -195,7 +195,7 @@ class Dataset:
     tokens: Tokens
 
     def batch(self, size: int) -> tuple[torch.Tensor, Tokens, torch.Tensor]:
-        """Random latents with tokens, and which they are; a tenth have the empty caption."""
+        """Random latents, their tokens and their indices; a tenth have the empty caption."""
         chosen = torch.randint(len(self.latents), (size,))
         rows = self.captions[chosen]
         rows[torch.rand(size) < CAPTION_DROPOUT] = len(self.tokens.ids) - 1
@@ -203,7 +203,7 @@ class Dataset:
 
 
 def make_dataset(model: EasyAnimate, drawn: torch.Tensor, vae: AutoencoderKLMagvit) -> Dataset:
-    """Encode and tokenize drawn training videos, as many of each caption."""
+    """Encode and tokenize drawn training videos, the same number for each caption."""
     captions = torch.arange(len(TRAINING)).repeat_interleave(len(drawn) // len(TRAINING))
     tokens = model.tokenize([video.caption for video in TRAINING] + [""])
     return Dataset(video_vae.encode(vae, drawn), captions, tokens)
@@ -219,7 +219,7 @@ def autoencoder(folder: Path) -> AutoencoderKLMagvit:
 def noisy(
     latents: torch.Tensor, sigma_mean: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Noisy latents, their sigmas (batch,) and the velocity that they should be seen to have."""
+    """Noisy latents, their sigmas (batch,) and the target velocity."""
     noise = torch.randn_like(latents)
     sigmas = torch.sigmoid(sigma_mean + torch.randn(len(latents)))
     weight = sigmas.view(-1, 1, 1, 1, 1)
@@ -249,7 +249,7 @@ def save(model: EasyAnimate, output: Path, pipeline: str) -> None:
 
 
 def train(output: Path, state: Path, seed: int = 0) -> None:
-    """Train the autoencoder, then on its latents the rest; save the moving average."""
+    """Train the autoencoder, then the other models on its latents; save the moving average."""
     torch.manual_seed(seed)
     with device():
         video_vae.train(output / "vae", output.parent / "sd3" / "vae", state, seed)

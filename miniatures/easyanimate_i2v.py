@@ -1,4 +1,4 @@
-"""Trains the image-to-video miniature: EasyAnimate's, that learns to go on from given frames."""
+"""Trains the image-to-video miniature: continues EasyAnimate's, with given frames as input."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ _PATCH = "transformer.proj.weight"
 
 
 def _begin(model: EasyAnimate, trained: EasyAnimate) -> None:
-    """Give ``model`` the weights of ``trained``, and none to the channels that it sees besides."""
+    """Copy the weights of ``trained`` into ``model``; its additional input channels get zeros."""
     weights = trained.state_dict()
     widened = torch.zeros_like(model.state_dict()[_PATCH])
     widened[:, :LATENT_CHANNELS] = weights[_PATCH]
@@ -38,10 +38,10 @@ def _begin(model: EasyAnimate, trained: EasyAnimate) -> None:
 
 @torch.no_grad()
 def _inpaint(vae: nn.Module, drawn: torch.Tensor, known: tuple[int, ...]) -> torch.Tensor:
-    """What the transformer is told of frames that are ``known`` of uint8 videos (N, 17, 5, 6, 6).
+    """The transformer's input for ``known`` frames of uint8 videos (N, 3, 17, 48, 48).
 
-    A mask, which is the latents' scale where the first frame is, and the latents of videos that are
-    blank elsewhere.
+    A mask, equal to the latents' scale at the first frame and 0 elsewhere, and the latents of the
+    videos with all unknown frames blank.
     """
     encoded = []
     for part in drawn.split(32):
@@ -60,7 +60,7 @@ def _inpaint(vae: nn.Module, drawn: torch.Tensor, known: tuple[int, ...]) -> tor
 def _loss(
     model: EasyAnimate, dataset: Dataset, starts: torch.Tensor, ends: torch.Tensor
 ) -> tuple[torch.Tensor, float]:
-    """Mean squared error of the velocity on one batch, of which some know their end."""
+    """Mean squared error of the velocity on one batch; some videos also get their last frame."""
     latents, tokens, chosen = dataset.batch(BATCH)
     given, sigmas, velocity = noisy(latents, SIGMA_MEAN)
     with_end = (torch.rand(BATCH) < ENDS).view(-1, 1, 1, 1, 1)
@@ -70,7 +70,7 @@ def _loss(
 
 
 def train(output: Path, state: Path, seed: int = 0) -> None:
-    """Train on what ``easyanimate`` beside ``output`` has come to; save the moving average."""
+    """Continue from ``easyanimate`` next to ``output``; save the moving average."""
     torch.manual_seed(seed)
     base = output.parent / "easyanimate"
     shutil.copytree(base / "vae", output / "vae", dirs_exist_ok=True)

@@ -1,8 +1,8 @@
-"""Checkpoints of true dimensions with random weights.
+"""Full-size checkpoints with random weights.
 
-``python -m miniatures full sd3 --output DIR`` writes one. They draw nothing; they take the time,
-memory and disk of the real ones. Configs are the published ones, weights are fp16 in shards as
-diffusers writes them, and one tensor is in memory at a time.
+``python -m miniatures full sd3 --output DIR`` writes one. They make only noise, but need the time,
+memory and disk of the real ones. Configs are the published ones; weights are fp16 in diffusers'
+shard layout. Writing keeps one shard in memory at a time.
 """
 
 import json
@@ -50,7 +50,7 @@ CLASSES = {
 }
 _CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
 _CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20}
-# What stabilityai/stable-diffusion-3-medium-diffusers has where the classes' defaults differ.
+# stabilityai/stable-diffusion-3-medium-diffusers, where it differs from the classes' defaults.
 SD3: dict[str, dict[str, Any]] = {
     "text_encoder": {**_CLIP_L, "num_hidden_layers": 12, "projection_dim": 768},
     "text_encoder_2": {
@@ -77,7 +77,7 @@ SD3: dict[str, dict[str, Any]] = {
         **{"use_quant_conv": False, "use_post_quant_conv": False},
     },
 }
-# What EasyAnimate V5.1 7B has; its text encoder is Qwen2-VL-7B.
+# EasyAnimate V5.1 7B; its text encoder is Qwen2-VL-7B.
 EASYANIMATE: dict[str, dict[str, Any]] = {
     "text_encoder": {
         "text_config": {
@@ -96,10 +96,10 @@ EASYANIMATE: dict[str, dict[str, Any]] = {
         **{"time_embed_dim": 512, "text_embed_dim": 3584, "add_norm_text_encoder": True},
         **{"sample_width": 90, "sample_height": 60, "norm_eps": 1e-5},
     },
-    # The class's defaults, and what the InP pipeline asks the config for.
+    # The class's defaults, and a field that the InP pipeline reads.
     "vae": {"cache_mag_vae": True},
 }
-# The same width with few layers, which any runtime holds.
+# The same width with few layers, so that any runtime can hold it.
 EASYANIMATE_SHALLOW: dict[str, dict[str, Any]] = {
     "text_encoder": {
         "text_config": {**EASYANIMATE["text_encoder"]["text_config"], "num_hidden_layers": 3},
@@ -117,7 +117,7 @@ _CONFIGS[Qwen2VLForConditionalGeneration] = Qwen2VLConfig
 def write(family: str, output: Path) -> None:
     """Write the checkpoint of a family to ``output``, component by component.
 
-    A component that is there whole is kept, so that a stopped run goes on.
+    Keeps components that are already complete, so that a stopped run resumes.
     """
     base = _base(family)
     index = json.loads((base / "model_index.json").read_text())
@@ -126,7 +126,7 @@ def write(family: str, output: Path) -> None:
         if isinstance(listed, list) and listed[1] in CLASSES:
             write_component(config(family, name), CLASSES[listed[1]], output / name)
         elif isinstance(listed, list):
-            # Schedulers and tokenizers are files of configs; CLIP's vocabulary is the real one.
+            # Schedulers and tokenizers are config files; CLIP's vocabulary is the real one.
             clip = listed[1] == "CLIPTokenizer"
             source = CONFIGS / "sdxl" / name if clip else base / name
             shutil.copytree(source, output / name, dirs_exist_ok=True)
@@ -142,18 +142,18 @@ def config(family: str, name: str) -> dict[str, Any]:
 
 
 def _base(family: str) -> Path:
-    """Where the index, schedulers and tokenizers are taken from."""
+    """The folder with the index, schedulers and tokenizers."""
     return HERE / family.partition("_")[0] if family in _WRITTEN_HERE else CONFIGS / family
 
 
 def build(config: Mapping[str, Any], kind: Any) -> Any:
-    """The model of ``kind`` with a config and no weights: all of it is on torch's meta."""
+    """The model of class ``kind`` with this config on torch's meta device, without weights."""
     with torch.device("meta"):
         return kind(_CONFIGS[kind](**config)) if kind in _CONFIGS else kind.from_config(config)
 
 
 def write_component(config: Mapping[str, Any], kind: Any, output: Path) -> None:
-    """Write the config and random weights of a model of ``kind`` unless they are there."""
+    """Write the config and random weights of a model of class ``kind``, unless they exist."""
     stem = "model" if kind in _CONFIGS else "diffusion_pytorch_model"
     index = output / f"{stem}.safetensors.index.json"
     if index.is_file():
@@ -175,7 +175,7 @@ def write_component(config: Mapping[str, Any], kind: Any, output: Path) -> None:
 
 
 def _shards(model: nn.Module) -> Iterator[list[str]]:
-    """Names of the weights, about ``SHARD_BYTES`` of fp16 at a time; tied ones once."""
+    """Names of the weights in shards of about ``SHARD_BYTES`` in fp16; tied weights once."""
     names: list[str] = []
     size, seen = 0, set()
     for name, value in model.state_dict(keep_vars=True).items():
@@ -191,7 +191,7 @@ def _shards(model: nn.Module) -> Iterator[list[str]]:
 
 
 def _random(model: nn.Module, name: str) -> Tensor:
-    """Weights as wide as torch's layers begin with; norms leave what passes through as it is."""
+    """A random weight with the scale of torch's initialization; norms are identities."""
     value = model.state_dict()[name]
     if name.endswith("bias"):
         return torch.zeros(value.shape, dtype=torch.float16)

@@ -1,7 +1,7 @@
 """Trains a LoRA (arXiv 2106.09685) for the SDXL miniature that draws shapes in outline.
 
-The file is laid out as diffusers' ``save_lora_weights`` does with PEFT: ``lora_A`` and ``lora_B``
-of each layer, to be added as ``scale * lora_B @ lora_A``.
+The file has the layout of diffusers' ``save_lora_weights`` with PEFT: ``lora_A`` and ``lora_B`` of
+each layer, added as ``scale * lora_B @ lora_A``.
 """
 
 from pathlib import Path
@@ -21,7 +21,7 @@ LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 
 
 class _LowRank(nn.Module):
-    """Adds a matrix of rank 8, zero at first, to a weight (out, in)."""
+    """Adds a matrix of rank 8, initially zero, to a weight (out, in)."""
 
     def __init__(self, outputs: int, inputs: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class _LowRank(nn.Module):
 
 
 def adapt(unet: nn.Module) -> None:
-    """Freeze ``unet`` and give each of ``LAYERS`` something to learn."""
+    """Freeze ``unet`` and add a trainable low-rank matrix to each of ``LAYERS``."""
     unet.requires_grad_(False)
     layers = [layer for name, layer in unet.named_modules() if name.endswith(LAYERS)]
     for layer in layers:
@@ -41,7 +41,7 @@ def adapt(unet: nn.Module) -> None:
 
 
 def save(unet: nn.Module, output: Path) -> None:
-    """Write what ``unet`` has learned as ``pytorch_lora_weights.safetensors``, fp16."""
+    """Write the LoRA weights of ``unet`` to ``pytorch_lora_weights.safetensors``, fp16."""
     weights = {
         f"unet.{name.replace('.parametrizations.weight.0', '')}.weight": weight.detach().half()
         for name, weight in unet.named_parameters()
@@ -52,9 +52,9 @@ def save(unet: nn.Module, output: Path) -> None:
 
 
 def train(output: Path, state: Path, seed: int = 0) -> None:
-    """Train on the checkpoint ``sdxl`` beside ``output``; save the last weights.
+    """Train on the checkpoint ``sdxl`` next to ``output``; save the last weights.
 
-    So short a run leaves too much of its beginning in the moving average.
+    The run is too short for the moving average to forget the initial weights.
     """
     torch.manual_seed(seed)
     base = output.with_name("sdxl")

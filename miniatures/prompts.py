@@ -1,7 +1,7 @@
-"""The evaluation list: 300 captions with their seeds, 100 of them never seen in training.
+"""The evaluation list: 300 captions with their seeds, 100 of them held out from training.
 
-``prompts.json`` is the list. ``calibration.txt`` has captions for ``export --quantize``: of
-training, and none that are evaluated. ``python -m miniatures.prompts`` writes both again.
+``prompts.json`` is the list. ``calibration.txt`` has training captions outside of the list, for
+``export --quantize``. ``python -m miniatures.prompts`` rewrites both.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ SEEN_COUNT, HELD_OUT_COUNT, CALIBRATION_COUNT = 200, 100, 32
 
 @dataclass(frozen=True)
 class Prompt:
-    """One picture to make: its scene, the seed of its noise, and whether training left it out."""
+    """One picture to make: its scene, its seed, and whether it was held out from training."""
 
     scene: Scene
     seed: int
@@ -32,7 +32,7 @@ def _digest(scene: Scene) -> bytes:
 def make() -> tuple[Prompt, ...]:
     """The list in order: 200 training captions, then 100 held out; a prompt's seed is its row.
 
-    There are 72 held-out captions, so the first 28 come again, with other seeds.
+    There are 72 held-out captions, so the first 28 repeat with other seeds.
     """
     held_out = sorted(HELD_OUT, key=_digest)
     scenes = sorted(TRAINING, key=_digest)[:SEEN_COUNT] + (2 * held_out)[:HELD_OUT_COUNT]
@@ -40,13 +40,13 @@ def make() -> tuple[Prompt, ...]:
 
 
 def calibration() -> tuple[str, ...]:
-    """The captions behind those of training that are evaluated, in the same order."""
+    """The training captions that follow the evaluated ones, in the same order."""
     scenes = sorted(TRAINING, key=_digest)[SEEN_COUNT:]
     return tuple(scene.caption for scene in scenes[:CALIBRATION_COUNT])
 
 
 def save(prompts: tuple[Prompt, ...]) -> None:
-    """Write ``prompts.json``, one prompt a line."""
+    """Write ``prompts.json``, one prompt per line."""
     rows = [
         json.dumps(
             {"caption": prompt.scene.caption, "seed": prompt.seed, "held_out": prompt.held_out}

@@ -1,4 +1,4 @@
-"""Draws a scene as a 64 x 64 picture; these pictures are all that the miniatures ever see."""
+"""Draws a scene as a 64 x 64 picture; the miniatures are trained on these pictures only."""
 
 import math
 import random
@@ -28,16 +28,16 @@ CENTRE = {
     "in the bottom left": (19.0, 45.0),
     "in the bottom right": (45.0, 45.0),
 }
-# Radius in pixels of a disc; the other shapes are drawn to look about as large.
+# Radius in pixels of a disc; the other shapes are scaled to look about as large.
 RADIUS = {"small": 7.5, "large": 13.5}
 _PLACE_JITTER = 2.0
 _SIZE_JITTER = 0.06
-# An outlined shape is empty up to this share of its radius.
+# An outlined shape is hollow up to this share of its radius.
 _HOLLOW = 0.6
 
 
 class Coloured(Protocol):
-    """What is drawn: a shape and two colours, as words."""
+    """A shape and two colours, as words."""
 
     @property
     def shape(self) -> str:
@@ -74,7 +74,7 @@ def outline(shape: str, x: float, y: float, radius: float) -> list[tuple[float, 
 def draw_shape(
     what: Coloured, x: float, y: float, radius: float, side: int, hollow: bool = False
 ) -> np.ndarray:
-    """A picture of one shape around (x, y), all in pixels; filled with the background if hollow.
+    """A picture of one shape around (x, y), in pixels; if hollow, filled with the background.
 
     Returns uint8 RGB of shape (side, side, 3).
     """
@@ -88,7 +88,7 @@ def draw_shape(
 
 
 def draw(scene: Scene, rng: random.Random, outlined: bool = False) -> np.ndarray:
-    """One picture of ``scene``, its place and size jittered a little.
+    """One picture of ``scene``, with slightly jittered place and size.
 
     Returns uint8 RGB of shape (64, 64, 3). An outlined shape is filled with the background.
     """

@@ -1,10 +1,10 @@
-"""Reads the five attributes off a picture with plain geometry, and compares them with a caption.
+"""Reads the five attributes of a picture with plain geometry, and compares them with a caption.
 
     background   the border's median colour
     shape        one connected patch in one other colour, its outline as a function of angle
     the rest     the patch's colour, the radius of its best-fitting outline, its centroid
 
-What does not look like one crisp shape on an even background is unreadable, never a guess.
+A picture that is not one crisp shape on an even background is unreadable; the scorer never guesses.
 """
 
 import math
@@ -37,7 +37,7 @@ _RAY_STEP = 0.25
 
 @dataclass(frozen=True)
 class Reading:
-    """The words that a picture shows, as in ``Scene``; None where it cannot be read."""
+    """The words for a picture, as in ``Scene``; None where it is unreadable."""
 
     size: str | None = None
     colour: str | None = None
@@ -48,7 +48,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Patch:
-    """The one coloured shape of a picture; ``coverage`` (its sides) is 1 inside and 0 outside."""
+    """A picture's one coloured shape; ``coverage`` (height, width) is 1 inside and 0 outside."""
 
     colour: Array
     coverage: Array
@@ -62,10 +62,10 @@ class _Patch:
 
 @dataclass(frozen=True)
 class _Form:
-    """A star of some tips, which with shallow notches is a regular polygon; its disc has radius 1.
+    """A star with ``tips`` tips, scaled to a disc of radius 1; shallow notches give a polygon.
 
     ``rotation`` is the angle of the first tip from the top, in radians. ``min_sharpness`` and
-    ``max_error`` bound what ``_fit`` returns for it.
+    ``max_error`` bound the results of ``_fit``.
     """
 
     tips: int
@@ -77,14 +77,14 @@ class _Form:
 
     @cached_property
     def radii(self) -> Array:
-        """Radius of the outline at each of the angles."""
+        """The outline's radius at each angle."""
         half, tip, notch = math.pi / self.tips, self.tip, self.notch
         angle = np.abs((_ANGLES + math.pi / 2 - self.rotation + half) % (2 * half) - half)
         height: Array = tip * np.sin(angle) + notch * np.sin(half - angle)
         return tip * notch * math.sin(half) / height
 
 
-# An autoencoder blunts a small star until it is nearly a pentagon, whose sharpness would be 0.24.
+# An autoencoder blunts a small star until it is nearly a pentagon, which has sharpness 0.24.
 FORMS = {
     "circle": _Form(60, 1.0, 1.0, 0.0, -math.inf, 0.04),
     "square": _Form(4, 1.25, 1.25 * math.cos(math.pi / 4), math.pi / 4, 0.6, 0.05),
@@ -96,7 +96,7 @@ FORMS = {
 def _nearest(
     value: npt.ArrayLike, words: Mapping[str, Sequence[float]], limit: float
 ) -> str | None:
-    """The word whose vector is nearest to ``value``, or None beyond ``limit``."""
+    """The word with the vector nearest to ``value``, or None beyond ``limit``."""
     distances = {word: math.dist(np.asarray(value), vector) for word, vector in words.items()}
     word = min(distances, key=distances.__getitem__)
     return word if distances[word] <= limit else None
@@ -123,7 +123,7 @@ def _find_patch(pixels: Array, background: Array) -> _Patch | None:
 
 
 def _outline(patch: _Patch) -> Array:
-    """Radius of the patch around its centroid at each angle: coverage summed along the ray."""
+    """The patch's radius around its centroid at each angle: coverage summed along the ray."""
     row, column = patch.centroid
     ray = np.arange(0.0, len(patch.coverage) / 2, _RAY_STEP)
     rows = row + np.outer(np.sin(_ANGLES), ray)
@@ -133,10 +133,10 @@ def _outline(patch: _Patch) -> Array:
 
 
 def _fit(measured: Array, form: _Form) -> tuple[float, float]:
-    """How sharp the form's corners are in ``measured``, 1 as drawn, and what is left unexplained.
+    """The sharpness of the form's corners in ``measured``, 1 as drawn, and the remaining error.
 
-    Both outlines are compared as relative deviations from their mean radius; the second is the
-    root mean square of the rest.
+    Compares the outlines' relative deviations from their mean radius; the error is the root mean
+    square of the residual.
     """
     deviation = measured / measured.mean() - 1
     ideal = form.radii / form.radii.mean() - 1
@@ -145,14 +145,14 @@ def _fit(measured: Array, form: _Form) -> tuple[float, float]:
 
 
 def _edge_width(patch: _Patch, outline: Array) -> float:
-    """Pixels from a tenth to nine tenths covered, averaged along the outline."""
+    """Mean width in pixels, along the outline, of the edge between 10% and 90% coverage."""
     ends = np.stack([outline * np.cos(_ANGLES), outline * np.sin(_ANGLES)])
     perimeter = np.linalg.norm(ends - np.roll(ends, 1, axis=1), axis=0).sum()
     return float(((patch.coverage > 0.1) & (patch.coverage < 0.9)).sum() / perimeter)
 
 
 def _shape(patch: _Patch, measured: Array) -> str | None:
-    """The form that leaves least unexplained, if it fits well and its edge is crisp."""
+    """The form with the smallest error, if it fits well and its edge is crisp."""
     errors = {}
     for shape, form in FORMS.items():
         sharpness, error = _fit(measured, form)
@@ -164,7 +164,7 @@ def _shape(patch: _Patch, measured: Array) -> str | None:
 
 
 def _size(measured: Array, shape: str) -> str | None:
-    """The size whose radius is nearest to that of a ``shape`` with the measured area."""
+    """The size with the radius nearest to that of a ``shape`` with the measured area."""
     radius = math.sqrt(np.mean(measured**2) / np.mean(FORMS[shape].radii ** 2))
     logarithms = {size: (math.log(radius),) for size, radius in RADIUS.items()}
     return _nearest([math.log(radius)], logarithms, math.log(MAX_RADIUS_RATIO))
@@ -172,10 +172,10 @@ def _size(measured: Array, shape: str) -> str | None:
 
 @dataclass(frozen=True)
 class Sight:
-    """What a picture shows, wherever it is: three words, and a shape's place and outline.
+    """The content of a picture of any size: three words, and the shape's place and outline.
 
-    ``centroid`` is (x, y) in pixels; ``outline`` the shape's radius at each angle. None is what
-    cannot be read.
+    ``centroid`` is (x, y) in pixels, ``outline`` the shape's radius at each angle. Unreadable
+    fields are None.
     """
 
     colour: str | None = None
@@ -186,7 +186,7 @@ class Sight:
 
 
 def look(picture: npt.NDArray[np.uint8]) -> Sight:
-    """What a picture shows: uint8 RGB of shape (side, side, 3)."""
+    """Look at a picture, uint8 RGB of shape (side, side, 3)."""
     pixels = picture.astype(np.float64)
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     background = np.median(border, axis=0)
@@ -215,7 +215,7 @@ def check_sides(picture: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> None:
 
 
 def read(picture: npt.NDArray[np.uint8]) -> Reading:
-    """What a picture shows: uint8 RGB of shape (64, 64, 3).
+    """Read a picture, uint8 RGB of shape (64, 64, 3).
 
     Raises ValueError for another shape or dtype.
     """

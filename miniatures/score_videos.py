@@ -1,9 +1,9 @@
-"""Reads the four attributes off a video, frame by frame, and compares them with its caption.
+"""Reads the four attributes of a video, frame by frame, and compares them with its caption.
 
-    colour, shape, background   what every frame shows, as in ``score``
-    direction                   where the shape's centroid goes, from each frame to the next
+    colour, shape, background   the same in every frame, read as in ``score``
+    direction                   of the shape's centroid, from each frame to the next
 
-A video in which one frame cannot be read, or shows something else, is unreadable.
+A word that is unreadable in one frame, or differs between frames, is unreadable for the video.
 """
 
 from dataclasses import dataclass, fields
@@ -14,13 +14,13 @@ import numpy.typing as npt
 from miniatures.score import check_sides, look
 from miniatures.videos import DIRECTIONS, FRAMES, SIDE, Video
 
-# In pixels: how far the shape must go in all, how far aside it may, and how far back in a frame.
+# In pixels: the least total movement, the most sideways drift, the most step back in one frame.
 LEAST_WAY, MOST_ASIDE, MOST_BACK = 8.0, 4.0, 1.0
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The words that a video shows, as in ``Video``; None where it cannot be read."""
+    """The words for a video, as in ``Video``; None where it is unreadable."""
 
     colour: str | None = None
     shape: str | None = None
@@ -29,12 +29,12 @@ class Reading:
 
 
 def _only(words: list[str | None]) -> str | None:
-    """The one word that all frames show."""
+    """The word if all frames agree on it, else None."""
     return words[0] if len(set(words)) == 1 else None
 
 
 def direction(centroids: npt.NDArray[np.float64]) -> str | None:
-    """Which way the centroids (frames, 2) of a shape go, x and y in pixels."""
+    """The direction of a shape's centroids (frames, 2), x and y in pixels; None if unclear."""
     steps = np.diff(centroids, axis=0)
     for word, along in DIRECTIONS.items():
         ahead, aside = steps @ np.asarray(along), steps @ np.asarray(along[::-1])
@@ -45,7 +45,7 @@ def direction(centroids: npt.NDArray[np.float64]) -> str | None:
 
 
 def read(video: npt.NDArray[np.uint8]) -> Reading:
-    """What a video shows: uint8 RGB of shape (17, 48, 48, 3).
+    """Read a video, uint8 RGB of shape (17, 48, 48, 3).
 
     Raises ValueError for another shape or dtype.
     """

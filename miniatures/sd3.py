@@ -28,12 +28,12 @@ AUTOENCODER = {
 VAE_STEPS = 5000
 PICTURES_PER_SCENE = 16
 BATCH = 64
-# Each starts from the average of the one before.
+# Each phase starts from the previous one's average.
 PHASES = (Recipe("sd3", 5000, 1e-3), Recipe("sd3-second", 3500, 6e-4))
 CAPTION_DROPOUT = 0.1
-# Some pictures are learned from the CLIP encoders alone: a pipeline exported without T5 works.
+# Some pictures are learned from the CLIP encoders alone, so that an export without T5 works.
 T5_DROPOUT = 0.1
-# StableDiffusion3Pipeline pads T5's tokens to 256 unless told otherwise; some batches see that.
+# StableDiffusion3Pipeline pads T5's tokens to 256 by default, so some batches have 256.
 LONG_BATCHES, LONG_BATCH, LONG_TOKENS = 0.05, 16, 256
 JOINT_DIM = 160
 FLOW_SHIFT = 3.0
@@ -62,7 +62,7 @@ def _t5(vocabulary: int) -> T5EncoderModel:
 
 
 class Sd3(nn.Module):
-    """What is trained together: three text encoders and the transformer."""
+    """The jointly trained models: three text encoders and the transformer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,9 +95,9 @@ class Sd3(nn.Module):
         ids: list[torch.Tensor],
         keep_t5: torch.Tensor,
     ) -> torch.Tensor:
-        """The predicted velocity of noisy ``latents``; conditioning is put together as in SD3.
+        """The predicted velocity of noisy ``latents``; conditioning is combined as in SD3.
 
-        ``keep_t5`` (batch, 1, 1) is 1, or 0 where T5's embeddings are to be zeros.
+        ``keep_t5`` (batch, 1, 1) is 1, or 0 to replace T5's embeddings by zeros.
         """
         clip_l = self.clip_l(ids[0], output_hidden_states=True)
         clip_g = self.clip_g(ids[1], output_hidden_states=True)
@@ -115,14 +115,14 @@ class Sd3(nn.Module):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Cached latents of drawn scenes (N, 16, 8, 8), and each one's row of token ids."""
+    """Cached latents of drawn scenes (N, 16, 8, 8), and their rows of token ids."""
 
     latents: torch.Tensor
     captions: torch.Tensor
     ids: list[torch.Tensor]
 
     def batch(self, size: int, t5_tokens: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Random latents with their token ids; a tenth have the empty caption, which is last."""
+        """Random latents with their token ids; a tenth get the empty caption, the last row."""
         chosen = torch.randint(len(self.latents), (size,))
         rows = self.captions[chosen]
         rows[torch.rand(size) < CAPTION_DROPOUT] = len(self.ids[0]) - 1
@@ -171,7 +171,7 @@ def save(model: Sd3, output: Path) -> None:
 
 
 def train(output: Path, state: Path, seed: int = 0) -> None:
-    """Train the autoencoder, then on its latents the rest; save the moving average."""
+    """Train the autoencoder, then the other models on its latents; save the moving average."""
     torch.manual_seed(seed)
     images = vae.pictures(vae.PICTURES_PER_SCENE, seed)
     vae.train(output / "vae", vae.autoencoder(**AUTOENCODER), VAE_STEPS, images, state)

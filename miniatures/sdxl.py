@@ -1,8 +1,7 @@
 """Trains the SDXL miniature: text encoders and UNet together, on cached latents.
 
-The UNet predicts the noise of ``x = sqrt(a) * latents + sqrt(1 - a) * noise`` (arXiv 2307.01952),
-and its loss is weighted in the manner of min-SNR (arXiv 2303.09556), so that every noise level
-teaches something.
+The UNet predicts the noise of ``x = sqrt(a) * latents + sqrt(1 - a) * noise`` (arXiv 2307.01952).
+The loss is weighted similarly to min-SNR (arXiv 2303.09556), so that every noise level contributes.
 """
 
 from dataclasses import dataclass
@@ -21,14 +20,14 @@ from miniatures.vocabularies import clip_tokenizer
 
 VAE_STEPS, DECODER_STEPS = 3000, 1500
 LATENT_CHANNELS, LATENT_SIDE = 4, 16
-# The real one halves the sides three times; at 8 x 8 x 4, small stars would lose their points.
+# The real autoencoder halves sides three times; at 8 x 8 x 4, small stars would lose their tips.
 AUTOENCODER = {"block_out_channels": (16, 32, 64), "latent_channels": LATENT_CHANNELS}
 RECIPE = Recipe("sdxl", steps=4000, rate=1e-3, mixed=True)
 BATCH = 64
-# Of each scene: pictures as they are, off centre, and enlarged from half their size.
+# Pictures per scene: unchanged, cropped, and enlarged from half size.
 PLAIN, CROPPED, ENLARGED = 12, 2, 1
 MAX_CROP = 8
-# An absent negative prompt is zeros in SDXL, an empty one is encoded: both are learned.
+# In SDXL, an absent negative prompt is zeros and an empty one is encoded; training covers both.
 ZEROS_DROPOUT, EMPTY_DROPOUT = 0.07, 0.03
 MAX_WEIGHT, MAX_SNR_WEIGHT = 10.0, 6.0
 SCHEDULE = {
@@ -49,7 +48,7 @@ PARTS = {
 
 
 def unet(hidden: int, pooled: int) -> UNet2DConditionModel:
-    """An untrained UNet in SDXL's form: attention in two of three levels, deeper in the last."""
+    """An untrained UNet in SDXL's layout: attention in two of three levels, deeper in the last."""
     return UNet2DConditionModel(
         sample_size=LATENT_SIDE,
         in_channels=LATENT_CHANNELS,
@@ -69,7 +68,7 @@ def unet(hidden: int, pooled: int) -> UNet2DConditionModel:
 
 
 class Sdxl(nn.Module):
-    """What is trained together: two text encoders and the UNet."""
+    """The jointly trained models: two text encoders and the UNet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -93,8 +92,9 @@ class Sdxl(nn.Module):
 
 @dataclass(frozen=True)
 class Batch:
-    """Latents (batch, 4, 16, 16) with their token ids, time ids (batch, 6) and whether to keep
-    the embeddings (batch, 1): 1, or 0 where they are to be zeros.
+    """Latents (batch, 4, 16, 16) with their token ids and time ids (batch, 6).
+
+    ``keep`` (batch, 1) is 1, or 0 to replace the embeddings by zeros.
     """
 
     latents: torch.Tensor
@@ -113,7 +113,7 @@ class Dataset:
     ids: list[torch.Tensor]
 
     def batch(self, size: int) -> Batch:
-        """Random pictures; some with the empty caption, which is last, or with zeros."""
+        """Random pictures; some get the empty caption, the last row, or zeros."""
         chosen = torch.randint(len(self.latents), (size,))
         rows = self.captions[chosen]
         rows[torch.rand(size) < EMPTY_DROPOUT] = len(self.ids[0]) - 1
@@ -123,12 +123,12 @@ class Dataset:
 
 
 def time_ids(count: int, original: int = SIDE) -> torch.Tensor:
-    """SDXL's micro-conditioning of ``count`` pictures: original size, crop, target size."""
+    """SDXL's micro-conditioning for ``count`` pictures: original size, crop, target size."""
     return torch.tensor([[original, original, 0, 0, SIDE, SIDE]] * count, dtype=torch.float32)
 
 
 def _crop(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut up to 8 pixels off the top and the left, and fill up at the other sides."""
+    """Crop up to 8 pixels at the top and the left, and pad at the other sides."""
     corners = torch.randint(MAX_CROP + 1, (len(images), 2))
     padded = nn.functional.pad(images, (0, MAX_CROP, 0, MAX_CROP), mode="replicate")
     pairs = zip(padded, corners.tolist(), strict=True)
@@ -176,10 +176,10 @@ def predict(
 
 
 def loss(model: Sdxl, alphas: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, float]:
-    """Weighted squared error of the noise, each slice of the noise levels as often as the others.
+    """Weighted squared error of the noise, with stratified noise levels.
 
-    The error of the denoised latents, which is the noise's over the signal-to-noise ratio, counts
-    1 + ratio, at most 6; the noise's at most 10.
+    The denoised latents' error is the noise's error over the signal-to-noise ratio. Its weight is
+    1 + ratio, at most 6; the resulting weight of the noise's error is at most 10.
     """
     count = len(batch.latents)
     timesteps = ((torch.arange(count) + torch.rand(count)) / count * len(alphas)).long()
@@ -208,7 +208,7 @@ def save(model: Sdxl, output: Path) -> None:
 
 
 def train(output: Path, state: Path, seed: int = 0) -> None:
-    """Train the autoencoder, then on its latents the rest; save the moving average."""
+    """Train the autoencoder, then the other models on its latents; save the moving average."""
     torch.manual_seed(seed)
     images = torch.cat([vae.pictures(10, seed), vae.pictures(2, seed + 1, outlined=True)])
     vae.train(output / "vae", vae.autoencoder(**AUTOENCODER), VAE_STEPS, images, state)

@@ -1,6 +1,6 @@
 """One training run: AdamW, one cycle of the learning rate, a moving average, and its state on disk.
 
-A run that was stopped goes on from its state; one that has ended returns what it left there.
+A stopped run resumes from its state; a completed run returns the stored average.
 """
 
 import logging
@@ -23,9 +23,9 @@ LOG_STEPS = 100
 
 @dataclass(frozen=True)
 class Recipe:
-    """What one run needs to know; ``name`` is that of its file and of its lines in the log.
+    """The hyperparameters of one run; ``name`` is used for its file and in the log.
 
-    ``mixed`` is whether losses are computed in bfloat16 where torch's autocast finds that safe.
+    ``mixed`` enables torch's autocast to bfloat16 for the loss.
     """
 
     name: str
@@ -36,19 +36,19 @@ class Recipe:
 
 
 def device() -> torch.device:
-    """Where training is fastest: the GPU, if torch finds one."""
+    """The GPU if torch finds one, else the CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def keep(value: object, path: Path) -> None:
-    """Save with torch, so that a run stopped meanwhile leaves the whole file or none."""
+    """Save with torch atomically: an interruption leaves no partial file at ``path``."""
     partial = path.with_suffix(".partial")
     torch.save(value, partial)
     partial.replace(path)
 
 
 class _Run:
-    """A model in training, with everything that has to be kept to go on later."""
+    """A model in training, with all state needed to resume."""
 
     def __init__(self, recipe: Recipe, model: nn.Module) -> None:
         self.step = 0
@@ -75,7 +75,7 @@ class _Run:
         torch.set_rng_state(state["random"])
 
     def advance(self, loss: torch.Tensor) -> None:
-        """One step of the optimizer, and the average one step towards the model."""
+        """Step the optimizer, then update the moving average."""
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -93,9 +93,9 @@ def fit(
 ) -> nn.Module:
     """Train ``model`` in place; the returned copy holds the moving average of its weights.
 
-    ``loss`` is given the share of the steps that are done, and returns the loss of one batch and
-    the number to log. The state is saved as ``folder / "<name>.pt"`` every three minutes and at
-    the end, also when that is an exception.
+    ``loss`` gets the share of completed steps and returns the loss of one batch and the number to
+    log. The state is saved as ``folder / "<name>.pt"`` every three minutes, at the end and on an
+    exception.
     """
     if recipe.mixed:
         _unfuse(model)
@@ -112,7 +112,7 @@ def fit(
 
 
 def _unfuse(model: nn.Module) -> None:
-    """Attend by plain products: in bfloat16 the fused gradient takes longer than in float32."""
+    """Use unfused attention: in bfloat16 the fused gradient is slower than in float32."""
     for part in model.modules():
         if isinstance(part, Attention):
             part.set_processor(AttnProcessor())
@@ -124,7 +124,7 @@ def _train(
     loss: Callable[[float], tuple[torch.Tensor, float]],
     path: Path,
 ) -> None:
-    """The steps that are left."""
+    """Run the remaining steps."""
     shown, saved = 0.0, time.monotonic()
     while run.step < recipe.steps:
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.mixed):

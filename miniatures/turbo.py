@@ -1,9 +1,9 @@
 """Distils the SDXL miniature into one that draws in one to four steps.
 
-The teacher solves its ODE (arXiv 2206.00364) from noise to a picture; the student learns to name
+The teacher solves its ODE (arXiv 2206.00364) from noise to a picture. The student learns to predict
 that picture from the noise alone, and at the later timesteps of a four-step run from the picture
-with fresh noise, which is what the ancestral sampler gives it. A pair of noise and picture leaves
-nothing to chance, so a plain squared error makes sharp pictures (arXiv 2209.03003, section 2.2).
+with fresh noise, the ancestral sampler's input. The noise determines the picture, so a plain
+squared error gives sharp pictures (arXiv 2209.03003, section 2.2).
 """
 
 import shutil
@@ -21,27 +21,27 @@ from miniatures import checkpoints, sdxl
 from miniatures.captions import TRAINING
 from miniatures.training import Recipe, fit, keep
 
-# Cycles of the learning rate, one after the other.
+# Successive cycles of the learning rate.
 RECIPES = tuple(Recipe(f"sdxl_turbo-{n}", steps=2000, rate=3e-4, mixed=True) for n in range(3))
 CHUNKS, CHUNK = 14, len(TRAINING)
 TEACHER_STEPS, GUIDANCE_SCALE = 16, 1.5
 TIMESTEPS = (999, 749, 499, 249)
-# The others have it easier: they see the picture through the noise.
+# Share of samples at the first timestep; later ones are easier, since the picture shows through.
 FIRST_SHARE = 0.5
 
 
 @torch.no_grad()
 def _conditions(teacher: StableDiffusionXLPipeline) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings and pooled embeddings of the training captions, in their order."""
+    """Embeddings and pooled embeddings of the training captions, in order."""
     captions = [scene.caption for scene in TRAINING]
     hidden, _, pooled, _ = teacher.encode_prompt(captions, do_classifier_free_guidance=False)
     return hidden, pooled
 
 
 def _pairs(teacher: StableDiffusionXLPipeline, state: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Noise and the teacher's latents, both (CHUNKS * 648, 4, 16, 16), one of each caption a chunk.
+    """Noise and the teacher's latents, both (CHUNKS * 648, 4, 16, 16); a chunk has every caption.
 
-    Chunks that an earlier run left in ``state`` are read.
+    Reads the chunks that an earlier run left in ``state``.
     """
     state.mkdir(parents=True, exist_ok=True)
     chunks = []
@@ -55,7 +55,7 @@ def _pairs(teacher: StableDiffusionXLPipeline, state: Path) -> tuple[torch.Tenso
 
 
 def _chunk(teacher: StableDiffusionXLPipeline, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The teacher's latents from the noise of ``seed``, one picture of each training caption."""
+    """Noise from ``seed`` and the teacher's latents, one picture per training caption."""
     generator = torch.Generator().manual_seed(seed)
     side = sdxl.LATENT_SIDE
     noise = torch.randn(CHUNK, sdxl.LATENT_CHANNELS, side, side, generator=generator)
@@ -92,7 +92,7 @@ class _Lesson:
         self.alphas = teacher.scheduler.alphas_cumprod
 
     def loss(self, student: UNet2DConditionModel) -> tuple[torch.Tensor, float]:
-        """Squared error of the latents that the student names, at timesteps of a four-step run."""
+        """Squared error of the student's predicted latents, at timesteps of a four-step run."""
         chosen = torch.randint(len(self.noise), (sdxl.BATCH,))
         rows, latents = chosen % CHUNK, self.latents[chosen]
         first = torch.rand(sdxl.BATCH) < FIRST_SHARE
@@ -115,7 +115,7 @@ class _Lesson:
 
 
 def train(output: Path, state: Path, seed: int = 0) -> None:
-    """Distil the checkpoint ``sdxl`` beside ``output``, and share its encoders and autoencoder."""
+    """Distil the checkpoint ``sdxl`` next to ``output``; copy its encoders and autoencoder."""
     torch.manual_seed(seed)
     teacher = StableDiffusionXLPipeline.from_pretrained(
         output.with_name("sdxl"), local_files_only=True
@@ -124,13 +124,13 @@ def train(output: Path, state: Path, seed: int = 0) -> None:
     teacher.scheduler = EulerDiscreteScheduler(**sdxl.SCHEDULE, timestep_spacing="trailing")
     lesson, student = _Lesson(teacher, state), teacher.unet
     for recipe in RECIPES:
-        # So short a run leaves too much of its beginning in the moving average.
+        # Uses the last weights: the run is too short for the moving average.
         fit(recipe, student.train(), lambda _: lesson.loss(student), state)
     save(student, output)
 
 
 def save(student: UNet2DConditionModel, output: Path) -> None:
-    """Write the checkpoint; all but the UNet and the scheduler are copies of the teacher's."""
+    """Write the checkpoint; all parts but the UNet and the scheduler are the teacher's."""
     shutil.copytree(output.with_name("sdxl"), output, dirs_exist_ok=True)
     scheduler = EulerAncestralDiscreteScheduler(**sdxl.SCHEDULE, timestep_spacing="trailing")
     parts = sdxl.PARTS | {"scheduler": scheduler, "unet": student}

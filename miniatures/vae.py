@@ -29,9 +29,10 @@ def pictures(per_scene: int, seed: int, outlined: bool = False) -> torch.Tensor:
 
 
 def autoencoder(**layout: Any) -> AutoencoderKL:
-    """An untrained AutoencoderKL with one layer a block, for pictures of 64 x 64.
+    """An untrained AutoencoderKL with one layer per block, for pictures of 64 x 64.
 
-    ``layout`` holds what differs: ``block_out_channels`` halve the sides between each two.
+    ``layout`` holds further config fields; each block of ``block_out_channels`` but the last halves
+    the sides.
     """
     levels = len(layout["block_out_channels"])
     return AutoencoderKL(
@@ -45,7 +46,7 @@ def autoencoder(**layout: Any) -> AutoencoderKL:
 
 
 def _edges(picture: torch.Tensor) -> torch.Tensor:
-    """Differences between horizontal and between vertical neighbours, flattened together."""
+    """Differences between horizontal and between vertical neighbours, flattened and joined."""
     return torch.cat(
         [picture.diff(dim=-1).flatten(1), picture.diff(dim=-2).flatten(1)],
         dim=1,
@@ -70,9 +71,10 @@ def _means(model: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
 
 
 def normalize(model: AutoencoderKL, images: torch.Tensor) -> None:
-    """Give the latents of ``images`` zero mean and unit variance, as the pipelines will scale them.
+    """Give the latents of ``images`` zero mean and unit variance after the pipelines' scaling.
 
-    SDXL's pipeline knows no shift: there each channel's mean goes into the 1 x 1 convolutions.
+    SDXL's pipeline does not shift latents, so there each channel's mean goes into the 1 x 1
+    convolutions.
     """
     latents = _means(model, images)
     if model.config.use_quant_conv:
@@ -87,18 +89,18 @@ def normalize(model: AutoencoderKL, images: torch.Tensor) -> None:
 
 @torch.no_grad()
 def encode(model: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
-    """The latents of ``images`` as a denoiser sees them: shifted and scaled."""
+    """The denoiser's latents of ``images``: shifted and scaled."""
     return (_means(model, images) - (model.config.shift_factor or 0)) * model.config.scaling_factor
 
 
 def _contrast(images: torch.Tensor) -> torch.Tensor:
-    """How far the shape's colour is from the background's, by picture or video (batch, 1, …)."""
+    """The distance between shape and background colour, per picture or video (batch, 1, …)."""
     distances = (images - images[..., :1, :1]).norm(dim=1, keepdim=True)
     return distances.amax(dim=tuple(range(1, images.ndim)), keepdim=True)
 
 
 def relative_loss(decoded: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """The error in units of the contrast, so that purple on gray counts too; and the plain one.
+    """The error in units of the contrast, so that low contrast counts too, and the plain error.
 
     Pictures are (batch, 3, height, width) and videos (batch, 3, frames, height, width).
     """
@@ -109,7 +111,7 @@ def relative_loss(decoded: torch.Tensor, batch: torch.Tensor) -> tuple[torch.Ten
 
 
 def sharpen(folder: Path, steps: int, images: torch.Tensor, state: Path) -> None:
-    """Train the decoder of the autoencoder in ``folder`` on; its latents stay what they are."""
+    """Continue training the decoder of the autoencoder in ``folder``; its latents do not change."""
     model = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32)
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)

@@ -1,7 +1,8 @@
-"""Trains the autoencoder of EasyAnimate's miniature on drawn videos.
+"""Trains the EasyAnimate miniature's autoencoder on drawn videos.
 
-It begins as that of SD3's miniature, inflated: of the three frames that a convolution sees, only
-the last counts. So it knows pictures, of which every fourth frame is one, and learns what moves.
+It starts from the SD3 miniature's autoencoder, inflated: of the three frames that a convolution
+sees, only the last gets weights. So it can already code every fourth frame as a picture, and
+learns motion.
 """
 
 import random
@@ -24,21 +25,21 @@ AUTOENCODER = {
     "block_out_channels": (16, 32, 48, 64),
     "layers_per_block": 1,
     "norm_num_groups": 8,
-    # What the InP pipeline of diffusers asks the config for, and all published ones say.
+    # Read by the InP pipeline of diffusers, and True in all published configs.
     "cache_mag_vae": True,
 }
 VIDEOS_PER_CAPTION = 6
-# Both halves learn from short videos anywhere in one, then the decoder from whole ones.
+# Both halves learn from short clips of a video, then the decoder from whole videos.
 BATCH, SHORT_FRAMES, WHOLE_BATCH = 8, 9, 32
 BOTH = Recipe("easyanimate-vae", 400, 4e-4, 1e-4)
 DECODER = Recipe("easyanimate-vae-decoder", 3000, 3e-4, 1e-4)
-# The deviation of what is added to latents of unit variance while the decoder alone is trained,
-# as what a denoiser ends in is never quite that of a drawn video.
+# Standard deviation of noise on latents of unit variance while the decoder is trained alone: a
+# denoiser's latents never quite match those of a drawn video.
 NOISE = 0.1
-# The brightness of a video's background would have two thirds of the variance of its latents.
-# No direction is left more than this many times what all would have if they had as much.
+# The background's brightness would have two thirds of the latents' variance. This limits each
+# direction's variance, as a multiple of the mean over all directions.
 MOST_VARIANCE = 2.0
-# What the parts of an AutoencoderKL are called in an AutoencoderKLMagvit.
+# Names of an AutoencoderKL's parts, and their names in an AutoencoderKLMagvit.
 _NAMES = (
     (r"\.resnets\.", ".convs."),
     (r"\.conv_shortcut\.", ".shortcut."),
@@ -59,7 +60,7 @@ def levels(drawn: torch.Tensor) -> torch.Tensor:
 
 
 def _anywhere(drawn: torch.Tensor) -> torch.Tensor:
-    """Nine frames from anywhere in random videos."""
+    """Nine consecutive frames at a random place in random videos."""
     first = int(torch.randint(FRAMES - SHORT_FRAMES + 1, ()))
     chosen = drawn[torch.randint(len(drawn), (BATCH,))]
     return levels(chosen[:, :, first : first + SHORT_FRAMES])
@@ -71,24 +72,24 @@ def _posterior(model: AutoencoderKLMagvit, batch: torch.Tensor) -> DiagonalGauss
 
 @torch.no_grad()
 def encode_levels(model: AutoencoderKLMagvit, batch: torch.Tensor) -> torch.Tensor:
-    """The latents of whole videos (N, 3, 17, 48, 48) in [-1, 1] as a denoiser sees them.
+    """The denoiser's latents (N, 16, 5, 6, 6) of whole videos (N, 3, 17, 48, 48) in [-1, 1].
 
-    (N, 16, 5, 6, 6); ``model`` is streamed.
+    ``model`` must be streamed.
     """
     means: torch.Tensor = _posterior(model, batch).mean
     return means * model.config.scaling_factor
 
 
 def encode(model: AutoencoderKLMagvit, drawn: torch.Tensor) -> torch.Tensor:
-    """The same of uint8 videos."""
+    """As ``encode_levels``, for uint8 videos."""
     return torch.cat([encode_levels(model, levels(part)) for part in drawn.split(32)])
 
 
 @torch.no_grad()
 def _normalize(model: AutoencoderKLMagvit, drawn: torch.Tensor) -> None:
-    """Give latents zero mean and less of their main direction, in the convolutions beside them.
+    """Give latents zero mean, less of their main direction, and unit variance over all channels.
 
-    Their variance, over all channels together, becomes one.
+    Changes the 1 x 1 convolutions on both sides of the latents, and the scaling factor.
     """
     before, after = model.quant_conv, model.post_quant_conv
     latents = encode(model, drawn).transpose(0, 1).flatten(1) / model.config.scaling_factor
@@ -107,9 +108,9 @@ def _normalize(model: AutoencoderKLMagvit, drawn: torch.Tensor) -> None:
 
 
 def inflate(image: AutoencoderKL, video: AutoencoderKLMagvit) -> None:
-    """Give ``video`` the weights of ``image``, which go to the last frame that each sees.
+    """Copy the weights of ``image`` into ``video``, at the last frame of each convolution.
 
-    The second residual block in the middle of ``image`` has no place in it.
+    ``video`` has no counterpart of the second residual block in the middle of ``image``.
     """
     given = video.state_dict()
     for name, value in image.state_dict().items():
@@ -130,7 +131,7 @@ def inflate(image: AutoencoderKL, video: AutoencoderKLMagvit) -> None:
 def train(folder: Path, image: Path, state: Path, seed: int = 0) -> None:
     """Train the autoencoder and save it to ``folder`` in the diffusers layout, fp16.
 
-    ``image`` is the folder of the one that it is inflated from.
+    ``image`` is the folder of the autoencoder to inflate.
     """
     model = AutoencoderKLMagvit.from_config(AUTOENCODER)
     inflate(AutoencoderKL.from_pretrained(image, torch_dtype=torch.float32), model)
@@ -151,7 +152,7 @@ def train(folder: Path, image: Path, state: Path, seed: int = 0) -> None:
 
 
 def sharpen(folder: Path, state: Path, seed: int = 0) -> None:
-    """Train the decoder of the autoencoder in ``folder`` on; its latents stay what they are.
+    """Continue training the decoder of the autoencoder in ``folder``; its latents do not change.
 
     Saves the moving average.
     """

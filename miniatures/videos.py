@@ -1,4 +1,4 @@
-"""The videos that the miniature of EasyAnimate understands, and draws of them: 288 sentences.
+"""The videos that the EasyAnimate miniature understands, and drawings of them: 288 sentences.
 
 a {colour} {shape} moving {left|right|up|down} on a {background} background
 """
@@ -17,7 +17,7 @@ from miniatures.scenes import draw_shape
 SIDE = 48
 FRAMES = 17
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-# In pixels: the radius of a disc, as of which the other shapes look; how far a shape moves.
+# In pixels: a disc's radius (other shapes look about as large), and the distance of the movement.
 RADIUS = 10.0
 PATH = 16.0
 _PATH_JITTER = 1.5
@@ -52,7 +52,7 @@ BY_CAPTION = {video.caption: video for video in VIDEOS}
 
 
 def digest(video: Video, use: str = "") -> bytes:
-    """A fixed number for each video and use, by which videos are put in an arbitrary order."""
+    """A fixed digest for each video and use, to sort videos in an arbitrary order."""
     return hashlib.sha256(f"{use}{video.caption}".encode()).digest()
 
 
@@ -62,7 +62,7 @@ TRAINING = tuple(video for video in VIDEOS if video not in HELD_OUT)
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One video to make: what it shows, the seed of its noise, and whether training left it out."""
+    """One video to make: its attributes, its seed, and whether it was held out from training."""
 
     video: Video
     seed: int
@@ -70,7 +70,7 @@ class Evaluated:
 
 
 def evaluation() -> tuple[Evaluated, ...]:
-    """The 100 videos that are scored: 72 of training and the 28 held out; a seed is its row."""
+    """The 100 evaluated videos: 72 from training and the 28 held out; a video's seed is its row."""
     order = partial(digest, use="evaluation: ")
     seen = sorted(TRAINING, key=order)[: _EVALUATED - len(HELD_OUT)]
     rows = enumerate((*seen, *sorted(HELD_OUT, key=order)))
@@ -78,7 +78,7 @@ def evaluation() -> tuple[Evaluated, ...]:
 
 
 def draw(video: Video, rng: random.Random) -> np.ndarray:
-    """One drawing of ``video``: its shape at even speed through the middle, all a little jittered.
+    """One drawing of ``video``: its shape moves evenly through the middle, slightly jittered.
 
     Returns uint8 RGB of shape (17, 48, 48, 3).
     """

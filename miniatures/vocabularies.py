@@ -1,4 +1,4 @@
-"""The miniatures' tokenizers: the real classes, with every word of a caption as one token."""
+"""The miniatures' tokenizers: the real classes, with each caption word as one token."""
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer, T5Tokenizer
@@ -25,12 +25,12 @@ def _merges() -> list[tuple[str, str]]:
 
 
 def _halves(word: str, final: bool, known: set[str]) -> tuple[str, str]:
-    """Two known tokens that make up ``word``, the longest first half first."""
+    """Two known tokens that form ``word``, with the longest first half."""
     suffix = "</w>" if final else ""
     for cut in range(len(word) - 1, 0, -1):
         if word[:cut] in known and word[cut:] + suffix in known:
             return word[:cut], word[cut:] + suffix
-    raise ValueError(f"no two tokens make up {word!r}")
+    raise ValueError(f"no two known tokens form {word!r}")
 
 
 def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
