@@ -32,7 +32,7 @@ MOST_GROWTH = 1.2
 def measure(repository: Path, name: str) -> dict[str, Any]:
     """Peak memory and seconds by way and number of frames; a failure if sliced memory grows."""
     found = {
-        way: {str(frames): _elsewhere(repository, name, way, frames) for frames in LENGTHS}
+        way: {str(frames): apart(repository, name, way, frames) for frames in LENGTHS}
         for way in WAYS
     }
     short, long = (found["sliced"][str(frames)]["peak_mb"] for frames in LENGTHS)
@@ -46,9 +46,9 @@ def measure(repository: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _elsewhere(repository: Path, name: str, way: str, frames: int) -> dict[str, float]:
+def apart(repository: Path, name: str, way: str, frames: int) -> dict[str, float]:
     """Run ``decode`` in a separate process."""
-    command = [sys.executable, "-m", "benchmarks.decoder", str(repository), name, way, str(frames)]
+    command = [sys.executable, "-m", __name__, str(repository), name, way, str(frames)]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     figures: dict[str, float] = json.loads(shown.splitlines()[-1])
     return figures

@@ -29,7 +29,7 @@ def main() -> int:
     name, figures, passed = _measured(options)
     path = results.RESULTS / f"{RESULT}.json"
     records = json.loads(path.read_text())["records"] if path.is_file() else {}
-    command = " ".join(["python -m benchmarks.full", *sys.argv[1:]])
+    command = " ".join(["python -m benchmarks.full_size", *sys.argv[1:]])
     records[name] = {"command": command, **figures}
     results.write(RESULT, MADE_BY, {"records": records})
     return 0 if passed else 1
@@ -56,7 +56,7 @@ def _measured(options: argparse.Namespace) -> tuple[str, Figures, bool]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.full",
+        prog="python -m benchmarks.full_size",
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )

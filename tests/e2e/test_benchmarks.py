@@ -15,6 +15,7 @@ from benchmarks.commands import (
     perf_analyzer,
     quality,
     soak,
+    video_decoder,
 )
 from miniatures import prompts
 from tests.conftest import further
@@ -117,3 +118,11 @@ def test_cancelled_requests_leave_nothing_behind(families_server):
     print(f"before {figures['before']}, after {figures['after']}")
     assert figures["failures"] == []
     assert sum(figures["answers"].values()) == 40
+
+
+@pytest.mark.parametrize("way", video_decoder.WAYS)
+def test_a_video_is_decoded_in_a_process_of_its_own(families, way):
+    figures = video_decoder.apart(families, "easyanimate", way, frames=5)
+    print(figures)
+    assert figures["peak_mb"] > 50
+    assert 0 < figures["first_seconds"] <= figures["last_seconds"]
