@@ -125,4 +125,4 @@ def test_a_video_is_decoded_in_a_process_of_its_own(families, way):
     figures = video_decoder.apart(families, "easyanimate", way, frames=5)
     print(figures)
     assert figures["peak_mb"] > 50
-    assert 0 < figures["first_seconds"] <= figures["last_seconds"]
+    assert 0 < figures["seconds_to_first"] <= figures["seconds_to_last"]
