@@ -130,8 +130,8 @@ def test_a_rerun_reuses_the_export_and_a_new_plan_changes_only_the_unet(
     given["layers"]["time_embedding.linear_1"] |= {"weight_bits": 16, "activation_bits": 16}
     plan.write_text(json.dumps(given))
     told = run()
-    assert "clip_l: finished before" in told
-    assert "unet: finished before" not in told
+    assert "clip_l: already finished" in told
+    assert "unet: already finished" not in told
     after = Manifest.read(folder / f"{NAME}_prepare")
     changed = {name for name in before.graphs if before.graphs[name] != after.graphs[name]}
     assert changed == {"unet"}

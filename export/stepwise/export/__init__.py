@@ -1,1 +1,1 @@
-"""A checkpoint's life: from a diffusers folder to the graphs of a model repository."""
+"""Exports diffusion checkpoints to the graphs of a Triton model repository."""

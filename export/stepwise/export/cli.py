@@ -1,4 +1,4 @@
-"""``stepwise export``: a checkpoint into a model repository."""
+"""``stepwise export``: exports a checkpoint into a model repository."""
 
 import argparse
 import gc
@@ -30,58 +30,58 @@ log = logging.getLogger("stepwise.export")
 
 
 def parsed(words: Sequence[str]) -> argparse.Namespace:
-    """The arguments of the command, or of these words; leaves the process if they are wrong."""
+    """Parse the command's arguments; exits the process with a usage message if they are wrong."""
     parser = argparse.ArgumentParser(
         prog="stepwise export",
         description="Export a checkpoint to ONNX graphs, check them against torch, and write "
         "them with their Triton configs, tokenizers and manifest into a model repository. "
-        "What is already there from the same checkpoint is kept.",
+        "Graphs that were made from the same checkpoint are reused.",
     )
-    parser.add_argument("pipeline", choices=sorted(FAMILIES), help="the family of the checkpoint")
+    parser.add_argument("pipeline", choices=sorted(FAMILIES), help="the checkpoint's model family")
     parser.add_argument(
         "--checkpoint",
         required=True,
-        help="a folder in the diffusers layout, one .safetensors file as model sites publish SDXL "
-        "fine-tunes, or a repository on the Hugging Face Hub, such as stabilityai/sdxl-turbo",
+        help="a folder in the diffusers layout, a single .safetensors file (the usual format of "
+        "SDXL fine-tunes), or a Hugging Face Hub repository such as stabilityai/sdxl-turbo",
     )
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FOLDER",
-        help="for one file: a diffusers folder with other configs and tokenizers than SDXL's own",
+        help="for a single file: a diffusers folder with configs and tokenizers to use instead of "
+        "SDXL's own",
     )
     parser.add_argument(
         "--lora",
         action="append",
         default=[],
         metavar="FILE[:SCALE]",
-        help="a LoRA to fuse into the weights, at scale 1 unless given; may be repeated",
+        help="a LoRA to fuse into the weights (default scale: 1); may be repeated",
     )
     parser.add_argument(
         "--repository", type=Path, default=REPOSITORY, help="where to write (default: %(default)s)"
     )
     parser.add_argument(
-        "--name", type=_name, help="what Triton is to call the pipeline (default: its family)"
+        "--name", type=_name, help="the pipeline's name in Triton (default: the family's name)"
     )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
         default=PRECISIONS[0],
-        help="what graphs compute in; fp16 keeps float32 where float16 overflows "
+        help="the type that graphs compute in; fp16 keeps float32 where float16 overflows "
         "(default: %(default)s)",
     )
     parser.add_argument(
         "--target",
         choices=("onnx", *LIBRARIES),
         default="onnx",
-        help="onnx: graphs alone; tensorrt, tensorrt-rtx: engines beside them "
-        "(default: %(default)s)",
+        help="onnx: graphs only; tensorrt, tensorrt-rtx: graphs and engines (default: %(default)s)",
     )
     parser.add_argument(
         "--compute-capability",
         type=_capability,
         metavar="X.Y",
-        help="the GPU to build tensorrt-rtx engines for (default: this machine's, or else 8.9)",
+        help="the GPU to build tensorrt-rtx engines for (default: this machine's, else 8.9)",
     )
     parser.add_argument(
         "--quantize",
@@ -93,47 +93,47 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
         "--memory-budget",
         type=_bytes,
         metavar="BYTES",
-        help="quantize the UNet so that its weights take at most so many bytes",
+        help="quantize the UNet so that its weights take at most this many bytes",
     )
     parser.add_argument(
         "--plan",
         type=Path,
         metavar="FILE",
-        help=f"quantize the UNet as this file says, such as the {PLAN} that lies beside a "
-        "quantized graph; it may be edited",
+        help=f"quantize the UNet by this plan, such as the {PLAN} next to a quantized graph; it "
+        "may be edited",
     )
     parser.add_argument(
         "--protect",
         action="append",
         default=[],
         metavar="LAYER",
-        help="a layer to leave as it is, such as conv_in or '*.proj_out'; may be repeated",
+        help="a layer not to quantize, such as conv_in or '*.proj_out'; may be repeated",
     )
     parser.add_argument(
         "--prompts",
         type=Path,
         default=PROMPTS,
         metavar="FILE",
-        help="prompts to calibrate with, one a line, like those that will be asked for "
-        "(default: 32 of our own)",
+        help="calibration prompts, one per line, similar to those of future requests "
+        "(default: 32 built-in prompts)",
     )
     parser.add_argument(
         "--verbose",
         action="store_true",
-        help=f"print how far each graph is from torch, as in {parity_report.FILE}",
+        help=f"print each graph's difference from torch, as in {parity_report.FILE}",
     )
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print what the graphs of each component need of memory and disk, and write nothing",
+        help="print the memory and disk that each component's export needs, and write nothing",
     )
     arguments = parser.parse_args(words)
     if arguments.compute_capability and arguments.target == "onnx":
-        parser.error("--compute-capability: graphs run on any GPU; leave it out or name a --target")
+        parser.error("--compute-capability: graphs run on any GPU; omit it or give a --target")
     if len([way for way in _ways(arguments) if way]) > 1:
-        parser.error("--quantize, --memory-budget, --plan: name one of them, each says it all")
+        parser.error("--quantize, --memory-budget, --plan: got more than one; give only one")
     if arguments.protect and not (arguments.quantize or arguments.memory_budget):
-        parser.error("--protect: goes with --quantize or --memory-budget; a plan can be edited")
+        parser.error("--protect: needs --quantize or --memory-budget; edit a --plan instead")
     return arguments
 
 
@@ -169,7 +169,7 @@ def _capability(text: str) -> str:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Export what the arguments name unless it is there already, and print what was made."""
+    """Export the checkpoint, unless a finished export exists, and print its parity and engines."""
     family = FAMILIES[arguments.pipeline]
     name = arguments.name or family.name
     capability = None
@@ -210,7 +210,7 @@ def _reporter(target: Target) -> "Report":
 
 
 def _export_graphs(target: Target) -> None:
-    """Export what is not there from the same checkpoint."""
+    """Export the components that the repository lacks for this checkpoint."""
     start, checkpoint = time.monotonic(), target.checkpoint
     if records.is_finished(target):
         write_committed(checkpoint.family, target.name, target.repository)
@@ -220,11 +220,11 @@ def _export_graphs(target: Target) -> None:
     due = [part for part in components if records.read(target, part) is None]
     if due:
         resources.check(target, resources.costs(target, due))
-    # Imports that take seconds, which an export that is already there need not wait for.
+    # These imports take seconds; a finished export does not need them.
     from stepwise.export.preflight.smoke_test import ONCE, VARIED, rehearse
     from stepwise.export.run import export
 
-    # Else each garbage collection goes through all imported libraries, which takes 0.3 s.
+    # Otherwise each garbage collection scans all imported libraries, which takes 0.3 s.
     gc.freeze()
     feeds = rehearse(checkpoint, VARIED if target.precision == "fp16" else ONCE)
     gc.freeze()
@@ -237,7 +237,7 @@ def _export_graphs(target: Target) -> None:
 
 
 def main(words: list[str]) -> int:
-    """Export what the words say. Exit status: 0 done, 1 a graph is wrong, 2 the checkpoint is."""
+    """Run the command. Exit status: 0 success, 1 an export error, 2 a CheckpointError."""
     logging.basicConfig(format="%(message)s")
     log.setLevel(logging.INFO)
     try:

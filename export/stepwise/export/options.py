@@ -1,22 +1,24 @@
-"""What a UNet is asked to be quantized to; ``export/mixdq`` does it."""
+"""Options of quantization: named budgets, plans and prompts."""
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-# What a layer that is left as it is has for bits.
+# The bits of a layer that is not quantized.
 FLOAT_BITS = 16
 PROMPTS = Path(__file__).parent / "quantize" / "prompts.txt"
-# The plan that was followed, beside the graph.
+# The file of a quantized graph's plan, next to the graph.
 PLAN = "plan.json"
 
 
 @dataclass(frozen=True)
 class Budget:
-    """A named limit: the mean bits of linear layers where convolutions have 8, and a margin.
+    """A named limit on the bytes of a UNet's weights.
 
-    What is over lets the layers that quantizing hurts most have more. ``bits`` are those that a
-    weight may have: of w8a8, all that is not left as it is has 8-bit activations, too.
+    The limit is their size with a mean of ``linear_bits`` in linear layers and 8 bits in
+    convolutions, times ``margin``. The margin gives more bits to the layers that quantization hurts
+    most. ``bits`` are those that a weight may have; under w8a8 all quantized layers have 8-bit
+    activations, too.
     """
 
     linear_bits: int
@@ -33,11 +35,11 @@ BUDGETS = {
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a UNet's layers are to have for bits, and the prompts that it is calibrated with.
+    """The bits of a UNet's layers, and the prompts to calibrate with.
 
-    Either a ``plan`` file says it, or a ``budget``, a name of BUDGETS or a number of bytes, within
-    which the best plan is looked for. ``protected`` are names, in which ``*`` is any text, of
-    layers that are left as they are.
+    Either a ``plan`` file lists the bits, or the search finds the best plan within ``budget``, a
+    name of BUDGETS or a number of bytes. Layers that match a name in ``protected`` are not
+    quantized; ``*`` matches any text.
     """
 
     prompts: Path
@@ -47,7 +49,7 @@ class Quantization:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that was asked for, the contents of files included."""
+        """SHA-256 of all options, including the contents of files."""
         total = hashlib.sha256(repr((self.budget, self.protected)).encode())
         for path in (self.prompts, *filter(None, [self.plan])):
             total.update(hashlib.sha256(path.read_bytes()).digest())

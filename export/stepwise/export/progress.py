@@ -1,17 +1,17 @@
-"""Progress within a component: a bar on the terminal with the stage that its export is at."""
+"""A progress bar on the terminal with the current stage of a component's export."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tqdm import tqdm
 
-# Called with what is being done to a component now.
+# Called with the name of a component's current stage.
 Stage = Callable[[str], None]
 
 
 @contextmanager
 def stages(component: str, total: int) -> Iterator[Stage]:
-    """A bar of ``total`` stages, each shown from its call to the next, if there is a terminal."""
+    """Show a bar of ``total`` stages if there is a terminal; each call starts the next stage."""
     layout = "{desc} |{bar:20}| {n_fmt}/{total_fmt} [{elapsed}]"
     with tqdm(total=total, leave=False, disable=None, bar_format=layout) as bar:
 
@@ -23,4 +23,4 @@ def stages(component: str, total: int) -> Iterator[Stage]:
 
 
 def unseen(_name: str) -> None:
-    """A stage that nobody is shown."""
+    """A stage without a progress bar."""

@@ -1,6 +1,6 @@
-"""Writes what a checkpoint adds to a model repository: graphs, their configs, tokenizers, manifest.
+"""Writes a checkpoint's graphs, configs, tokenizers and manifest into a model repository.
 
-The manifest comes last: a repository without it was not finished.
+The manifest comes last: a repository without one holds an unfinished export.
 """
 
 import gc
@@ -35,15 +35,15 @@ from stepwise.export.repository.layout import Target, describe, replaced, write_
 log = logging.getLogger(__name__)
 
 _REFERENCE = "reference"
-# What ``checked_graph`` shows, and what the other two show after it.
+# Those of ``checked_graph``; converting to float16 and quantizing are one more.
 _STAGES = 4
 
 
 def export(target: Target, feeds: Feeds) -> list[Parity]:
-    """Export every component of a checkpoint; return how far each graph is from torch.
+    """Export every component of a checkpoint; return each graph's difference from torch.
 
-    Graphs that are finished, here or in another place, are kept or taken. ``feeds`` are what the
-    components are given while pictures are drawn, which float16 is held to. Raises
+    Finished graphs of this repository, or of another place, are reused. ``feeds`` are the
+    components' inputs while pictures were drawn, on which float16 graphs are checked. Raises
     CheckpointError, GraphError, ParityError or PrecisionError; the repository then has no manifest.
     """
     target.prepare.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def export(target: Target, feeds: Feeds) -> list[Parity]:
         if kept is None:
             kept = _export_component(target, component, tokens, feeds)
         else:
-            log.info("%s: finished before", component.name)
+            log.info("%s: already finished", component.name)
         rows += kept
     write_tokenizers(target.checkpoint, target.prepare / TOKENIZERS)
     parity_report.write(rows, target.prepare)
@@ -67,11 +67,11 @@ def export(target: Target, feeds: Feeds) -> list[Parity]:
 def _export_component(
     target: Target, component: Component, tokens: Mapping[str, int], feeds: Feeds
 ) -> list[Parity]:
-    """Take or make one component; its model folder is complete or has no version."""
+    """Reuse or export one component; its model folder is complete or has no version."""
     start = time.monotonic()
     with replaced(target.version(component)) as folder:
         rows = records.take(target, component, folder)
-        told = "taken from one that is the same" if rows else "done"
+        told = "reused from an equal graph" if rows else "done"
         if rows is None:
             records.take_trace(target, component, folder)
             rows = _made(target, component, tokens, feeds, folder)
@@ -108,7 +108,7 @@ def _made(
 
 
 def _quantize(target: Target, graph: Path, feeds: Sequence[Feed], folder: Path) -> None:
-    # What it needs takes seconds to import.
+    # These imports take seconds.
     from stepwise.export.quantize import artifacts
 
     assert target.quantization is not None
@@ -117,7 +117,7 @@ def _quantize(target: Target, graph: Path, feeds: Sequence[Feed], folder: Path) 
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """A folder for the graph that another one is made from; gone after the block."""
+    """A folder for the graph that another one is converted from, removed after the block."""
     reference = folder / _REFERENCE
     reference.mkdir()
     yield reference
@@ -134,9 +134,10 @@ def checked_graph(
     narrow: bool = False,
     stage: Stage = progress.unseen,
 ) -> list[Parity]:
-    """Write a component's float32 graph and compare it with torch, which is freed before.
+    """Write a component's float32 graph and compare it with torch.
 
-    ``trace`` and ``narrow`` are as in ``write_graph``.
+    The torch module is freed before the graph runs. ``trace`` and ``narrow`` are as in
+    ``write_graph``.
     """
     checkpoint, length = target.checkpoint, tokens.get(component.name, 0)
     scale = checkpoint.vae_scale

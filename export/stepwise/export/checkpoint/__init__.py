@@ -1,1 +1,1 @@
-"""A checkpoint's files: opened, and refused if something is wrong with them."""
+"""Opens a checkpoint's files and refuses those that are incomplete, damaged or unsupported."""

@@ -1,4 +1,4 @@
-"""Opens a checkpoint in the diffusers layout, and finds what is wrong before anything is loaded."""
+"""Opens a checkpoint in the diffusers layout and validates it before weights are loaded."""
 
 import hashlib
 import math
@@ -22,17 +22,17 @@ from stepwise.sampling import schedules
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 _MOST_BLOCKS = 8
-# The native side that the buckets of a pipeline are written for.
+# The native side that a family's buckets are written for.
 _USUAL_SIDE = 1024
 _NO_LIMIT = 1 << 20
 
 
 @dataclass(frozen=True)
 class SingleFile:
-    """A layout of checkpoints in one file.
+    """The layout of single-file checkpoints.
 
-    ``prefixes`` are what the names of a component's weights begin with, by its subfolder in the
-    diffusers layout; ``configs`` is a diffusers folder without weights, for all that a file lacks.
+    ``prefixes`` maps a component's subfolder in the diffusers layout to the prefix of its weights'
+    names; ``configs`` is a diffusers folder without weights that supplies everything else.
     """
 
     prefixes: Mapping[str, str]
@@ -41,11 +41,11 @@ class SingleFile:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A diffusers folder that has everything its pipeline needs.
+    """A validated checkpoint: a diffusers folder, or a single file with a folder of configs.
 
-    ``missing`` names the optional components that it does without. If the weights are in one
-    ``file`` in a ``layout`` of its own, the folder gives configs and tokenizers alone; it is
-    ``config`` if it was asked for. ``loras`` are fused into the weights as they are loaded.
+    ``missing`` names the optional components that it lacks. If ``file`` holds the weights, in the
+    layout ``layout``, the folder supplies only configs and tokenizers; ``config`` is that folder if
+    the user chose it. ``loras`` are fused into the weights as they are loaded.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Checkpoint:
         return self.file or self.folder
 
     def place(self, component: Component) -> str:
-        """Where a component's weights are, for messages."""
+        """The location of a component's weights, for messages."""
         if self.file:
             return f"{self.file} ({component.subfolder})"
         return str(self.folder / component.subfolder)
@@ -78,7 +78,7 @@ class Checkpoint:
         return config[key]
 
     def integer(self, component: Component, key: str) -> int:
-        """A setting that must be a positive whole number."""
+        """A setting that is a positive whole number; CheckpointError for any other value."""
         value = self.setting(component, key)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise CheckpointError(
@@ -89,7 +89,7 @@ class Checkpoint:
 
     @property
     def schedule(self) -> dict[str, Any]:
-        """The scheduler's config, with what the pipeline's diffusers class tells it."""
+        """The scheduler's config, over the settings that the family's diffusers class passes."""
         return {**self.family.schedule, **read_json(self.folder / SCHEDULER)}
 
     @property
@@ -108,7 +108,7 @@ class Checkpoint:
     def size(self) -> tuple[int, int]:
         """The height and width in pixels that the checkpoint was trained at.
 
-        CheckpointError if they are not among the sides that it may have.
+        Raises CheckpointError if they are not legal sides.
         """
         sides, (_, key) = self.sides, self.family.native
         height, width = sides.native, self.integer(self.family.denoiser, key) * self.vae_scale
@@ -117,7 +117,10 @@ class Checkpoint:
 
     @property
     def sides(self) -> Sides:
-        """Legal picture sides: the pipeline's range around the native side, as patches allow."""
+        """Legal picture sides in pixels: the family's range around the native side.
+
+        They are multiples that the denoiser's patches allow.
+        """
         key, _ = self.family.native
         native = self.integer(self.family.denoiser, key) * self.vae_scale
         multiple, patches = self._grid
@@ -135,14 +138,14 @@ class Checkpoint:
         if side % sides.multiple or not sides.minimum <= side <= sides.maximum:
             raise CheckpointError(
                 f"{self.folder / self.family.denoiser.subfolder / 'config.json'}: got "
-                f"{key}={side // self.vae_scale}, which is {side} pixels where multiples of "
-                f"{sides.multiple} from {sides.minimum} to {sides.maximum} are possible; download "
+                f"{key}={side // self.vae_scale}, which is {side} pixels; allowed are "
+                f"multiples of {sides.multiple} from {sides.minimum} to {sides.maximum}; download "
                 "it again"
             )
 
     @property
     def _grid(self) -> tuple[int, int]:
-        """What sides in pixels are multiples of, and the greatest multiple that there can be."""
+        """The step of sides in pixels, and the greatest number of steps in a side."""
         if self.family.side_multiple:
             return math.lcm(self.family.side_multiple, self.vae_scale), _NO_LIMIT
         patch = self.integer(self.family.denoiser, "patch_size")
@@ -152,9 +155,9 @@ class Checkpoint:
 
     @property
     def buckets(self) -> tuple[tuple[int, int], ...]:
-        """The pipeline's buckets as heights and widths of this checkpoint.
+        """The family's buckets as heights and widths of this checkpoint.
 
-        Scaled to its native side and rounded to legal ones; of those that are then the same, one.
+        They are scaled to its native side and rounded to legal sides; duplicates are removed.
         """
         sides = self.sides
 
@@ -167,7 +170,7 @@ class Checkpoint:
 
     @property
     def largest_clip_skip(self) -> int:
-        """How many layers the encoder with the fewest can leave out beside its last."""
+        """The greatest ``clip_skip``: the layers of the shallowest encoder less one."""
         layers = [
             self.integer(encoder, "num_hidden_layers")
             for encoder in self.family.encoders
@@ -183,10 +186,10 @@ class Checkpoint:
 
 
 def open_folder(folder: Path, family: Family, file: Path | None = None) -> Checkpoint:
-    """Open ``folder`` as a checkpoint of ``pipeline``; raise CheckpointError if it is not one.
+    """Open ``folder`` as a checkpoint of ``family``; raises CheckpointError if it is not one.
 
-    Component folders, configs and the lengths of all weight files are checked; weights are not
-    read. If they are in ``file``, the folder needs none.
+    Validates component folders, configs and the lengths of all weight files, without reading
+    weights. If ``file`` holds the weights, the folder needs none.
     """
     if not folder.is_dir():
         raise CheckpointError(
@@ -227,7 +230,7 @@ def _check_class(folder: Path, index: dict[str, Any], family: Family) -> None:
 
 
 def _absent(folder: Path, index: dict[str, Any], component: Component) -> bool:
-    """Whether the index or the folder says that the checkpoint does without a component."""
+    """Whether the index or the folder lacks a component."""
     listed = index.get(component.subfolder, [None, None]) != [None, None]
     return not (listed and (folder / component.subfolder).is_dir())
 
@@ -247,12 +250,12 @@ def _config(folder: Path, component: Component) -> Path:
 
 
 def weights_digest(checkpoint: Checkpoint) -> str:
-    """SHA-256 of all files of a checkpoint, and of what is fused into it."""
+    """SHA-256 of all files of a checkpoint and of its LoRAs."""
     return files_digest(_sources(checkpoint))
 
 
 def files_digest(sources: Iterable[tuple[str, Path]]) -> str:
-    """SHA-256 of files, each with what it is for."""
+    """SHA-256 of files and of the names that state their roles."""
     total = hashlib.sha256()
     for name, path in sources:
         total.update(f"{name}\n".encode())
@@ -268,7 +271,7 @@ def _file_digest(path: Path, _inode: int, _size: int, _changed: int) -> bytes:
 
 
 def component_files(checkpoint: Checkpoint, component: Component) -> list[tuple[str, Path]]:
-    """What a component is loaded from: the files of its folder, or the one file; no LoRAs."""
+    """The files that a component is loaded from, without LoRAs, each with its role."""
     folder = checkpoint.folder / component.subfolder
     files = sorted(path for path in folder.glob("*") if path.is_file())
     if checkpoint.file:
@@ -278,7 +281,7 @@ def component_files(checkpoint: Checkpoint, component: Component) -> list[tuple[
 
 
 def _sources(checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:
-    """Each of the checkpoint's files with what it is for."""
+    """Each of the checkpoint's files, with its role."""
     files = [checkpoint.folder / INDEX, checkpoint.folder / SCHEDULER]
     parts = [(c.subfolder, c.tokenizer) for c in checkpoint.family.components]
     # Two components may share a folder.

@@ -17,7 +17,7 @@ from stepwise.export.errors import CheckpointError, reason
 log = logging.getLogger(__name__)
 
 _WEIGHTS = r"(diffusion_pytorch_model|model)"
-# Full precision if it is there, as in ``weights.weights``.
+# Full precision first, as in ``safetensors_files.weights``.
 _VARIANTS = (
     rf"{_WEIGHTS}(-\d+-of-\d+\.safetensors|\.safetensors(\.index\.json)?)",
     rf"{_WEIGHTS}(\.fp16(-\d+-of-\d+)?\.safetensors|\.safetensors\.index\.fp16\.json)",
@@ -25,10 +25,10 @@ _VARIANTS = (
 
 
 def download(repository: str, family: Family) -> Path:
-    """The folder of a repository such as ``stabilityai/sdxl-turbo`` in the local cache.
+    """Fetch a repository such as ``stabilityai/sdxl-turbo``; return its folder in the cache.
 
-    Only what ``pipeline`` needs is fetched, and only what is not there yet; without a connection,
-    what an earlier call left is taken. Raises CheckpointError.
+    Downloads only files that ``family`` needs and the cache lacks. Without a connection the cached
+    copy is used. Raises CheckpointError.
     """
     with _refusals_explained(repository):
         try:
@@ -54,13 +54,13 @@ def _refusals_explained(repository: str) -> Iterator[None]:
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise CheckpointError(
-            f"{repository} is no folder or file here, and {_page(repository)} does not exist or is "
-            f"private: give the folder or file of a checkpoint, or, {_token_advice()}"
+            f"{repository} is no local folder or file, and {_page(repository)} does not exist or "
+            f"is private: give the folder or file of a checkpoint, or, {_token_advice()}"
         ) from error
     except (HTTPError, OSError) as error:
         raise CheckpointError(
-            f"{_page(repository)} could not be fetched ({reason(error)}); give it once more, which "
-            "goes on where this stopped"
+            f"{_page(repository)} could not be fetched ({reason(error)}); export again to resume "
+            "the download"
         ) from error
 
 
@@ -74,8 +74,8 @@ def _wanted(repository: str, names: Mapping[str, int], family: Family) -> Iterat
     if INDEX not in names:
         files = [name for name in names if name.endswith(".safetensors")]
         raise CheckpointError(
-            f"{_page(repository)} has no {INDEX}, so it is not in the diffusers layout; download "
-            f"its checkpoint in one file, if it has one, and give that ({', '.join(files[:3])})"
+            f"{_page(repository)} has no {INDEX}, so it is not in the diffusers layout; if it has "
+            f"a single-file checkpoint, download and give that ({', '.join(files[:3])})"
         )
     yield from (name for name in (INDEX, SCHEDULER) if name in names)
     for component in family.components:
@@ -95,22 +95,22 @@ def _is(name: str, variant: str) -> bool:
 
 
 def _cached(repository: str, error: Exception) -> Path:
-    """What is in the cache; CheckpointError, with why that was asked for, if nothing is."""
+    """The cached folder; CheckpointError, with the reason for using the cache, if there is none."""
     try:
         folder = snapshot_download(repository, allow_patterns=[INDEX], local_files_only=True)
     except OSError:
         raise CheckpointError(
-            f"{repository} is no folder or file here, and {_endpoint()} cannot be reached "
+            f"{repository} is no local folder or file, and {_endpoint()} cannot be reached "
             f"({reason(error)}): give the folder or file of a checkpoint, or connect to the network"
         ) from error
-    log.info("%s: %s cannot be reached; taking %s", repository, _endpoint(), folder)
+    log.info("%s: %s cannot be reached; using %s", repository, _endpoint(), folder)
     return Path(folder)
 
 
 def _token_advice() -> str:
     if get_token() is None:
         return "as no token is set, run `hf auth login` or set HF_TOKEN"
-    return "as a token is set, see that it is of an account that has access"
+    return "as a token is set, check that its account has access"
 
 
 def _page(repository: str) -> str:

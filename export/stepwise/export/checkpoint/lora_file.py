@@ -1,4 +1,4 @@
-"""LoRA files: what the command line says of them, and which of them can be fused."""
+"""Parses ``--lora`` and refuses LoRA files that cannot be fused."""
 
 import math
 import re
@@ -8,13 +8,13 @@ from pathlib import Path
 from stepwise.export.checkpoint.safetensors_files import check_file
 from stepwise.export.errors import CheckpointError
 
-# The names of each layout, as its trainers write them.
+# Names of weights in each layout, as its trainers write them.
 LAYOUTS = {
     "kohya": r"lora_(unet|te|te1|te2)_\w+\.(lora_down\.weight|lora_up\.weight|alpha)",
     "PEFT": r".+\.(lora_[AB]\.weight|alpha)",
     "diffusers": r".+[._](lora|lora_linear_layer)\.(down|up)\.weight|.+\.alpha",
 }
-# What else is passed around as a LoRA, by a part of its names.
+# Other formats that are distributed as LoRAs, by a part of their names.
 _OTHERS = {
     r"dora_scale|lora_magnitude_vector": "DoRA",
     r"\.hada_": "LoHa",
@@ -38,7 +38,7 @@ class Lora:
 
 
 def parse_lora(text: str) -> Lora:
-    """``file`` or ``file:scale``; CheckpointError if the scale is no number other than 0."""
+    """Parse ``file`` or ``file:scale``; CheckpointError unless the scale is finite and not 0."""
     file, colon, scale = text.rpartition(":")
     if not colon or Path(text).is_file():
         return Lora(Path(text), 1.0)
@@ -71,6 +71,6 @@ def check_lora(lora: Lora) -> str:
         if names and all(re.fullmatch(pattern, name) for name in names):
             return layout
     raise CheckpointError(
-        f"{lora.file} is no LoRA in a layout that is known: its names are "
+        f"{lora.file} is not a LoRA in a known layout: its names are "
         f"{', '.join(names[:3])}, …; allowed are those of {', '.join(LAYOUTS)}"
     )

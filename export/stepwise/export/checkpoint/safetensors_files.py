@@ -1,4 +1,4 @@
-"""Weight files: which ones a component has, and whether they are whole."""
+"""Finds the weight files of a component and validates them."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -14,12 +14,12 @@ _HEADER_LENGTH_BYTES = 8
 _STEMS = ("diffusion_pytorch_model", "model")
 _VARIANTS = (None, "fp16")
 _DTYPES = {"F64", "F32", "F16", "BF16"}
-# An index that old versions of transformers stored among CLIP's weights, and a trainer's count;
-# nobody reads them.
+# CLIP's position index, which old versions of transformers stored, and a trainer's step count:
+# neither is a weight.
 _NO_WEIGHTS = ("position_ids", "num_updates")
-# Of a config's numbers none is greater than this many times the longest side of a weight.
+# No number in a config exceeds the longest side of a weight by more than this factor.
 _SLACK = 16
-# What makes a model inside of another one large; its config has more that does not.
+# The settings that make a nested model large; its config has other numbers, which do not.
 _INNER_SIZES = ("depth", "embed_dim", "hidden_size", "intermediate_size", "num_hidden_layers")
 
 Shapes = dict[str, tuple[int, ...]]
@@ -27,7 +27,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Weights:
-    """The safetensors files of a component, and the variant that diffusers calls them."""
+    """The safetensors files of a component, and diffusers' name for their variant."""
 
     files: tuple[Path, ...]
     variant: str | None
@@ -51,7 +51,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weights(folder: Path) -> Weights:
-    """What diffusers or transformers would load from ``folder``: full precision if it is there.
+    """The weights that diffusers or transformers would load from ``folder``, full precision first.
 
     One file, or the shards that an index names. Raises CheckpointError if there are none.
     """
@@ -112,7 +112,7 @@ def check_file(path: Path) -> Shapes:
 
 
 def stored_as(files: Iterable[Path]) -> str:
-    """What safetensors calls the type of all float weights in files; "mixed" if they differ."""
+    """The type of all float weights in files, as safetensors calls it; "mixed" if they differ."""
     kinds = set()
     for path in files:
         with safe_open(path, framework="np") as file:
@@ -122,7 +122,7 @@ def stored_as(files: Iterable[Path]) -> str:
 
 
 def _check_dtype(path: Path, name: str, dtype: str) -> None:
-    """Refuse quantized weights, which both libraries would take for plain numbers."""
+    """Refuse quantized weights, which both libraries would read as plain numbers."""
     if dtype not in _DTYPES and not name.endswith(_NO_WEIGHTS):
         raise CheckpointError(
             f"{path}: {name} is stored as {dtype}; allowed are {', '.join(sorted(_DTYPES))}"
@@ -130,9 +130,9 @@ def _check_dtype(path: Path, name: str, dtype: str) -> None:
 
 
 def check_sizes(path: Path, shapes: Shapes) -> None:
-    """Refuse a config that asks for far more than its weights hold.
+    """Refuse a config with numbers far above the sizes of its weights.
 
-    Both libraries would first make that model, for minutes or until memory ends.
+    Both libraries would first build that model, for minutes or until memory runs out.
     """
     greatest = _SLACK * max((side for shape in shapes.values() for side in shape), default=0)
     for key, value in _numbers(read_json(path)):
@@ -144,7 +144,7 @@ def check_sizes(path: Path, shapes: Shapes) -> None:
 
 
 def _numbers(config: dict[str, Any]) -> Iterator[tuple[str, int | float]]:
-    """What may make a model large: a config's numbers, and the sizes of models inside of it."""
+    """The numbers that can make a model large: a config's own, and the sizes of nested models."""
     for key, value in config.items():
         if isinstance(value, dict):
             yield from ((k, v) for k, v in _numbers(value) if k in _INNER_SIZES)
@@ -153,7 +153,7 @@ def _numbers(config: dict[str, Any]) -> Iterator[tuple[str, int | float]]:
 
 
 def _check_length(path: Path) -> None:
-    """Compare a file's size with what its own header promises."""
+    """Compare a file's size with the length that its header states."""
     got, expected = path.stat().st_size, _expected_length(path)
     if got != expected:
         raise CheckpointError(

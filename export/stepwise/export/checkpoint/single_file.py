@@ -1,7 +1,7 @@
-"""Opens a checkpoint that is one file in its authors' layout, and says what else it may be.
+"""Opens a single-file checkpoint, and names the model in a file that is not one of SDXL.
 
 The layout is that of https://github.com/Stability-AI/generative-models, in which model sites
-publish fine-tunes. Such a file holds weights alone: configs and tokenizers come from a diffusers
+publish fine-tunes. Such a file holds only weights: configs and tokenizers come from a diffusers
 folder, by default the family's own.
 """
 
@@ -15,12 +15,12 @@ from stepwise.export.checkpoint.safetensors_files import Shapes, check_file, che
 from stepwise.export.errors import CheckpointError
 
 _TEXTS = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")
-# What training and merging leave in a file, and no picture depends on.
+# Leftovers of training and merging, which no picture depends on.
 SPARE = re.compile(
     r"model_ema\..+|denoiser\.sigmas|.+\.position_ids|.+\.logit_scale|(.+_)?betas|logvar"
     r"|(.+_)?alphas_cumprod(_prev)?|posterior_.+"
 )
-# What a file is by a name that it has; the first that fits.
+# The kind of a file by the name of one of its weights; the first match counts.
 _KINDS = (
     (r"lora_(unet|te\d?)_.+|.+[._]lora(_[AB]|_linear_layer)?\..+", "a LoRA, for --lora"),
     (r"(.+\.)?double_blocks\.0\..+", "a Flux model"),
@@ -35,7 +35,7 @@ _KINDS = (
 _INPAINTING = 9
 _INPUT = "model.diffusion_model.input_blocks.0.0.weight"
 _TEXT = r".*\.attn2\.to_k\.weight"
-# By the width of a text that a UNet attends to.
+# Models by the width of the text that their UNets attend to.
 _UNETS = {
     768: "Stable Diffusion 1",
     1024: "Stable Diffusion 2",
@@ -49,10 +49,9 @@ def open_original(
 ) -> Checkpoint:
     """Open ``file`` as a checkpoint of ``family``, with the configs and tokenizers of ``config``.
 
-    ``layout`` is the family's, None if it has no checkpoints in one file.
+    ``layout`` is the family's, None if it has no single-file checkpoints. Weights are not read.
 
-    Raises CheckpointError if it is truncated, another family's, or has names that nobody reads.
-    Weights are not read.
+    Raises CheckpointError if the file is truncated, holds another model, or has unknown names.
     """
     if file.suffix != ".safetensors":
         raise CheckpointError(f"{file} is no .safetensors file; give one, or a diffusers folder")
@@ -76,7 +75,7 @@ def _allowed(family: Family, layout: SingleFile | None) -> str:
 
 
 def _kind(shapes: Shapes) -> str:
-    """What a file holds if it is no SDXL model; an empty string if it is."""
+    """The kind of model in a file; an empty string for SDXL."""
     for pattern, kind in _KINDS:
         if any(re.fullmatch(pattern, name) for name in shapes):
             return kind
@@ -87,8 +86,8 @@ def _kind(shapes: Shapes) -> str:
     widths = [_width(shape) for name, shape in shapes.items() if re.fullmatch(_TEXT, name)]
     if widths:
         known = _UNETS.get(widths[0], "another model")
-        return f"a UNet without text encoders, by the width of its text that of {known}"
-    return f"a model that is not known ({', '.join(list(shapes)[:3])}, …)"
+        return f"a UNet without text encoders, with texts as wide as those of {known}"
+    return f"an unknown model ({', '.join(list(shapes)[:3])}, …)"
 
 
 def _width(shape: tuple[int, ...]) -> int:
@@ -100,7 +99,7 @@ def _check_names(checkpoint: Checkpoint, layout: SingleFile, shapes: Shapes) -> 
     strangers = [name for name in strangers if not SPARE.fullmatch(name)]
     if strangers:
         raise CheckpointError(
-            f"{checkpoint.file} is not quite an SDXL model: {len(strangers)} unexpected: "
+            f"{checkpoint.file} is not quite an SDXL model: {len(strangers)} unexpected names: "
             f"{', '.join(strangers[:3])}; export it from the diffusers layout"
         )
     for component in checkpoint.family.components:
@@ -108,8 +107,8 @@ def _check_names(checkpoint: Checkpoint, layout: SingleFile, shapes: Shapes) -> 
         inside = {name: shape for name, shape in shapes.items() if name.startswith(prefix)}
         if not inside:
             raise CheckpointError(
-                f"{checkpoint.file} lacks {component.name}: names that begin with {prefix} should "
-                "be there; give the whole checkpoint"
+                f"{checkpoint.file} lacks {component.name}: no name begins with {prefix}; give the "
+                "whole checkpoint"
             )
         try:
             check_sizes(checkpoint.folder / component.subfolder / "config.json", inside)

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizers as files for the ``tokenizers`` library, with lengths built in."""
+"""Writes a checkpoint's tokenizers as files of the ``tokenizers`` library that pad and truncate."""
 
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,19 @@ from stepwise.export.errors import CheckpointError, reason
 
 # StableDiffusion3Pipeline's and EasyAnimatePipeline's max_sequence_length; T5 has no limit.
 LONGEST = 256
-# The files that hold a vocabulary; from none of these, transformers makes a tokenizer without one.
+# Files that hold a vocabulary; without any, transformers makes a tokenizer with an empty one.
 _VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
 # Graphs are checked at half the length.
 SHORTEST = 2
-# What a chat template is held to: it must leave all of a prompt as it is.
+# Prompts that a chat template must leave unchanged.
 _PROBES = ("a star", "", "  two\nlines \n\n", "<b>&amp; {{ it }} {% if %}")
 
 
 def token_length(checkpoint: Checkpoint, encoder: Component) -> int:
-    """How many ids an encoder is given: its tokenizer's limit, at most 256; for a chat 256."""
+    """The number of ids that an encoder takes: its tokenizer's limit up to 256; 256 for a chat.
+
+    Raises CheckpointError if the limit is not a number of at least 2.
+    """
     path = checkpoint.folder / encoder.tokenizer / "tokenizer_config.json"
     if encoder.chat or (not path.parent.is_dir() and encoder.name in checkpoint.missing):
         return LONGEST
@@ -35,9 +38,9 @@ def token_length(checkpoint: Checkpoint, encoder: Component) -> int:
 
 
 def chat_templates(checkpoint: Checkpoint) -> dict[str, tuple[str, str]]:
-    """What stands before and after a prompt, by the encoders that are given it in a chat.
+    """The text before and after a prompt in a chat, by encoder.
 
-    CheckpointError if a tokenizer has no chat template, or one that changes prompts.
+    Raises CheckpointError if a tokenizer has no chat template, or one that changes prompts.
     """
     return {
         encoder.name: _template(checkpoint.folder / encoder.tokenizer)
@@ -50,23 +53,23 @@ def _template(folder: Path) -> tuple[str, str]:
     tokenizer = _read(folder)
     try:
         texts = [_message(tokenizer, prompt) for prompt in _PROBES]
-    except Exception as error:  # a template may be no template at all
+    except Exception as error:  # a broken template can raise anything
         raise CheckpointError(
-            f"{folder} has no chat template that can be used ({reason(error)}); its text "
-            "encoder is given prompts in one, so download the checkpoint again"
+            f"{folder} has no usable chat template ({reason(error)}), which its text encoder "
+            "needs; download the checkpoint again"
         ) from error
     before, _, after = texts[0].partition(_PROBES[0])
     for prompt, text in zip(_PROBES, texts, strict=True):
         if text != f"{before}{prompt}{after}":
             raise CheckpointError(
                 f"{folder}: its chat template makes {text!r} of the prompt {prompt!r}; it should "
-                "put fixed text before and after, and leave the prompt as it is"
+                "only put fixed text before and after the prompt"
             )
     return before, after
 
 
 def _message(tokenizer: Any, prompt: str) -> str:
-    """A prompt as EasyAnimatePipeline gives it to the tokenizer."""
+    """A prompt as EasyAnimatePipeline passes it to the tokenizer."""
     messages = [{"role": "user", "content": [{"type": "text", "text": prompt}]}]
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
@@ -74,13 +77,13 @@ def _message(tokenizer: Any, prompt: str) -> str:
 def write_tokenizer(folder: Path, length: int, path: Path, side: str | None = None) -> None:
     """Write ``path`` from the tokenizer in ``folder``.
 
-    ``tokenizers.Tokenizer.from_file(path).encode(text)`` has the ``length`` ids, and the attention
-    mask, of diffusers' ``tokenizer(text, padding="max_length", max_length=length,
+    ``tokenizers.Tokenizer.from_file(path).encode(text)`` then returns the ``length`` ids, and the
+    attention mask, of diffusers' ``tokenizer(text, padding="max_length", max_length=length,
     truncation=True, padding_side=side)``. Raises CheckpointError if the tokenizer cannot be read.
     """
     tokenizer = _read(folder)
     try:
-        # A call leaves its padding and truncation in the backend, and so in the file.
+        # A call stores its padding and truncation in the backend, and so in the file.
         tokenizer("", padding="max_length", max_length=length, truncation=True, padding_side=side)
         text = tokenizer.backend_tokenizer.to_str()
     except Exception as error:  # a damaged file can make the library raise anything
@@ -89,7 +92,7 @@ def write_tokenizer(folder: Path, length: int, path: Path, side: str | None = No
 
 
 def write_tokenizers(checkpoint: Checkpoint, folder: Path) -> dict[str, int]:
-    """Write the tokenizer of every encoder that is there; return how many ids each encoder gets."""
+    """Write the tokenizer of every encoder that is present; return each encoder's number of ids."""
     folder.mkdir(exist_ok=True)
     lengths = {}
     for encoder in checkpoint.family.encoders:

@@ -1,10 +1,10 @@
-"""What the exporter has to know of each family, in a file each. None imports torch by itself."""
+"""Exporter settings of each family, one file per family. None imports torch by itself."""
 
 from importlib import import_module
 
 from stepwise.export.families.base import FamilyExport
 
-# By the family's name: the module, and the literal in it.
+# Family name to the module and the literal in it.
 _PLACES = {
     "sd3": ("sd3", "SD3"),
     "sdxl": ("sdxl", "SDXL"),
@@ -15,7 +15,7 @@ _PLACES = {
 
 
 def family_export(name: str) -> FamilyExport:
-    """What the exporter has to know of the family with this name."""
+    """The exporter settings of the family with this name."""
     module, literal = _PLACES[name]
     found: FamilyExport = getattr(import_module(f"{__name__}.{module}"), literal)
     return found

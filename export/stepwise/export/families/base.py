@@ -1,4 +1,4 @@
-"""What the exporter has to know of a family besides its description, in one literal each."""
+"""The types of a family's exporter settings, which each family has in one literal."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,9 +11,10 @@ from stepwise.export.checkpoint.folder import Checkpoint, SingleFile
 
 @dataclass(frozen=True)
 class KeepInFp32:
-    """Nodes of the torch module whose dotted path matches ``module``, where ``*`` is any text.
+    """Selects nodes that stay in float32 by the torch module that they were traced from.
 
-    ``operators`` are the ONNX operators among them that are meant; none means all.
+    ``module`` is a pattern for its dotted path, where ``*`` is any text. ``operators`` limits the
+    selection to these ONNX operators; none means all.
     """
 
     module: str
@@ -22,7 +23,7 @@ class KeepInFp32:
 
 @dataclass(frozen=True)
 class Keep:
-    """What of one component stays in float32 when the rest is computed in float16."""
+    """The nodes of one component that stay in float32 in a float16 graph."""
 
     component: str
     rows: tuple[KeepInFp32, ...]
@@ -34,37 +35,37 @@ class Keep:
         )
 
     def includes_all(self, module: str) -> bool:
-        """Whether a whole torch module is kept, and so are its weights."""
+        """Whether a whole torch module is kept, including its weights."""
         return any(fnmatchcase(module, row.module) and not row.operators for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How pictures are drawn to measure a UNet: no more steps than show all noise levels."""
+    """How calibration draws pictures: with just enough steps to cover all noise levels."""
 
     steps: int
     guidance_scale: float
 
 
 def as_described(checkpoint: Checkpoint) -> Family:
-    """The family of a checkpoint, of which nothing more has to be known."""
+    """The family of a checkpoint, without further settings from its configs."""
     return checkpoint.family
 
 
 def no_video(checkpoint: Checkpoint) -> VideoLayout | None:
-    """The layout of videos of a family that makes pictures."""
+    """None, as a family of pictures has no layout of videos."""
     return None
 
 
 @dataclass(frozen=True)
 class FamilyExport:
-    """What the exporter has to know of a family.
+    """Exporter settings of a family.
 
-    ``keep_in_fp32`` gives each component by name what stays in float32 in a float16 graph.
-    ``served(checkpoint)`` is the family with what only the checkpoint's configs say; it raises
-    CheckpointError for a model that is not served. ``video_layout(checkpoint)`` is what requests
-    for videos depend on. ``single_file`` is the layout of checkpoints in one file, if there is
-    one, ``calibration`` is of families with a UNet, which can be quantized.
+    ``keep_in_fp32`` lists, by component, the nodes that stay in float32 in a float16 graph.
+    ``served(checkpoint)`` is the family completed from the checkpoint's configs; it raises
+    CheckpointError for an unsupported model. ``video_layout(checkpoint)`` is the layout that
+    requests for videos depend on. ``single_file`` is the layout of single-file checkpoints, if
+    there is one. ``calibration`` is set for families with a UNet, which can be quantized.
     """
 
     keep_in_fp32: Mapping[str, tuple[KeepInFp32, ...]]
@@ -74,11 +75,11 @@ class FamilyExport:
     calibration: Calibration | None = None
 
     def keep(self, component: str) -> Keep:
-        """What stays in float32 of a component."""
+        """The nodes of a component that stay in float32."""
         return Keep(component, self.keep_in_fp32[component])
 
 
-# What sums over many values, and what a picture's rounding hangs on.
+# Operators that sum over many values, and those that decide how a picture is rounded.
 EVERYWHERE = (
     KeepInFp32("*", ("InstanceNormalization", "LayerNormalization", "ReduceMean", "Softmax")),
     KeepInFp32("*norm"),

@@ -1,4 +1,4 @@
-"""EasyAnimate V5.1, for the exporter: which checkpoints are served, and as what."""
+"""Exporter settings of EasyAnimate V5.1: supported checkpoints and the layout of their videos."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,11 +13,11 @@ from stepwise.export.checkpoint.safetensors_files import read_json
 from stepwise.export.errors import CheckpointError, reason
 from stepwise.export.families.base import EVERYWHERE, FamilyExport, KeepInFp32
 
-# The standard deviation of the noise that EasyAnimateInpaintPipeline adds to the images which a
-# video continues (its noise_aug_strength), if the transformer was trained with it.
+# Standard deviation of the noise that EasyAnimateInpaintPipeline adds to the images that a video
+# continues (its noise_aug_strength), if the transformer was trained with it.
 REFERENCE_NOISE = 0.0563
-# Options of the transformer that change what it is given, and what they are in what is served;
-# those of the second kind are told of videos that continue images alone.
+# Options that change the transformer's inputs, with the supported values. Those of the second kind
+# exist only for videos that continue images.
 _PLAIN: dict[str, object] = {
     "text_embed_dim_t5": None,
     "time_position_encoding_type": "3d_rope",
@@ -27,9 +27,9 @@ _PLAIN_INPAINTING: dict[str, object] = {"resize_inpaint_mask_directly": True}
 
 
 def served(checkpoint: Checkpoint) -> Family:
-    """The pipeline of a checkpoint, its autoencoder's graphs with the caches that they have.
+    """The family of a checkpoint, with the caches of its autoencoder's graphs.
 
-    Raises CheckpointError if its configs are of a model that is not served. Weights are not read.
+    Raises CheckpointError if its configs describe an unsupported model. Weights are not read.
     """
     family, options = checkpoint.family, _PLAIN
     if family.image_encoder:
@@ -55,7 +55,7 @@ def _config(checkpoint: Checkpoint, component: Component) -> dict[str, Any]:
 
 
 def _channels(checkpoint: Checkpoint) -> Iterator[tuple[str, int]]:
-    """What the transformer takes, by its options: latents and, of images, a mask and latents."""
+    """The required channels, by the transformer's options. Images add a mask and their latents."""
     family = checkpoint.family
     latents = checkpoint.integer(family.decoder, "latent_channels")
     images = family.image_encoder is not None
@@ -74,7 +74,7 @@ def _check(checkpoint: Checkpoint, option: str, got: object, due: object) -> Non
 
 
 def _caches(checkpoint: Checkpoint) -> dict[str, tuple[Cache, ...]]:
-    # What it needs takes seconds to import.
+    # This import takes seconds.
     from stepwise.export.modules.video_vae import caches
 
     place = checkpoint.place(checkpoint.family.decoder)
@@ -84,13 +84,13 @@ def _caches(checkpoint: Checkpoint) -> dict[str, tuple[Cache, ...]]:
         raise CheckpointError(f"{place}: {error}") from error
     except Exception as error:  # a damaged config can make the library raise anything
         raise CheckpointError(
-            f"{place}: its config.json is of no AutoencoderKLMagvit ({reason(error)}); download "
-            "the checkpoint again"
+            f"{place}: its config.json does not describe an AutoencoderKLMagvit ({reason(error)}); "
+            "download the checkpoint again"
         ) from error
 
 
 def video_layout(checkpoint: Checkpoint) -> VideoLayout:
-    """What requests for videos depend on."""
+    """The layout of videos, which requests depend on."""
     family = checkpoint.family
     from stepwise.export.modules.video_vae import FRAMES, SCALE
 
@@ -113,7 +113,7 @@ def video_layout(checkpoint: Checkpoint) -> VideoLayout:
     )
 
 
-# The residual stream of the autoencoder, and what reads it before it is normalized.
+# The autoencoder's residual stream, and the nodes that read it before it is normalized.
 _VAE = (
     *EVERYWHERE,
     KeepInFp32(""),
@@ -127,8 +127,8 @@ _VAE = (
 
 EASYANIMATE = FamilyExport(
     keep_in_fp32={
-        # Llama's kind of model. A few values of its residual stream reach tens of thousands, what
-        # adds them to it is as large, and biases make its attention scores outgrow float16.
+        # A model like Llama. A few values of its residual stream, and of the layers that add to it,
+        # reach tens of thousands; biases make its attention scores overflow float16.
         "qwen": (
             *EVERYWHERE,
             KeepInFp32("", ("Where",)),
@@ -141,7 +141,7 @@ EASYANIMATE = FamilyExport(
         ),
         "transformer": (
             *EVERYWHERE,
-            # Timesteps reach 1000, where float16 knows halves only.
+            # Timesteps reach 1000, where float16 has steps of 0.5.
             KeepInFp32("model.time_proj"),
             # An RMSNorm of texts.
             KeepInFp32("model.text_proj.0"),

@@ -1,4 +1,4 @@
-"""Stable Diffusion 3, for the exporter."""
+"""Exporter settings of Stable Diffusion 3."""
 
 from stepwise.export.families.base import EVERYWHERE, FamilyExport, KeepInFp32
 from stepwise.export.families.stable_diffusion import CLIP_TEXT, VAE_DECODER
@@ -7,21 +7,21 @@ SD3 = FamilyExport(
     keep_in_fp32={
         "clip_l": CLIP_TEXT,
         "clip_g": CLIP_TEXT,
-        # transformers keeps wo in float32 for the same reason: what it adds to the residual stream
-        # is greater than float16 can hold.
+        # wo adds values to the residual stream that float16 cannot hold; transformers keeps it in
+        # float32 for the same reason.
         "t5": (
             *EVERYWHERE,
             KeepInFp32("*.DenseReluDense.wo"),
             KeepInFp32("*.layer.*", ("Add",)),
             KeepInFp32("model.encoder", ("Where",)),
-            # Distances between tokens become buckets by a logarithm, rounded down.
+            # A logarithm, rounded down, turns distances between tokens into buckets.
             KeepInFp32("*.SelfAttention", ("Add", "Div", "Log", "Mul")),
-            # The tanh form of GELU takes a third power.
+            # The tanh form of GELU computes a third power.
             KeepInFp32("*.DenseReluDense.act"),
         ),
         "transformer": (
             *EVERYWHERE,
-            # Timesteps reach 1000, where float16 knows halves only.
+            # Timesteps reach 1000, where float16 has steps of 0.5.
             KeepInFp32("model.time_text_embed.time_proj"),
             KeepInFp32("*.net.0", ("Add", "Mul", "Pow", "Tanh")),
         ),

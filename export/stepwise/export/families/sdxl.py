@@ -1,6 +1,6 @@
-"""The SDXL family, for the exporter.
+"""Exporter settings of the SDXL family.
 
-Its checkpoints in one file have the layout of https://github.com/Stability-AI/generative-models, in
+Its single-file checkpoints have the layout of https://github.com/Stability-AI/generative-models, in
 which model sites publish fine-tunes.
 """
 
@@ -12,7 +12,7 @@ from stepwise.export.families.base import EVERYWHERE, Calibration, FamilyExport,
 from stepwise.export.families.stable_diffusion import CLIP_TEXT, VAE_DECODER
 
 _CONFIGS = Path(__file__).parent / "data"
-# What the names of each component begin with, by its subfolder in the diffusers layout.
+# Subfolder in the diffusers layout to the prefix of a component's names.
 _PREFIXES = {
     "text_encoder": "conditioner.embedders.0.transformer.",
     "text_encoder_2": "conditioner.embedders.1.model.",
@@ -28,7 +28,8 @@ SDXL = FamilyExport(
             *EVERYWHERE,
             KeepInFp32("*.norm?"),
             KeepInFp32("*.conv_norm_out"),
-            # Timesteps and sizes in pixels reach 1000 and more, where float16 knows halves at best.
+            # Timesteps and sizes in pixels reach 1000 and more, where float16 has steps of 0.5 or
+            # more.
             KeepInFp32("model.time_proj"),
             KeepInFp32("model.add_time_proj"),
         ),

@@ -1,15 +1,15 @@
-"""What the families of Stable Diffusion keep in float32 alike."""
+"""The nodes that all Stable Diffusion families keep in float32."""
 
 from stepwise.export.families.base import EVERYWHERE, KeepInFp32
 
-# Masked scores are the least float32. CLIP without a projection has no text_model inside.
+# Masked scores are float32's lowest value. CLIP without a projection has no inner text_model.
 CLIP_TEXT = (
     *EVERYWHERE,
     KeepInFp32("model", ("Where",)),
     KeepInFp32("model.text_model", ("Where",)),
     KeepInFp32("*.self_attn", ("Add",)),
 )
-# The residual stream of the decoders outgrows float16, and so does all that reads it before it is
+# The decoders' residual stream overflows float16, and so do the nodes that read it before it is
 # normalized.
 VAE_DECODER = (
     *EVERYWHERE,

@@ -1,1 +1,1 @@
-"""Float32 graphs to graphs that compute in float16."""
+"""Converts float32 graphs to graphs that compute in float16."""

@@ -1,7 +1,7 @@
-"""Float32 graphs to graphs that compute in float16 wherever float16 holds the values.
+"""Converts float32 graphs to compute in float16 wherever float16 holds the values.
 
-Inputs and outputs keep their types. Weights are converted one at a time while they are written,
-so a graph may be larger than memory if its weights lie beside it.
+Inputs and outputs keep their types. Weights are converted one at a time while they are written, so
+a graph with its weights in a separate file may be larger than memory.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from stepwise.export.onnx.module_names import stays
 
 LARGEST = float(np.finfo(np.float16).max)
 _HALF, _SINGLE = ir.DataType.FLOAT16, ir.DataType.FLOAT
-# They compute nothing: what they move keeps its type.
+# They only move values, which keep their type.
 _MOVES = {
     *("Expand", "Flatten", "Gather", "GatherND", "Identity", "Reshape", "Shape", "Slice"),
     *("Split", "Squeeze", "Transpose", "Unsqueeze"),
@@ -32,9 +32,9 @@ _FIRST_INPUT_ONLY = {"Resize"}
 
 
 def write_half(source: Path, keep: Keep, folder: Path) -> Path:
-    """Write the graph at ``source`` with float16 inside as ``model.onnx`` into ``folder``.
+    """Convert the graph at ``source`` to float16 and write it as ``model.onnx`` into ``folder``.
 
-    Raises PrecisionError for a weight that float16 cannot hold, where nothing keeps it.
+    Raises PrecisionError for a weight that float16 cannot hold and that is not kept in float32.
     """
     model = ir.load(source)
     widen(model.graph)
@@ -45,7 +45,7 @@ def write_half(source: Path, keep: Keep, folder: Path) -> Path:
 
 
 def convert(graph: ir.Graph, keep: Keep) -> None:
-    """Let a float32 graph compute in float16; raises PrecisionError as ``write_half`` does."""
+    """Convert a float32 graph in place; raises PrecisionError as ``write_half`` does."""
     casts = _Casts(graph, keep)
     for node in list(graph):
         _convert(node, casts)
@@ -55,7 +55,7 @@ def convert(graph: ir.Graph, keep: Keep) -> None:
 
 
 def half_values(graph: ir.Graph, keep: Keep) -> Iterator[ir.Value]:
-    """The float values of a float32 graph that are computed in float16 by its converted graph."""
+    """The values of a float32 graph that its converted graph computes in float16."""
     for node in graph:
         if node.op_type in _MOVES or casts_weight(node):
             continue
@@ -64,7 +64,7 @@ def half_values(graph: ir.Graph, keep: Keep) -> Iterator[ir.Value]:
 
 
 def _floats(node: ir.Node) -> list[int]:
-    """The places of a node's float inputs."""
+    """The indices of a node's float inputs."""
     count = 1 if node.op_type in _FIRST_INPUT_ONLY else len(node.inputs)
     found = [value is not None and value.dtype in (_SINGLE, _HALF) for value in node.inputs]
     return [place for place in range(count) if found[place]]
@@ -114,7 +114,7 @@ class _Casts:
         return self.made[name]
 
     def restore(self, index: int) -> None:
-        """Cast an output of the graph back to float32 if it no longer is."""
+        """Cast an output of the graph back to float32 if it has become float16."""
         value = self.graph.outputs[index]
         if value.dtype != _HALF:
             return
@@ -157,5 +157,5 @@ def _check_weight(tensor: ir.TensorProtocol, keep: Keep) -> None:
 
 
 def _half(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """A weight in float16; what is too small for it becomes zero."""
+    """A weight in float16; values that are too small for it become zero."""
     return ir.Tensor(tensor.numpy().astype(np.float16), name=tensor.name)

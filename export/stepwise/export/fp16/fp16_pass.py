@@ -1,4 +1,4 @@
-"""A float32 graph to one that computes in float16."""
+"""Converts a float32 graph to float16 and checks its outputs."""
 
 import gc
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ from stepwise.export.onnx.ort import Feed, open_session
 
 # The norm of the difference over that of the float32 output. The SD3 miniature is within 0.002.
 TOLERANCE = 0.01
-# One step of each picture, and never the same.
+# One step of each picture, a different one each time.
 _COMPARED = 4
 
 
 def halve(graph: Path, keep: Keep, feeds: Sequence[Feed], folder: Path) -> float:
-    """Write the float32 graph at ``graph`` with float16 inside into ``folder``.
+    """Convert the float32 graph at ``graph`` to float16 and write it into ``folder``.
 
-    ``feeds`` are what the graph is given while pictures are drawn. Returns how far the outputs are
-    from those of ``graph``, relative to their norm. Raises PrecisionError if values leave the
-    range of float16 or outputs stray.
+    ``feeds`` are the graph's inputs while pictures were drawn. Returns the greatest distance of an
+    output from that of ``graph``, relative to its norm. Raises PrecisionError if values leave the
+    range of float16 or the distance exceeds ``TOLERANCE``.
     """
     check_ranges(graph, keep, feeds)
-    # Graphs are full of cycles, and each keeps its weights mapped until it is collected.
+    # Graphs contain reference cycles, and keep their weights mapped until they are collected.
     gc.collect()
     half = write_half(graph, keep, folder)
     gc.collect()
@@ -49,7 +49,7 @@ def _distance(wanted: npt.NDArray[Any], got: npt.NDArray[Any]) -> float:
     """The distance of an output, relative to its norm; NaN if it is not finite.
 
     ONNX Runtime's CPU kernels keep float32 between many nodes, so this finds wrong conversions;
-    what a GPU would overflow is found by ``check_ranges``.
+    ``check_ranges`` finds values that overflow on a GPU.
     """
     norm = float(np.linalg.norm(wanted.astype(np.float64)))
     return float(np.linalg.norm(got.astype(np.float64) - wanted)) / (norm or 1.0)
@@ -58,7 +58,7 @@ def _distance(wanted: npt.NDArray[Any], got: npt.NDArray[Any]) -> float:
 def _check(component: str, distance: float) -> None:
     if not distance <= TOLERANCE:
         raise PrecisionError(
-            f"{component}: its float16 graph is {distance:.2g} from the float32 one where "
+            f"{component}: its float16 graph differs from the float32 one by {distance:.2g} where "
             f"{TOLERANCE:g} is allowed (relative); widen keep_in_fp32 of its family in "
             "stepwise.export or export with --precision fp32"
         )

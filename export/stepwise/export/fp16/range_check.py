@@ -1,4 +1,4 @@
-"""Whether float16 holds what a graph computes, measured on the float32 graph."""
+"""Checks that float16 holds the values of a graph, measured on the float32 graph."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +12,7 @@ from stepwise.export.fp16.convert import LARGEST, half_values
 from stepwise.export.onnx.module_names import module_of
 from stepwise.export.onnx.ort import Feed, open_session
 
-# Below it float16 loses digits; a tensor that lies there as a whole comes out as noise.
+# Below it float16 loses digits; a tensor with all values below it becomes noise.
 SMALLEST = float(np.finfo(np.float16).smallest_normal)
 _PROBE = "ranges.onnx"
 
@@ -20,8 +20,8 @@ _PROBE = "ranges.onnx"
 def check_ranges(graph: Path, keep: Keep, feeds: Iterable[Feed]) -> None:
     """Raise PrecisionError if a value that is not kept leaves float16's range on ``feeds``.
 
-    Every value is reduced to its greatest magnitude within the graph, so memory stays that of
-    one ordinary run. The message names the node that is furthest out and what to do.
+    The graph itself reduces every value to its greatest magnitude, so memory stays that of an
+    ordinary run. The message names the node that is furthest out of range, and a remedy.
     """
     producers, greatest = measure(graph, keep, feeds)
     worst = max(greatest, key=greatest.__getitem__, default=None)
@@ -51,12 +51,12 @@ def _where(component: str, node: ir.Node) -> str:
 def measure(
     graph: Path, keep: Keep, feeds: Iterable[Feed]
 ) -> tuple[dict[str, ir.Node], dict[str, float]]:
-    """Each value that is to be float16: the node that gives it, and its greatest magnitude."""
+    """Each value that becomes float16: the node that computes it, and its greatest magnitude."""
     model = ir.load(graph)
     values = list(half_values(model.graph, keep))
     producers = {str(v.name): node for v in values if (node := v.producer()) is not None}
     outputs = [_magnitude(model.graph, value) for value in values]
-    # Beside the graph, because that is where its weights are looked for.
+    # Next to the graph, where ONNX Runtime looks for its weights.
     probe = graph.with_name(_PROBE)
     try:
         ir.save(model, probe)
@@ -69,7 +69,7 @@ def measure(
 
 
 def _magnitude(graph: ir.Graph, value: ir.Value) -> str:
-    """Add an output to ``graph`` that tells the greatest magnitude in ``value``."""
+    """Add an output to ``graph`` with the greatest magnitude in ``value``."""
     name = f"{value.name}_magnitude"
     magnitude = ir.node("Abs", [value])
     greatest = ir.node("ReduceMax", magnitude.outputs, {"keepdims": 0})
@@ -78,7 +78,7 @@ def _magnitude(graph: ir.Graph, value: ir.Value) -> str:
     greatest.outputs[0].shape = ir.Shape([])
     producer = value.producer()
     assert producer is not None
-    # Here, so that a value need not be kept until all others are there.
+    # Right after the value, so that it can be freed at once.
     graph.insert_after(producer, [magnitude, greatest])
     graph.outputs.append(greatest.outputs[0])
     return name

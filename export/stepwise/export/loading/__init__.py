@@ -1,1 +1,1 @@
-"""A checkpoint's components as torch modules."""
+"""Loads a checkpoint's components as torch modules."""

@@ -27,18 +27,18 @@ def load(checkpoint: Checkpoint, component: Component) -> Exportable:
 
     Weights are ``Stored``: mapped from the checkpoint's files, not read.
 
-    A missing optional text encoder becomes one that gives zeros. Raises CheckpointError if the
-    weights' names or shapes are not those that the component's config asks for.
+    A missing optional text encoder becomes one that returns zeros. Raises CheckpointError if names
+    or shapes of the weights differ from the component's config.
     """
     if component.name in checkpoint.missing:
         width = checkpoint.setting(checkpoint.family.denoiser, "joint_attention_dim")
         return ZeroText(width).eval()
     architecture = _architecture(checkpoint, component)
-    # Both libraries print bars and reports of what we turn into one sentence.
+    # Both libraries print bars and reports; CheckpointError sums those up in one sentence.
     for library in (transformers, diffusers):
         library.utils.logging.disable_progress_bar()
         library.utils.logging.set_verbosity(logging.CRITICAL)
-    # The mode is set on the wrapper: the exporter restores what it finds there.
+    # Set on the wrapper: the exporter restores the mode that it finds there.
     return _read(checkpoint, component, architecture).eval()
 
 
@@ -56,7 +56,7 @@ def _architecture(checkpoint: Checkpoint, component: Component) -> Architecture:
 def _read(checkpoint: Checkpoint, component: Component, architecture: Architecture) -> Exportable:
     place = checkpoint.place(component)
     load_from = load_original if checkpoint.file else _load_folder
-    # diffusers makes models in the type of their weights, and leaves torch with it if one fails.
+    # diffusers sets torch's default type to that of the weights, and leaves it so after an error.
     usual = torch.get_default_dtype()
     try:
         model, report = load_from(checkpoint, component, architecture)

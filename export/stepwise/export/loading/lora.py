@@ -1,8 +1,8 @@
 """Fuses LoRAs into a component's weights.
 
-The formula is that of arXiv 2106.09685, W + scale * alpha / rank * up @ down. diffusers turns names
-of kohya's layout and of its own older ones into today's; every name is then held to the model, as
-diffusers itself passes over those that do not fit.
+The formula is that of arXiv 2106.09685, W + scale * alpha / rank * up @ down. diffusers translates
+names of kohya's layout and its own older ones. Every name is then matched with the model, because
+diffusers itself skips names that do not fit.
 """
 
 import json
@@ -34,9 +34,9 @@ _TEXT = {
     **state_dict_utils.DIFFUSERS_OLD_TO_PEFT,
     **state_dict_utils.DIFFUSERS_TO_PEFT,
 }
-# Where diffusers writes PEFT's settings in a file.
+# The key of PEFT's settings in a file's metadata, as diffusers writes it.
 _SETTINGS = "lora_adapter_metadata"
-# What diffusers' translation of kohya's names mistakes, by what it takes for the same.
+# Names of kohya's that diffusers translates wrongly, and equivalents that it translates correctly.
 _SAME = {"add_embedding_linear_1": "label_emb_0_0", "add_embedding_linear_2": "label_emb_0_2"}
 _ADVICE = "give a LoRA that was trained on this family"
 
@@ -50,12 +50,12 @@ class _Layer:
 
 
 def fuse(checkpoint: Checkpoint, component: Component, model: nn.Module) -> None:
-    """Add what the checkpoint's LoRAs hold for ``component`` to the weights of ``model``.
+    """Add the checkpoint's LoRA layers for ``component`` to the weights of ``model``.
 
-    Raises CheckpointError, with some of the names, if any does not fit the checkpoint.
+    Raises CheckpointError, with some of the names, if a layer does not fit the checkpoint.
     """
     prefix = f"{component.subfolder}."
-    # CLIPTextModel has become flat in transformers 5, its names in files have not.
+    # transformers 5 flattened CLIPTextModel, but files keep the nested names.
     flat = "" if hasattr(model, "text_model") else "text_model."
     modules = dict(model.named_modules())
     for lora in checkpoint.loras:
@@ -73,7 +73,7 @@ def _fits(module: nn.Module | None) -> bool:
 
 
 def _refuse_others(checkpoint: Checkpoint, lora: Lora, layout: str, layers: Iterable[str]) -> None:
-    """Refuse names that belong to no component, and would be passed over in each."""
+    """Refuse names that belong to no component, which each component would skip."""
     components = checkpoint.family.components
     known = {part.subfolder for part in components if part.name not in checkpoint.missing}
     others = [name for name in layers if name.partition(".")[0] not in known]
@@ -107,7 +107,7 @@ def _layers(checkpoint: Checkpoint, lora: Lora) -> tuple[str, dict[str, _Layer]]
     translated = _todays_names(translated)
     if len(translated) != len(state):
         raise CheckpointError(
-            f"{lora.file} names layers twice, in more than one layout; allowed is one for each"
+            f"{lora.file} names layers in more than one layout; allowed is one layout per layer"
         )
     stems = [name.removesuffix(_A) for name in translated if name.endswith(_A)]
     return layout, {s: _Layer(translated[s + _A], translated[s + _B]) for s in stems}
@@ -156,7 +156,7 @@ def _check_layer(lora: Lora, base: str, down: Tensor, up: Tensor, factor: float)
         )
     if not (down.isfinite().all() and up.isfinite().all() and math.isfinite(factor) and factor):
         raise CheckpointError(
-            f"{lora.file}: {base} has values that are no finite numbers or an alpha of 0; download "
+            f"{lora.file}: {base} has values that are not finite or an alpha of 0; download "
             "it again"
         )
 
@@ -175,10 +175,10 @@ def _factor(settings: dict[str, Any], base: str, rank: int, alpha: Tensor | None
 
 
 def _from_kohya(checkpoint: Checkpoint, lora: Lora, state: State) -> State:
-    """Names of kohya's trainer, with either library's blocks, as diffusers has them."""
+    """Translate names of kohya's trainer, with either library's blocks, to diffusers' names."""
     if checkpoint.family.denoiser.subfolder != "unet":
         raise CheckpointError(
-            f"{lora.file} has names of kohya, which are known for UNets; give "
+            f"{lora.file} has names of kohya, which are supported only for UNets; give "
             f"{checkpoint.family.name} a LoRA with names of PEFT or diffusers"
         )
     blocks = checkpoint.integer(checkpoint.family.denoiser, "layers_per_block")
@@ -196,7 +196,7 @@ def _from_kohya(checkpoint: Checkpoint, lora: Lora, state: State) -> State:
 
 
 def _todays_names(state: State) -> State:
-    """Names that end in ``lora_A.weight`` and ``lora_B.weight`` after a component and a module."""
+    """Rename to ``lora_A.weight`` and ``lora_B.weight`` after a component and a module."""
     renamed: State = {}
     for name, value in state.items():
         table = _TEXT if name.startswith("text_encoder") else _IMAGE

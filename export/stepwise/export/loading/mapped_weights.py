@@ -1,4 +1,4 @@
-"""Weights that stay as a checkpoint stores them, and are float32 to whoever computes with them."""
+"""Memory-mapped weights in the checkpoint's type, cast to float32 when an operator reads them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map_only
 
 @dataclass(frozen=True)
 class Addition:
-    """What a LoRA adds to a weight: ``scale`` * ``up`` (outputs, rank, …) @ ``down`` (rank, …)."""
+    """A LoRA's update of a weight: ``scale`` * ``up`` (outputs, rank, …) @ ``down`` (rank, …)."""
 
     up: Tensor
     down: Tensor
@@ -21,9 +21,9 @@ class Addition:
 
 
 class Stored(Tensor):
-    """A float32 weight of which memory holds ``data``, mapped from a file, and ``additions``.
+    """A float32 weight that holds ``data``, mapped from a file, and ``additions`` to it.
 
-    Every operator is given the float32 values, which last as long as it runs.
+    Every operator receives its float32 values, which are freed when the operator returns.
     """
 
     data_: Tensor
@@ -37,7 +37,7 @@ class Stored(Tensor):
         return made
 
     def single(self) -> Tensor:
-        """The values, a new tensor if they are not stored as float32."""
+        """The float32 values, a new tensor unless they are stored as float32."""
         values = self.data_.float()
         for addition in self.additions:
             product = addition.up.flatten(1) @ addition.down.flatten(1)
@@ -55,7 +55,7 @@ class Stored(Tensor):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run ``func`` on the float32 values; a detached weight stays as it is stored."""
+        """Run ``func`` on the float32 values; a detached weight stays ``Stored``."""
         if func is torch.ops.aten.detach.default:
             return Stored(args[0].data_, args[0].additions)
         args, kwargs = tree_map_only(Stored, Stored.single, (tuple(args), dict(kwargs or {})))
@@ -63,7 +63,7 @@ class Stored(Tensor):
 
 
 def as_stored(model: nn.Module) -> None:
-    """Make the float weights of a model ``Stored`` where they are not float32, in their places.
+    """Replace a model's float weights that are not float32 by ``Stored`` ones.
 
     Buffers become float32: they are few and small.
     """
@@ -79,7 +79,7 @@ def as_stored(model: nn.Module) -> None:
 
 
 def add(module: nn.Module, addition: Addition) -> None:
-    """Add to the ``weight`` of a module without computing it."""
+    """Add ``addition`` to the ``weight`` of a module without computing the sum."""
     weight = module.get_parameter("weight").detach()
     whole = weight if isinstance(weight, Stored) else Stored(weight)
     added = Stored(whole.data_, (*whole.additions, addition))
@@ -88,7 +88,7 @@ def add(module: nn.Module, addition: Addition) -> None:
 
 @contextmanager
 def faked(model: nn.Module) -> Iterator[None]:
-    """Within the block the weights of ``model`` have shapes and are float32, but hold nothing."""
+    """Within the block, the weights of ``model`` are float32 tensors with shapes but no data."""
     real = [(part, n, w) for part in model.modules() for n, w in _own(part)]
     made: dict[int, nn.Parameter] = {}
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -1,7 +1,7 @@
 """Loads one component from a file in the original layout; diffusers translates the names.
 
-diffusers passes over what it does not know and leaves random what it does not find, so both are
-reported here. Weights are mapped into memory, not read.
+diffusers skips unknown names and leaves missing weights random, so both are reported here. Weights
+are mapped into memory, not read.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,22 +30,24 @@ def _open_clip(state: State, config: Mapping[str, Any], prefix: str) -> State:
     return dict(layouts.convert_open_clip_checkpoint(sizes, state, prefix=prefix))
 
 
-# Each is given the names with their prefix, the config, and the prefix.
+# Arguments are the weights by their names with the prefix, the config, and the prefix.
 _CONVERT: dict[str, Callable[[State, Mapping[str, Any], str], State]] = {
     "text_encoder": lambda state, *_: layouts.convert_ldm_clip_checkpoint(state),
     "text_encoder_2": _open_clip,
     "unet": lambda state, config, _: layouts.convert_ldm_unet_checkpoint(state, config),
     "vae": lambda state, config, _: layouts.convert_ldm_vae_checkpoint(state, config),
 }
-# Of these OpenCLIP's conversion makes copies; all other weights it hands on.
+# OpenCLIP's conversion copies these weights and passes on all others.
 _COPIED = ("attn.in_proj_weight", "attn.in_proj_bias", "text_projection")
 
 
 def load_original(
     checkpoint: Checkpoint, component: Component, architecture: Architecture
 ) -> tuple[Any, Report]:
-    """The model of ``component``, and names under ``missing_keys``, ``unexpected_keys`` and
-    ``mismatched_keys``. It is whole only if there are none.
+    """The model of ``component``, and a report of names that do not fit.
+
+    The report has ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys``; the model is
+    complete only if all are empty.
     """
     folder = checkpoint.folder / component.subfolder
     state, unread = _read(checkpoint, component)
@@ -61,7 +63,7 @@ def load_original(
 
 
 def _read(checkpoint: Checkpoint, component: Component) -> tuple[State, set[str]]:
-    """A component's weights by their names in diffusers, and the names that nothing became of."""
+    """A component's weights by diffusers' names, and the names that the conversion dropped."""
     assert checkpoint.layout is not None
     prefix = checkpoint.layout.prefixes[component.subfolder]
     with safe_open(checkpoint.file, framework="pt") as file:
@@ -85,7 +87,7 @@ def _common(state: State) -> torch.dtype:
 
 
 def _fill(kind: Any, folder: Path, state: State) -> tuple[Any, Report]:
-    """A diffusers model that has ``state`` for its weights, without ever having others."""
+    """A diffusers model with ``state`` as its weights; no others are allocated."""
     with torch.device("meta"):
         model = kind.from_config(kind.load_config(folder, local_files_only=True))
     due = model.state_dict()

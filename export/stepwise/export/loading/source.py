@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a diffusers folder, one file, or a repository on the Hub."""
+"""Opens a checkpoint from a diffusers folder, a single file, or a repository on the Hub."""
 
 import re
 from collections.abc import Iterable
@@ -18,10 +18,10 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 def open_source(
     source: str, family: Family, config: Path | None = None, loras: Iterable[str] = ()
 ) -> Checkpoint:
-    """Open what ``--checkpoint`` names, with the LoRAs of every ``--lora``.
+    """Open the checkpoint that ``--checkpoint`` names, with the LoRAs of every ``--lora``.
 
-    The Hub is asked only for what has the form ``owner/name`` where neither that path nor a folder
-    ``owner`` is here. ``config`` goes with a file. Raises CheckpointError.
+    The Hub is asked only if ``source`` has the form ``owner/name`` and neither that path nor a
+    folder ``owner`` exists locally. ``config`` goes with a file. Raises CheckpointError.
     """
     parsed = tuple(map(parse_lora, loras))
     for lora in parsed:
@@ -34,7 +34,7 @@ def open_source(
 
 
 def open_checkpoint(folder: Path, family: Family) -> Checkpoint:
-    """Open a folder in the diffusers layout; raise CheckpointError if it is none of ``family``."""
+    """Open a folder in the diffusers layout; raises CheckpointError if it is not of ``family``."""
     return _as_served(open_folder(folder, family))
 
 
@@ -48,6 +48,6 @@ def _open(source: str, path: Path, family: Family, config: Path | None) -> Check
         return open_original(path, family, family_export(family.name).single_file, config)
     if path.exists() or path.parent.exists() or not _REPOSITORY.fullmatch(source):
         return open_folder(path, family)
-    from stepwise.export.checkpoint.hub import download  # an import that others need not wait for
+    from stepwise.export.checkpoint.hub import download  # a slow import
 
     return open_folder(download(source, family), family)

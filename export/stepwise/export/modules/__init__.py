@@ -1,1 +1,1 @@
-"""Torch modules with the inputs and outputs that the graphs have, around those of checkpoints."""
+"""Wraps checkpoints' torch modules to have the inputs and outputs of the graphs."""

@@ -1,4 +1,4 @@
-"""The model classes of checkpoints, and what each is exported as."""
+"""The model classes of checkpoints, and the module that each is exported as."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,10 +27,10 @@ from stepwise.export.modules.video_vae import VideoDecoder, VideoEncoder
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model class of a checkpoint, how to load it, and what it is exported as.
+    """A model class of a checkpoint, how to load it, and how to wrap it for export.
 
-    ``dtype`` is what its library calls the type of the weights. A model of several components has
-    each in ``parts``, by the component's name.
+    ``dtype`` is its library's argument for the type of the weights. If a model holds several
+    components, ``parts`` maps their names to their wrappers.
     """
 
     model: Any
@@ -44,14 +44,14 @@ class Architecture:
         return self.parts.get(component.name, self.wrap)(model)
 
 
-# Weights of the wrong shape are reported by name only if they are let through here.
-# Of fused attention the exporter cannot make T5's dynamic in its length, and guards CLIP's against
-# rows that are masked as a whole, which TensorRT for RTX cannot fuse in float16.
+# transformers reports weights of the wrong shape by name only if it may ignore them. Attention is
+# eager because the exporter cannot make T5's fused attention dynamic in its length, and guards
+# CLIP's against rows that are fully masked, which TensorRT for RTX cannot fuse in float16.
 _TRANSFORMERS = {
     "ignore_mismatched_sizes": True,
     "attn_implementation": "eager",
 }
-# transformers renames what older versions of it stored, but not for classes of others.
+# transformers renames weights of its older versions, but only for its own classes.
 _QWEN = {
     **_TRANSFORMERS,
     "key_mapping": {

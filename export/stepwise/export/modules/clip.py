@@ -10,7 +10,7 @@ from stepwise.export.modules.exportable import Exportable, random_ids
 
 
 class ClipText(Exportable):
-    """A CLIP text encoder as SD3 and SDXL read it."""
+    """A CLIP text encoder as SD3 and SDXL use it."""
 
     def __init__(self, model: CLIPTextModel | CLIPTextModelWithProjection) -> None:
         """Wrap a text encoder with or without a projection."""
@@ -24,9 +24,10 @@ class ClipText(Exportable):
         return ids, torch.randint(self.model.config.num_hidden_layers, (len(ids), 1))
 
     def forward(self, ids: Tensor, clip_skip: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """The last layer but one and ``clip_skip`` (batch, tokens, hidden), and any projection.
+        """Hidden states (batch, tokens, hidden) and, if the model projects, its projection.
 
-        ``ids`` are (batch, tokens), ``clip_skip`` is (batch, 1), the projection (batch, pooled).
+        ``ids`` are (batch, tokens), the projection is (batch, pooled). ``clip_skip`` (batch, 1) is
+        the number of layers to skip below the last layer but one.
         """
         output = self.model(ids, output_hidden_states=True)
         layers = torch.stack(output.hidden_states, dim=1)

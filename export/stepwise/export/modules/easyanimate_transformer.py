@@ -1,4 +1,4 @@
-"""EasyAnimate's transformer with its rotary tables among the inputs."""
+"""EasyAnimate's transformer, with its rotary tables as inputs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from stepwise.export.modules.exportable import Exportable
 
-# Layers of an attention: those of patches, and those of texts in blocks where texts have their own.
+# Layers of an attention: for patches, and for texts in blocks that have separate ones.
 _SHARED = ("to_q", "to_k", "to_v", "norm_q", "norm_k")
 _ADDED = ("add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k")
 
 
 class RotatedAttention:
-    """Attention of texts and patches to both, in which patches are rotated by where they are.
+    """Joint attention over texts and patches, which rotates patches by their positions.
 
-    The same values as diffusers' EasyAnimateAttnProcessor2_0, which rotates in place.
+    Computes the same values as diffusers' EasyAnimateAttnProcessor2_0, which rotates in place.
     """
 
     def __call__(
@@ -29,7 +29,7 @@ class RotatedAttention:
         attention_mask: None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Patches (batch, patches, width) and texts (batch, text, width) to the same."""
+        """Patches (batch, patches, width) and texts (batch, text, width) to the same shapes."""
         own = attn.add_q_proj is not None
         texts = _projected(attn, _ADDED if own else _SHARED, encoder_hidden_states)
         query, key, value = _projected(attn, _SHARED, hidden_states)
@@ -57,13 +57,13 @@ class EasyAnimateTransformer(Exportable):
     """EasyAnimate's multimodal diffusion transformer over all frames of a video."""
 
     def __init__(self, model: EasyAnimateTransformer3DModel) -> None:
-        """Wrap the transformer, replacing how its attention is computed."""
+        """Wrap the transformer and replace its attention."""
         super().__init__()
         for block in model.transformer_blocks:
             block.attn1.set_processor(RotatedAttention())
         self.model = model
         self.patch, self.channels = model.config.patch_size, model.config.out_channels
-        # Of a mask and the latents of images, where videos continue them.
+        # The channels of a mask and of image latents, for videos that continue images.
         self.inpaint_channels = model.config.in_channels - self.channels
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
@@ -114,7 +114,7 @@ class EasyAnimateTransformer(Exportable):
         return patches
 
     def _video(self, patches: Tensor, latents: Tensor) -> Tensor:
-        """What the denoiser makes of each patch, in the shape of ``latents``."""
+        """Patches (batch, patches, values) to the shape of ``latents``."""
         batch, _, frames, height, width = latents.shape
         side = self.patch
         grid = (batch, frames, height // side, width // side, self.channels, side, side)

@@ -1,4 +1,4 @@
-"""What all that is exported has in common."""
+"""The interface of exported modules."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 
 class Exportable(nn.Module, ABC):
-    """A module whose ``forward`` takes and gives a component's tensors, in the spec's order."""
+    """A module with a component's tensors in and out of ``forward``, in the spec's order."""
 
     @abstractmethod
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Random inputs; ``sizes`` gives every dynamic axis of the component its size.
+        """Random inputs; ``sizes`` gives the size of every dynamic axis of the component.
 
-        Of a video autoencoder, ``first`` among them is whether a slice begins a video.
+        For a video autoencoder, ``first`` in ``sizes`` says whether a slice begins a video.
         """
 
 

@@ -1,13 +1,13 @@
-"""EasyAnimate's causal video autoencoder, one slice of frames after another or all in one pass.
+"""EasyAnimate's causal video autoencoder, run slice by slice or on a whole video.
 
-diffusers' AutoencoderKLMagvit keeps the last frames that each of its convolutions has seen inside
-the modules, and calls each convolution once for every frame. Here they are inputs and outputs, so
-that a graph can have them, and a convolution is called once for all frames.
+In diffusers' AutoencoderKLMagvit each convolution caches the last frames that it has seen, and runs
+once per frame. Here the caches are inputs and outputs, as a graph needs, and a convolution runs
+once for all frames.
 
-A slice that begins a video is made of one latent frame, whose frames before it are itself. Every
-frame that comes of it is then the same, at every level, however often it is doubled: where
-diffusers makes one frame of it, the last one of a slice is that frame, and the frames that the
-convolutions have seen are the same too. So one graph serves the first slice and all others.
+A slice that begins a video is one latent frame, and the frames before it are copies of it. All
+frames made from it are therefore equal, at every level, however often upsampling doubles them. The
+last of them equals the single frame that diffusers makes, and the cached frames are equal too. So
+one graph serves the first slice and all others.
 """
 
 from collections.abc import Iterator
@@ -26,24 +26,25 @@ from stepwise.export.errors import CheckpointError
 
 
 class Stream:
-    """The frames that the convolutions of one autoencoder have seen, during a call of it.
+    """The cached frames of an autoencoder's convolutions, during one call.
 
-    Without ``seen`` a call has the whole video, and each convolution sees its first frame before
-    it. With it, ``first`` (a bool tensor of one element) says whether the slice begins a video.
+    Without ``seen`` a call has the whole video, and each convolution sees the video's first frame
+    before it. With ``seen``, ``first`` (a bool tensor of one element) says whether the slice begins
+    a video.
     """
 
     def __init__(self) -> None:
-        """No call is under way."""
+        """No call is active."""
         self.begin()
 
     def begin(self, first: Tensor | None = None, seen: tuple[Tensor, ...] | None = None) -> None:
-        """Start a call, in which ``seen`` is taken up in the order of the convolutions."""
+        """Start a call; the convolutions take the frames in ``seen`` in their order."""
         self.first = first
         self.seen: Iterator[Tensor] | None = None if seen is None else iter(seen)
         self.last: list[Tensor] = []
 
     def end(self) -> tuple[Tensor, ...]:
-        """End a call: what each convolution must have seen before the next slice."""
+        """End a call; return the frames that each convolution needs before the next slice."""
         last = tuple(self.last)
         self.begin()
         return last
@@ -57,24 +58,25 @@ class Stream:
 
 
 class StreamedConv3d(EasyAnimateCausalConv3d):  # type: ignore[misc]
-    """A causal convolution that takes the frames before from its ``stream``."""
+    """A causal convolution that takes the preceding frames from its ``stream``."""
 
     stream: Stream
 
     @property
     def memory(self) -> int:
-        """How many frames it must have seen before a slice: those that its stride leaves over."""
+        """The number of cached frames before a slice: those that its stride leaves over."""
         return int(self.temporal_padding - self.t_stride + 1)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        """Frames (batch, channels, frames, height, width) to as many, or to half of them."""
+        """Frames (batch, channels, frames, height, width) to as many, or to half as many."""
         whole = self.stream.seen is None
         count = self.temporal_padding if whole else self.memory
         frames = torch.cat([self.stream.before(hidden_states, count), hidden_states], dim=2)
         if not whole:
             self.stream.last.append(frames[:, :, -count:])
         if self.stride[-1] > 1:
-            # diffusers pads before; what is kept for the next slice has the sides of the frames.
+            # After caching, unlike in diffusers, so that cached frames have the sides of the
+            # frames.
             frames = nn.functional.pad(frames, (0, 1, 0, 1))
         if whole:
             return nn.functional.conv3d(frames, self.weight, self.bias, self.stride, self.padding)
@@ -82,7 +84,7 @@ class StreamedConv3d(EasyAnimateCausalConv3d):  # type: ignore[misc]
 
 
 class StreamedPointwise(nn.Conv3d):
-    """A convolution of one pixel of one frame."""
+    """A 1 x 1 x 1 convolution."""
 
     stream: Stream
 
@@ -94,11 +96,11 @@ class StreamedPointwise(nn.Conv3d):
 
 
 def _by_frame(frames: Tensor, convolution: nn.Conv3d) -> Tensor:
-    """A convolution over frames (1, channels, frames, height, width) as a sum of those of pictures.
+    """Convolve frames (1, channels, frames, height, width) as a sum of 2D convolutions.
 
-    The frames are the rows of a batch. Runtimes sum up a picture in the same order whatever else
-    is in its batch, so a frame does not depend on how many are in its slice, not even in its last
-    digit. ONNX Runtime also takes less time for it.
+    The frames are the rows of a batch. Runtimes sum a row in the same order whatever else its batch
+    holds, so a frame does not depend on the length of its slice, down to the last digit. ONNX
+    Runtime is also faster this way.
     """
     rows, (step, *stride) = frames.squeeze(0).transpose(0, 1), convolution.stride
     size, padding = convolution.kernel_size[0], convolution.padding[1:]
@@ -122,7 +124,7 @@ class StreamedDownsampler3D(EasyAnimateDownsampler3D):  # type: ignore[misc]
 
 
 class StreamedUpsampler3D(EasyAnimateUpsampler3D):  # type: ignore[misc]
-    """Doubles the sides, and the frames, but for the first of a whole video."""
+    """Doubles the sides, and the frames except for the first of a whole video."""
 
     stream: Stream
 
@@ -137,10 +139,10 @@ class StreamedUpsampler3D(EasyAnimateUpsampler3D):  # type: ignore[misc]
 
 
 def streamed(model: AutoencoderKLMagvit) -> tuple[Stream, Stream]:
-    """Have a model's encoder and decoder take their frames from streams, which are returned.
+    """Make a model's encoder and decoder take cached frames from streams; return both streams.
 
-    The model keeps its weights and their names. CheckpointError if it normalizes over frames,
-    which no slice could do by itself.
+    The model keeps its weights and their names. Raises CheckpointError if it normalizes over
+    frames, which a single slice cannot do.
     """
     if not model.config.spatial_group_norm:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Qwen2-VL as EasyAnimate reads it: a text model without its last layer."""
+"""Qwen2-VL as EasyAnimate uses it: a text model without its last layer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,20 +12,20 @@ from stepwise.export.modules.exportable import Exportable, random_ids
 
 
 class StoredQwen(Qwen2VLForConditionalGeneration):
-    """A Qwen2-VL that has, and loads, only what its last hidden state but one depends on.
+    """A Qwen2-VL with only the layers that its last hidden states but one depend on.
 
-    Its vision tower, last layer, final norm and head stay in the checkpoint's files.
+    Its vision tower, last layer, final norm and head are not loaded.
     """
 
     _tied_weights_keys: dict[str, str] = {}  # noqa: RUF012
 
     def __init__(self, config: Any) -> None:
-        """Make the model and let go of the rest, which has no weights yet."""
+        """Build the model and drop unused modules, which have no weights yet."""
         super().__init__(config)
         text, last = self.model.language_model, config.text_config.num_hidden_layers - 1
         if text.has_sliding_layers:
             raise CheckpointError(
-                "the text encoder has use_sliding_window=True; only those are served whose tokens "
+                "the text encoder has use_sliding_window=True; allowed is False, where tokens "
                 "attend to all before them"
             )
         self.model.visual = self.lm_head = text.norm = nn.Identity()
@@ -46,7 +46,7 @@ class QwenText(Exportable):
         self.model = model.model.language_model
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Random token ids, of which the last in each row but the first are padding."""
+        """Random token ids and a mask; all rows but the first end in padding."""
         ids = random_ids(self.model.config.vocab_size, sizes)
         lengths = ids.shape[1] - torch.arange(len(ids))[:, None] % ids.shape[1]
         return ids, (torch.arange(ids.shape[1]) < lengths).long()
@@ -54,8 +54,8 @@ class QwenText(Exportable):
     def forward(self, ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Ids (batch, tokens) to the last hidden states but one (batch, tokens, hidden).
 
-        ``attention_mask`` is 1 for tokens and 0 for padding, which comes after them. Positions
-        count through the padding, as in transformers where a prompt has no pictures.
+        ``attention_mask`` is 1 for tokens and 0 for the padding after them. Positions include the
+        padding, as in transformers for a prompt without pictures.
         """
         places = torch.arange(ids.shape[1])
         seen = (places[:, None] >= places) & attention_mask.bool()[:, None, None]

@@ -13,13 +13,13 @@ from stepwise.export.modules.exportable import Exportable
 class CroppedPatches(nn.Module):
     """SD3's patch embedding plus the middle of its grid of position embeddings.
 
-    The same values as diffusers' PatchEmbed, whose crop starts at ``(grid - patches) // 2``. The
-    tracer turns that into a division of a negative number, which ONNX rounds towards zero: graphs
-    of an odd number of patches would be wrong. Here nothing negative is divided.
+    Computes the same values as diffusers' PatchEmbed, which crops from ``(grid - patches) // 2``.
+    The tracer turns that into a division of a negative number, which ONNX rounds towards zero, so
+    graphs for an odd number of patches would be wrong. This module divides no negative numbers.
     """
 
     def __init__(self, embedding: PatchEmbed) -> None:
-        """Take over the projection and the grid of ``embedding``."""
+        """Take the projection and the grid from ``embedding``."""
         super().__init__()
         self.projection = embedding.proj
         grid = embedding.pos_embed_max_size
@@ -45,7 +45,7 @@ class Sd3Transformer(Exportable):
     """SD3's multimodal diffusion transformer."""
 
     def __init__(self, model: SD3Transformer2DModel) -> None:
-        """Wrap the transformer, replacing its patch embedding."""
+        """Wrap the transformer and replace its patch embedding."""
         super().__init__()
         model.pos_embed = CroppedPatches(model.pos_embed)
         self.model = model

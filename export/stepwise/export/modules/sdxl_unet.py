@@ -10,7 +10,7 @@ from torch import Tensor
 from stepwise.export.errors import CheckpointError
 from stepwise.export.modules.exportable import Exportable
 
-# More than any UNet has levels.
+# More levels than any UNet has.
 _ALWAYS_HAND_ON = 30
 
 
@@ -18,15 +18,15 @@ class SdxlUnet(Exportable):
     """SDXL's UNet, for latents of any size."""
 
     def __init__(self, model: UNet2DConditionModel) -> None:
-        """Wrap the UNet; CheckpointError if it wants other inputs than SDXL's."""
+        """Wrap the UNet; CheckpointError if its inputs differ from SDXL's."""
         super().__init__()
         for option, (got, due) in _unet_options(model.config).items():
             if got != due:
                 raise CheckpointError(
-                    f"the UNet has {option}={got!r} where SDXL's has {due!r}: it is another model's"
+                    f"the UNet has {option}={got!r} where SDXL's has {due!r}: it is not SDXL's"
                 )
-        # diffusers hands on the sizes that skip connections have only where a side is no multiple
-        # of this power, and decides so while it is traced. No side is one of such a power.
+        # diffusers passes the sizes of skip connections on only if a side is no multiple of this
+        # power of two, and decides that during tracing. No side is a multiple of so large a power.
         model.num_upsamplers = _ALWAYS_HAND_ON
         self.model = model
 
@@ -61,7 +61,7 @@ class SdxlUnet(Exportable):
 
 
 def _unet_options(config: Any) -> dict[str, tuple[Any, Any]]:
-    """What changes a UNet's inputs: what it is and what it is in SDXL."""
+    """The options that change a UNet's inputs: their values in this UNet and in SDXL's."""
     return {
         "addition_embed_type": (config.addition_embed_type, "text_time"),
         "class_embed_type": (config.class_embed_type, None),

@@ -1,4 +1,4 @@
-"""T5's encoder, and what stands in for one that is missing."""
+"""T5's encoder, and a substitute for a missing one."""
 
 from collections.abc import Mapping
 
@@ -10,10 +10,10 @@ from stepwise.export.modules.exportable import Exportable, random_ids
 
 
 class StoredT5(T5EncoderModel):
-    """A T5 encoder all of whose weights are loaded in the type that is asked for.
+    """A T5 encoder that loads all of its weights in the requested type.
 
-    transformers widens ``wo``, a fifth of them, because its products overflow float16. Ours are
-    computed in float32 whatever weights are stored in.
+    transformers widens ``wo``, a fifth of the weights, because its products overflow float16. Here
+    they are computed in float32 whatever type the weights are stored in.
     """
 
     def _get_dtype_plan(self, dtype: torch.dtype) -> dict[str, torch.dtype]:
@@ -47,7 +47,7 @@ class ZeroText(Exportable):
         self.width = width
 
     def example(self, sizes: Mapping[str, int]) -> tuple[Tensor, ...]:
-        """Ids of which nothing depends."""
+        """Ids that no output depends on."""
         return (random_ids(2, sizes),)
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class VaeDecoder(Exportable):
         return image
 
     def levels(self, latents: Tensor) -> Tensor:
-        """The same before it is rounded: float levels (batch, 3, 8 h, 8 w) from 0 to 255."""
+        """The pictures before they are rounded: float levels (batch, 3, 8 h, 8 w) from 0 to 255."""
         decoded = self.model.decode(latents / self.scaling + self.shift, return_dict=False)[0]
         levels: Tensor = (decoded * 0.5 + 0.5).clamp(0, 1) * 255
         return levels

@@ -1,4 +1,4 @@
-"""EasyAnimate's video autoencoder as two graphs, for one slice of a video after another."""
+"""EasyAnimate's video autoencoder as two graphs that process a video slice by slice."""
 
 import inspect
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from stepwise.export.errors import CheckpointError
 from stepwise.export.modules.exportable import Exportable
 from stepwise.export.modules.magvit import StreamedConv3d, streamed
 
-# What one more frame of latents is made of, and the sides of the pictures in one latent's place.
+# Video frames per frame of latents after the first, and pixels per latent along a side.
 FRAMES, SCALE = 4, 8
 ENCODER, DECODER = "vae_encoder", "vae_decoder"
 
@@ -22,7 +22,7 @@ class VideoDecoder(Exportable):
     """The decoder of a video autoencoder, from the denoiser's latents to levels."""
 
     def __init__(self, model: AutoencoderKLMagvit) -> None:
-        """Take an autoencoder, without its encoder from then on."""
+        """Take an autoencoder and drop its encoder."""
         super().__init__()
         _, self.stream = streamed(model)
         self.caches = caches(model.config)[DECODER]
@@ -36,13 +36,14 @@ class VideoDecoder(Exportable):
         return latents, _first(sizes), *_seen(self.caches, sizes)
 
     def forward(self, latents: Tensor, first: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
-        """Levels (1, 3, 4 slice, 8 height, 8 width), about -1 to 1, and what comes to be seen.
+        """Levels (1, 3, 4 slice, 8 height, 8 width), about -1 to 1, and caches for the next slice.
 
         ``latents`` are (1, channels, slice, height, width). ``first`` is int32 (1,): 1 if they are
-        the one frame of latents that begins a video, of which four equal frames come, and else 0.
+        the one frame of latents that begins a video, which gives four equal frames, else 0.
+        ``seen`` are the caches of the previous slice.
         """
         self.stream.begin(first.bool(), seen)
-        # Not a division: this is how EasyAnimatePipeline rounds.
+        # A product, not a division: EasyAnimatePipeline rounds this way.
         levels = self.decoder(self.post_quant_conv(1 / self.scaling * latents))
         return levels, *self.stream.end()
 
@@ -51,7 +52,7 @@ class VideoEncoder(Exportable):
     """The encoder of a video autoencoder, from levels to the denoiser's latents."""
 
     def __init__(self, model: AutoencoderKLMagvit) -> None:
-        """Take an autoencoder, without its decoder from then on."""
+        """Take an autoencoder and drop its decoder."""
         super().__init__()
         self.stream, _ = streamed(model)
         self.caches = caches(model.config)[ENCODER]
@@ -65,10 +66,11 @@ class VideoEncoder(Exportable):
         return levels, _first(sizes), *_seen(self.caches, sizes)
 
     def forward(self, levels: Tensor, first: Tensor, *seen: Tensor) -> tuple[Tensor, ...]:
-        """Latents (1, channels, 1, height, width), and what comes to be seen.
+        """Latents (1, channels, 1, height, width), and caches for the next slice.
 
         ``levels`` are (1, 3, 4, 8 height, 8 width) from -1 to 1. ``first`` is int32 (1,): 1 if they
-        are four times the first frame of a video, and else 0.
+        are the first frame of a video four times, else 0. ``seen`` are the caches of the previous
+        slice.
         """
         self.stream.begin(first.bool(), seen)
         moments = self.quant_conv(self.encoder(levels))
@@ -85,12 +87,11 @@ def _seen(caches: tuple[Cache, ...], sizes: Mapping[str, int]) -> list[Tensor]:
 
 
 def caches(config: Mapping[str, Any]) -> dict[str, tuple[Cache, ...]]:
-    """What the convolutions of each part must have seen before a slice, in their own order.
+    """The caches of the convolutions before a slice, in their order, by the components' names.
 
-    By the names of the components. Of the autoencoder only its config is needed. CheckpointError
-    if it cannot be served.
+    Only the autoencoder's config is needed. Raises CheckpointError if it is not supported.
     """
-    # diffusers warns of others, such as cache_mag_vae, which its pipeline reads.
+    # diffusers warns of other options, such as cache_mag_vae, which its pipeline reads.
     known = inspect.signature(AutoencoderKLMagvit.__init__).parameters
     with torch.device("meta"):
         model = AutoencoderKLMagvit(**{name: config[name] for name in config if name in known})
@@ -104,7 +105,7 @@ def caches(config: Mapping[str, Any]) -> dict[str, tuple[Cache, ...]]:
 
 
 def _caches(part: nn.Module, frames: Tensor, due: tuple[int, ...]) -> tuple[Cache, ...]:
-    """Run a part on a video of two frames of latents, and note what its convolutions are given."""
+    """Run a part on a video of two frames of latents and note the inputs of its convolutions."""
     found: list[Cache] = []
 
     def note(convolution: nn.Module, given: tuple[Tensor]) -> None:
@@ -119,7 +120,6 @@ def _caches(part: nn.Module, frames: Tensor, due: tuple[int, ...]) -> tuple[Cach
     if made.shape != due:
         raise CheckpointError(
             f"the autoencoder makes {list(made.shape)} of {list(frames.shape)} where {list(due)} "
-            f"is due; only those are served that have {FRAMES} frames and {SCALE} x {SCALE} "
-            "pixels to a latent"
+            f"is expected; allowed are {FRAMES} frames and {SCALE} x {SCALE} pixels per latent"
         )
     return tuple(found)

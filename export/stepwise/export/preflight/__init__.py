@@ -1,1 +1,1 @@
-"""What is found out before anything is written."""
+"""Checks an export before anything is written."""

@@ -1,7 +1,7 @@
-"""What an export needs of a machine, by the headers of weight files, and whether it is there.
+"""Estimates an export's memory and disk from headers of weight files, and checks the machine.
 
-What counts is a component's weights: they are in memory once, as stored while torch runs, as
-written while ONNX Runtime does.
+A component's weights dominate. They are in memory once: as stored while torch runs, as written
+while ONNX Runtime does.
 """
 
 import shutil
@@ -19,7 +19,7 @@ from stepwise.export.errors import ResourceError
 from stepwise.export.families.base import Keep
 from stepwise.export.repository.layout import Target
 
-# Python with its libraries, and what passes through a graph at the sizes that it is checked at.
+# Python, its libraries, and a graph's activations at the sizes that it is checked at.
 _OVERHEAD_BYTES = 2 << 30
 _MAPPED = {"F16": 2, "BF16": 2}
 _SINGLE_BYTES = 4
@@ -27,10 +27,10 @@ _SINGLE_BYTES = 4
 
 @dataclass(frozen=True)
 class Cost:
-    """What the export of a component needs, in bytes.
+    """The memory and disk that the export of a component needs, in bytes.
 
-    ``stored`` is what its weights take in memory as the checkpoint has them, ``written`` what
-    those of its graph take on disk. ``scratch`` is taken on disk until the component is finished.
+    ``stored`` is the size of its weights in memory, in the checkpoint's types; ``written`` is that
+    of its graph's weights on disk. ``scratch`` is used on disk until the component is finished.
     """
 
     component: str
@@ -41,12 +41,12 @@ class Cost:
 
     @property
     def memory(self) -> int:
-        """The greatest resident memory."""
+        """Peak resident memory."""
         return max(self.stored, self.written) + _OVERHEAD_BYTES
 
 
 def costs(target: Target, components: Iterable[Component]) -> list[Cost]:
-    """What each of ``components`` costs; no weights are read."""
+    """The cost of each of ``components``; no weights are read."""
     return [_cost(target, component) for component in components]
 
 
@@ -86,7 +86,7 @@ def _shapes(
 
 
 def check(target: Target, found: Iterable[Cost]) -> None:
-    """Raise ResourceError if memory or disk does not hold an export of these costs."""
+    """Raise ResourceError if an export of these costs does not fit into memory or on disk."""
     most = max(found := list(found), key=lambda cost: cost.memory)
     available = psutil.virtual_memory().available
     if most.memory > available:
@@ -104,7 +104,7 @@ def check(target: Target, found: Iterable[Cost]) -> None:
 
 
 def disk(found: Iterable[Cost]) -> int:
-    """Bytes of all graphs and of the greatest scratch."""
+    """Bytes on disk: all graphs, and the largest scratch."""
     found = list(found)
     return sum(cost.written for cost in found) + max(cost.scratch for cost in found)
 

@@ -25,19 +25,19 @@ from stepwise.request.prepare import Preparer
 from stepwise.sampling.samplers import X
 from stepwise.video.image_conditioning import inpaint_latents
 
-# Of videos, in pixels: what is kept of each slice for the next one grows with the frames, and all
-# that components are given is in memory at once.
+# In pixels, for videos: the caches between slices grow with the frames, and all inputs of all
+# components are in memory at once.
 LARGEST_VIDEO_SIDE = 128
-# What a video begins with if it continues an image.
+# The input for the image that a video continues.
 START = "start_image"
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Pictures to draw: a prompt each, all against an empty negative prompt.
+    """Pictures to draw, one per prompt, all with an empty negative prompt.
 
-    They have the checkpoint's native side, or ``largest_side`` pixels if that is less. Of videos
-    the first slice and one more are drawn.
+    They have the checkpoint's native side, at most ``largest_side`` pixels. Videos are drawn up to
+    their second slice.
     """
 
     prompts: tuple[str, ...]
@@ -46,7 +46,7 @@ class Drawing:
     largest_side: int = LARGEST_SIDE
 
     def requests(self) -> Iterator[dict[str, Array]]:
-        """What a client would send for each picture; seeds count up."""
+        """The request that a client would send for each picture; seeds count up from 0."""
         for seed, prompt in enumerate(self.prompts):
             yield {
                 "prompt": np.asarray([prompt.encode()], np.object_),
@@ -57,9 +57,9 @@ class Drawing:
             }
 
 
-# Enough to see that a checkpoint is whole.
+# Enough to check that a checkpoint is complete.
 ONCE = Drawing(("a large red star",), steps=1, guidance_scale=1.0)
-# Plain, crowded, dark and meaningless: what float16 must hold is learned from these.
+# Plain, crowded, dark and meaningless prompts: their values are those that float16 must hold.
 VARIED = Drawing(
     (
         "a large red star in the top left on a white background",
@@ -73,10 +73,10 @@ VARIED = Drawing(
 
 
 def rehearse(checkpoint: Checkpoint, drawing: Drawing = ONCE) -> Feeds:
-    """Load every part of a checkpoint, one after the other, and see that they fit together.
+    """Load all components of a checkpoint, one after the other, and check that they fit together.
 
-    Returns what each component was given. Raises CheckpointError, naming the part, for one that
-    cannot be loaded, does not run on what the others give, or gives anything but finite numbers.
+    Returns each component's inputs. Raises CheckpointError, naming the component, if one cannot be
+    loaded, does not run on the others' outputs, or returns values that are not finite.
     """
     run = Runner(checkpoint)
     pictures = [Picture(request, 0) for request in _requests(run, drawing)]
@@ -86,7 +86,7 @@ def rehearse(checkpoint: Checkpoint, drawing: Drawing = ONCE) -> Feeds:
 
 
 def encode(checkpoint: Checkpoint, drawing: Drawing) -> list[Request]:
-    """What each picture asks of the denoiser, its prompts encoded; CheckpointError as above."""
+    """The denoiser's request for each picture, its prompts encoded; raises as ``rehearse`` does."""
     return _requests(Runner(checkpoint), drawing)
 
 
@@ -102,7 +102,7 @@ def _requests(run: Runner, drawing: Drawing) -> list[Request]:
 def _prepare(
     checkpoint: Checkpoint, drawing: Drawing
 ) -> Iterator[tuple[dict[str, Array], Settings]]:
-    """Encoder inputs and settings of each picture, as ``<name>_prepare`` will make them."""
+    """Encoder inputs and settings of each picture, as ``<name>_prepare`` makes them."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         tokens = write_tokenizers(checkpoint, folder / TOKENIZERS)
@@ -118,7 +118,7 @@ def _prepare(
 
 
 def _start_image(height: int, width: int) -> Array:
-    """A grey disc on a ground that goes from red to blue, uint8 (height, width, 3)."""
+    """A grey disc on a gradient from red to blue, uint8 (height, width, 3)."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     image = np.stack([127.5 * (1 - x), np.full_like(x, 32.0), 127.5 * (1 + x)], axis=-1)
     image[x**2 + y**2 < 0.25] = 160
@@ -127,7 +127,7 @@ def _start_image(height: int, width: int) -> Array:
 
 
 def _shrunk(settings: Settings, checkpoint: Checkpoint, largest: int) -> Settings:
-    """The settings of a square with the native side, or ``largest`` pixels if that is less."""
+    """The settings of a square with the native side, at most ``largest`` pixels."""
     video, channels, scale = settings.video, settings.latent_shape[0], checkpoint.vae_scale
     if video:
         largest = min(largest, LARGEST_VIDEO_SIDE)
@@ -140,7 +140,7 @@ def _shrunk(settings: Settings, checkpoint: Checkpoint, largest: int) -> Setting
 
 
 def _encode(run: Runner, prepared: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
-    """The embeddings of each picture by the name that they have between the models."""
+    """The embeddings of each picture, by their names between the models."""
     embeddings: list[dict[str, Array]] = [{} for _ in prepared]
     for encoder in run.checkpoint.family.encoders:
         with run.loaded(encoder) as module:
@@ -154,7 +154,7 @@ def _encode(run: Runner, prepared: Sequence[Mapping[str, Array]]) -> list[dict[s
 def _encode_images(
     run: Runner, settings: Sequence[Settings], embeddings: Sequence[dict[str, Array]]
 ) -> None:
-    """Add what the denoiser is told of a video's first image, if it is told of any."""
+    """Add the latents of a video's first image, if the denoiser takes any."""
     encoder, size = run.checkpoint.family.image_encoder, run.checkpoint.size
     if encoder is None:
         return
@@ -170,7 +170,7 @@ def _request(
     checkpoint: Checkpoint, embeddings: Mapping[str, Array], settings: Settings
 ) -> Request:
     shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in embeddings.items())
-    with explained(f"{checkpoint.origin}: its text encoders do not go together ({shapes})"):
+    with explained(f"{checkpoint.origin}: its text encoders do not fit together ({shapes})"):
         rows = checkpoint.family.row_conditioning(embeddings, settings)
     with explained(f"{checkpoint.folder / SCHEDULER} cannot be served"):
         steps = table(settings)
@@ -211,9 +211,9 @@ def _check_shape(checkpoint: Checkpoint, got: tuple[int, ...], due: tuple[int, .
         kind = "videos" if checkpoint.family.makes_videos else "pictures"
         raise CheckpointError(
             f"{checkpoint.place(checkpoint.family.decoder)} makes {kind} of shape {list(got)} "
-            f"where {list(due)} is due; download the checkpoint again"
+            f"where {list(due)} is expected; download the checkpoint again"
         )
 
 
 def _nobody(*_answer: object) -> None:
-    """Takes answers that nobody waits for."""
+    """Discards responses."""

@@ -18,16 +18,16 @@ from stepwise.video.sliced_vae import Run
 
 
 class Runner:
-    """Runs components and keeps what they are given; one of them is in memory at a time."""
+    """Runs components, one in memory at a time, and records their inputs."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        """Nothing is loaded yet."""
+        """No component is loaded yet."""
         self.checkpoint = checkpoint
         self.feeds: defaultdict[str, list[Feed]] = defaultdict(list)
 
     @contextmanager
     def loaded(self, component: Component) -> Iterator[Exportable]:
-        """A component in memory as long as the block runs; CheckpointError as in ``load``."""
+        """Keep a component in memory during the block; CheckpointError as in ``load``."""
         module = load(self.checkpoint, component)
         try:
             yield module
@@ -44,7 +44,7 @@ class Runner:
             arrays = [o.numpy() for o in (outputs if len(component.outputs) > 1 else [outputs])]
         if not all(np.isfinite(array).all() for array in arrays):
             raise CheckpointError(
-                f"{place} gives values that are no finite numbers: its weights are damaged; "
+                f"{place} gives values that are not finite: its weights are damaged; "
                 "download it again"
             )
         return arrays

@@ -157,7 +157,7 @@ def test_a_gated_repository_with_a_token_that_has_no_access(hub, tmp_path):
 
 
 def test_a_missing_repository(hub, tmp_path):
-    refused("nobody/nothing", hub, tmp_path, "no folder or file here", "does not exist", "private")
+    refused("nobody/nothing", hub, tmp_path, "no local folder or file", "does not exist", "private")
 
 
 def test_a_server_error(hub, tmp_path):
@@ -167,7 +167,7 @@ def test_a_server_error(hub, tmp_path):
 def test_no_connection(hub, tmp_path):
     hub.shutdown()
     hub.server_close()
-    refused("open/tiny", hub, tmp_path, "no folder or file here", endpoint(hub), "network")
+    refused("open/tiny", hub, tmp_path, "no local folder or file", endpoint(hub), "network")
 
 
 def test_offline_mode(hub, tmp_path):

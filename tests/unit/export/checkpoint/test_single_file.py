@@ -28,7 +28,7 @@ OTHERS = {
     "Playground": ["edm_mean", UNET + "out.0.weight"],
     "a LoRA, for --lora": ["lora_unet_mid_block_attentions_0_proj_in.lora_down.weight"],
     "one component": ["down_blocks.0.resnets.0.conv1.weight"],
-    "not known": ["blocks.0.weight"],
+    "an unknown model": ["blocks.0.weight"],
 }
 CONFIGS = ROOT / "export" / "stepwise" / "export" / "families" / "data"
 

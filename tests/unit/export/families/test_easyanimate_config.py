@@ -148,8 +148,8 @@ def test_a_checkpoint_of_the_other_pipeline_is_refused(continuing, folder):
             },
             "4 frames and 8 x 8",
         ),
-        ({"block_out_channels": [16, 32]}, "no AutoencoderKLMagvit"),
-        ({"norm_num_groups": 7}, "no AutoencoderKLMagvit"),
+        ({"block_out_channels": [16, 32]}, "not describe an AutoencoderKLMagvit"),
+        ({"norm_num_groups": 7}, "not describe an AutoencoderKLMagvit"),
     ],
 )
 def test_unsupported_autoencoders_are_refused(folder, changes, word):
@@ -230,7 +230,7 @@ def test_chat_templates_that_change_prompts_are_refused(folder, template, word):
 
 def test_a_tokenizer_without_a_chat_template_is_refused(folder):
     (folder / "tokenizer" / "chat_template.jinja").unlink()
-    with pytest.raises(CheckpointError, match="no chat template"):
+    with pytest.raises(CheckpointError, match="no usable chat template"):
         chat_templates(open_checkpoint(folder, EASYANIMATE))
 
 

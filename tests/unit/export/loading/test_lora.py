@@ -320,8 +320,8 @@ CASES = {
     ),
     "no up": ({f"{UNET}.lora_down.weight": (3, 96)}, (f"no {UNET}.lora_up.weight",)),
     "no down": ({f"{UNET}.lora_up.weight": (96, 3)}, ("without the rest", UNET)),
-    "nothing": ({}, ("no LoRA in a layout",)),
-    "a checkpoint": ({"conv_in.weight": (3, 3)}, ("no LoRA", "conv_in.weight", "kohya")),
+    "nothing": ({}, ("not a LoRA in a known layout",)),
+    "a checkpoint": ({"conv_in.weight": (3, 3)}, ("not a LoRA", "conv_in.weight", "kohya")),
     "DoRA": ({f"{UNET}.dora_scale": (96, 1)}, ("is a DoRA", "allowed are LoRA")),
     "LoHa": ({f"{UNET}.hada_w1_a": (96, 1)}, ("is a LoHa",)),
     "LoKr": ({f"{UNET}.lokr_w1": (96, 1)}, ("is a LoKr",)),
@@ -340,8 +340,8 @@ def test_a_lora_that_does_not_fit_is_named(folder, tmp_path, case):
     ("change", "words"),
     [
         ({".lora_up.weight": 0.0}, ("would change nothing",)),
-        ({".lora_up.weight": torch.nan}, (UNET, "no finite numbers")),
-        ({".lora_down.weight": torch.inf}, (UNET, "no finite numbers")),
+        ({".lora_up.weight": torch.nan}, (UNET, "not finite")),
+        ({".lora_down.weight": torch.inf}, (UNET, "not finite")),
         ({".alpha": 0.0}, (UNET, "alpha of 0")),
     ],
 )

@@ -202,7 +202,7 @@ def test_tensorrt_builds_for_the_gpu_of_this_machine(tmp_path, monkeypatch):
     ("arguments", "words"),
     [
         (["--target", "tensorrt"], "needs the Python module tensorrt"),
-        (["--compute-capability", "8.9"], "leave it out or name a --target"),
+        (["--compute-capability", "8.9"], "omit it or give a --target"),
         (["--target", RTX, "--compute-capability", "Ada"], "should look like 8.9"),
     ],
 )
