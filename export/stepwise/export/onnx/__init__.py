@@ -1,1 +1,1 @@
-"""Torch modules to ONNX graphs, and both compared."""
+"""Exports torch modules to ONNX graphs and compares both."""

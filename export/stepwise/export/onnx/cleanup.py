@@ -1,12 +1,12 @@
-"""The last step of a quantized graph."""
+"""The last step of writing a quantized graph."""
 
 import onnx_ir as ir
 
 
 def clean_up(graph: ir.Graph) -> None:
-    """Put nodes into an order that can be run, and drop what nobody needs to run them.
+    """Sort nodes topologically, and drop unused weights and all metadata.
 
-    The exporter leaves a note of its origin on every node: megabytes, which are wanted until now.
+    The exporter notes the origin of every node: megabytes, which earlier steps need.
     """
     graph.sort()
     drop_unused(graph)

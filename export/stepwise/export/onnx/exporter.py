@@ -1,4 +1,4 @@
-"""Torch module to ONNX graph."""
+"""Exports a torch module to an ONNX graph."""
 
 import inspect
 import logging
@@ -25,11 +25,11 @@ from stepwise.export.onnx import initializers
 from stepwise.export.onnx.graph_files import LARGEST_INLINE_BYTES, TRACE
 from stepwise.export.onnx.shapes import Sizes
 
-# onnxscript's default rules without the one that replaces two slices by a split. That one lists all
-# nodes of the graph at each node, most of the optimizer's time for a UNet, and finds none in our
-# graphs. The optimizer has no argument for rules.
+# onnxscript's default rules without the one that replaces two slices by a split. It lists all nodes
+# of the graph at each node, which takes most of the optimizer's time for a UNet, and matches
+# nothing in our graphs. The optimizer has no argument for rules.
 RULES = tuple(rule for rule in rewriter._DEFAULT_REWRITE_RULES if rule is not slice_split_rule)
-# The exporter's own operator set: any other would go through a version converter.
+# The exporter's native operator set; any other would go through a version converter.
 OPSET = 18
 _TYPES = {
     "FP32": onnx.TensorProto.FLOAT,
@@ -51,10 +51,10 @@ def write_graph(
 ) -> Path:
     """Write ``model.onnx`` with the weights of ``module`` into ``folder``; return its path.
 
-    ``trace`` is where the trace of a module with the same configuration is, or is to be kept. The
-    axes that the spec names are dynamic in the graph, which computes in float32. Its weights are
-    float32 too or, if it is to be ``narrow``, as the checkpoint stores them. They are read one at
-    a time. Raises GraphError if the graph's inputs, outputs or axes are not the spec's.
+    ``trace`` is the path of a trace of a module with the same configuration, which is written if it
+    is absent. The graph computes in float32; the axes that the spec names are dynamic. Weights are
+    float32 too or, if ``narrow``, in the checkpoint's types. They are read one at a time. Raises
+    GraphError if the graph's inputs, outputs or axes differ from the spec.
     """
     with TemporaryDirectory() as scratch:
         trace = trace or Path(scratch, TRACE)
@@ -70,7 +70,7 @@ def write_graph(
 
 
 def save(model: ir.Model, folder: Path) -> Path:
-    """Write ``model.onnx`` into ``folder``, its weights beside it if they are large."""
+    """Write ``model.onnx`` into ``folder``, with large weights in a file next to it."""
     path = folder / GRAPH
     tensors = [value.const_value for value in model.graph.initializers.values()]
     large = sum(tensor.nbytes for tensor in tensors if tensor) > LARGEST_INLINE_BYTES
@@ -81,9 +81,9 @@ def save(model: ir.Model, folder: Path) -> Path:
 def write_trace(
     module: Exportable, component: Component, sizes: Sizes, path: Path, opset: int = OPSET
 ) -> None:
-    """Trace ``module`` at ``sizes`` into ``path``; weights have names and shapes alone there.
+    """Trace ``module`` at ``sizes`` into ``path``, with only names and shapes of its weights.
 
-    It depends on no weight, so modules of one configuration share it.
+    A trace depends on no weight, so modules of one configuration share it.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), faked(module):
@@ -105,9 +105,9 @@ def write_trace(
 
 
 def filled(trace: Path, module: Exportable) -> ir.Model:
-    """The optimized graph of a trace with the weights of ``module``, not read before it is saved.
+    """The optimized graph of a trace with the weights of ``module``, which are read on saving.
 
-    Only once weights are known can constants be folded, and equal ones be one.
+    It is optimized only now, as folding constants and merging equal ones needs the weights.
     """
     model = ir.load(trace)
     initializers.fill(model.graph, module.state_dict())
@@ -161,14 +161,14 @@ def _matches(wanted: tuple[Dim, ...], got: list[int | str]) -> bool:
 
 
 def _fits(wanted: Dim, got: int | str) -> bool:
-    """Whether a graph's axis is symbolic if the spec names it, and else a number that it allows."""
+    """Whether a graph's axis is symbolic if the spec names it, and else has an allowed size."""
     if isinstance(wanted, str) or isinstance(got, str):
         return isinstance(wanted, str) and isinstance(got, str)
     return wanted in (-1, got)
 
 
 def _named_axes(module: Exportable, component: Component) -> tuple[Any, ...]:
-    """The dynamic axes of each argument of ``forward``; those of ``*arguments`` together."""
+    """The dynamic axes of each argument of ``forward``; ``*arguments`` share one entry."""
     axes = [_axes(tensor) for tensor in component.inputs]
     arguments = inspect.signature(module.forward).parameters.values()
     named = sum(argument.kind is not argument.VAR_POSITIONAL for argument in arguments)

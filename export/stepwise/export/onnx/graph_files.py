@@ -1,11 +1,11 @@
-"""Files that an export writes beside a graph, and when weights go to one of their own."""
+"""Files that an export writes next to a graph, and the limit for weights inside the graph."""
 
 from stepwise.description.graph_files import GRAPH
 
-# What a graph is made from, without weights, beside it.
+# The trace that a graph is made from, without weights.
 TRACE = "trace.onnx"
-# Of a quantized component: TensorRT and ONNX Runtime want other graphs of one plan.
+# The graph of a quantized component for TensorRT, which needs another one than ONNX Runtime.
 ENGINE_GRAPH = f"tensorrt/{GRAPH}"
-# A graph with its weights inside is in memory several times while it is read or written, so weights
-# of more than this go to a file beside it.
+# A graph with its weights inside is in memory several times while it is read or written, so larger
+# weights go to a file next to it.
 LARGEST_INLINE_BYTES = 200_000_000

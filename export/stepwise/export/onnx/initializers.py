@@ -12,14 +12,14 @@ from stepwise.export.loading.mapped_weights import Stored
 
 _TYPES = {torch.float16: ir.DataType.FLOAT16, torch.bfloat16: ir.DataType.BFLOAT16}
 _SINGLE = ir.DataType.FLOAT
-# Another view of a weight.
+# Makes another view of a weight.
 Arrangement = Callable[[Tensor], Tensor]
-# The exporter folds constants of up to so many values.
+# The exporter folds constants of up to this many values.
 _FOLDED = 8192
 
 
 class Weight(ir.LazyTensor):
-    """A float32 weight of a torch module, as ``arrange`` shows it."""
+    """A float32 weight of a torch module, viewed through ``arrange``."""
 
     def __init__(self, data: Tensor, name: str, arrange: Arrangement | None = None) -> None:
         """``data`` may be ``Stored``."""
@@ -31,7 +31,7 @@ class Weight(ir.LazyTensor):
         )
 
     def stored(self, name: str) -> ir.TensorProtocol | None:
-        """The weight as the checkpoint stores it; None if that is float32 or differs from it."""
+        """The weight in the checkpoint's type; None if that is float32 or a LoRA adds to it."""
         data = self.data
         if not isinstance(data, Stored) or data.additions or data.data_.dtype not in _TYPES:
             return None
@@ -47,7 +47,7 @@ def _tensor(data: Tensor, arrange: Arrangement | None, name: str) -> ir.TensorPr
 
 
 def empty(graph: ir.Graph, weights: Mapping[str, Tensor]) -> None:
-    """Leave of the weights in a graph what ``fill`` needs to give them back: names and shapes."""
+    """Reduce the weights in a graph to the names and shapes that ``fill`` needs to restore them."""
     for name, value in graph.initializers.items():
         tensor = value.const_value
         if name in weights and tensor is not None:
@@ -62,10 +62,10 @@ def empty(graph: ir.Graph, weights: Mapping[str, Tensor]) -> None:
 
 
 def fill(graph: ir.Graph, weights: Mapping[str, Tensor]) -> None:
-    """Give a graph that was traced with empty weights its own.
+    """Give a graph that was traced with empty weights the real ones.
 
-    Weights that are transposed before use are transposed as they are read, and parts of weights are
-    read as weights of their own; the exporter would keep a copy of each.
+    Transposed weights and parts of weights become weights that are arranged as they are read; the
+    exporter would keep a copy of each.
     """
     for name, value in list(graph.initializers.items()):
         if name in weights and weights[name].is_floating_point():
@@ -80,7 +80,7 @@ def fill(graph: ir.Graph, weights: Mapping[str, Tensor]) -> None:
 
 
 def _arrangement(node: ir.Node) -> Arrangement | None:
-    """What a node makes of its first input, if that is another view of it."""
+    """The view that a node makes of its first input; None if it makes none."""
     if node.op_type == "Transpose":
         return partial(torch.permute, dims=tuple(node.attributes["perm"].as_ints()))
     place = node.inputs[1] if node.op_type == "Gather" else None
@@ -94,7 +94,7 @@ def _arrangement(node: ir.Node) -> Arrangement | None:
 def _lazy(data: Tensor, name: str, arrange: Arrangement | None = None) -> ir.TensorProtocol:
     """A weight that is read when it is written; a small one or a vector is read now.
 
-    Those may be folded, or be one with others that are equal.
+    The optimizer may fold those, or merge equal ones.
     """
     if data.numel() > _FOLDED and data.dim() > 1:
         return Weight(data, name, arrange)
@@ -102,7 +102,7 @@ def _lazy(data: Tensor, name: str, arrange: Arrangement | None = None) -> ir.Ten
 
 
 def _arranged(graph: ir.Graph, node: ir.Node, weight: Tensor, arrange: Arrangement) -> None:
-    """Put an arranged initializer in the place of ``node``, under the name of its output."""
+    """Replace ``node`` by an arranged initializer with the name of the node's output."""
     (output,) = node.outputs
     tensor = _lazy(weight, str(output.name), arrange)
     value = _initializer(tensor, _SINGLE)
@@ -112,7 +112,7 @@ def _arranged(graph: ir.Graph, node: ir.Node, weight: Tensor, arrange: Arrangeme
 
 
 def narrow(graph: ir.Graph) -> None:
-    """Store weights as the checkpoint does, and cast each to float32 before it is used."""
+    """Store weights in the checkpoint's types, and cast each to float32 before it is used."""
     places = {node: place for place, node in enumerate(graph)}
     for name, value in list(graph.initializers.items()):
         weight = value.const_value
@@ -123,7 +123,7 @@ def narrow(graph: ir.Graph) -> None:
             kept = _initializer(stored, stored.dtype)
             graph.register_initializer(kept)
             cast = ir.node("Cast", [kept], {"to": _SINGLE})
-            # Where it is needed: earlier, it would only take memory.
+            # Right before its first use: earlier, it would only take memory.
             graph.insert_before(min(value.consumers(), key=places.__getitem__), cast)
             value.replace_all_uses_with(cast.outputs[0])
             cast.outputs[0].name = name
@@ -138,18 +138,18 @@ def _initializer(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.Value:
 
 
 def release(graph: ir.Graph) -> None:
-    """Let go of all weights: the exporter's rewriting keeps parts of a graph after it is done."""
+    """Drop all weights: the exporter's rewriter keeps parts of a graph after it is done."""
     for value in graph.initializers.values():
         value.const_value = None
 
 
 def casts_weight(node: ir.Node) -> bool:
-    """Whether a node makes a stored weight float32, as ``narrow`` leaves them."""
+    """Whether a node casts a stored weight to float32, as ``narrow`` leaves them."""
     return node.op_type == "Cast" and node.inputs[0] is not None and node.inputs[0].is_initializer()
 
 
 def widen(graph: ir.Graph) -> None:
-    """Undo ``narrow``: the weights of a graph that was read become float32 as they are read."""
+    """Undo ``narrow`` in a graph from a file: weights become float32 as they are read."""
     for node in [node for node in graph if casts_weight(node)]:
         narrow, (output,) = node.inputs[0], node.outputs
         assert narrow is not None

@@ -1,4 +1,4 @@
-"""Which torch module a node of a graph was traced from."""
+"""Finds the torch module that a node of a graph was traced from."""
 
 import ast
 import re
@@ -8,7 +8,8 @@ import onnx_ir as ir
 from stepwise.export.families.base import Keep
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-# How the tracer spells a part of a module that looks its attributes up itself, as diffusers' do.
+# The tracer's spelling of a submodule of a module with its own attribute lookup, as diffusers'
+# have.
 _SPELLED = re.compile(r"\.__dict__\['_modules'\]\['(\w+)'\]")
 
 

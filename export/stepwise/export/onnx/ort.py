@@ -1,4 +1,4 @@
-"""Runs a graph on the CPU with no more in memory than its weights and what passes through it."""
+"""Runs a graph on the CPU with only its weights and live activations in memory."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ Feeds = Mapping[str, Sequence[Feed]]
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """A graph as it is written: nothing is folded, fused or packed, which would copy weights."""
+    """Open a graph without folding, fusing or packing, which would copy weights."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # What passes through is given back at once, and each node runs as soon as it can.
+    # Activations are freed at once, and each node runs as soon as it can.
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     options.add_session_config_entry("session.disable_prepacking", "1")

@@ -1,4 +1,4 @@
-"""Graphs against torch: the same inputs through both, at sizes that were not traced."""
+"""Compares graphs with torch: the same inputs through both, at sizes that were not traced."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from stepwise.export.onnx.parity_report import Parity
 from stepwise.export.onnx.shapes import Sizes
 
 _FLOAT_TOLERANCE = 1e-4
-# Of the greatest value, where that is more than 20: Qwen's residual stream reaches thousands.
+# Relative to the greatest value, if that is more than 20: Qwen's residual stream reaches thousands.
 _LARGE_TOLERANCE = 5e-6
-# Pictures are rounded to levels of 0 to 255, where a difference of 1e-6 may tip a value over.
+# Pictures are rounded to levels of 0 to 255, where a difference of 1e-6 may change a level.
 _LEVEL_TOLERANCE = 1.0
 
 Array = npt.NDArray[Any]
@@ -45,7 +45,7 @@ class Example:
 
 
 def expect(module: Exportable, component: Component, sizes: Iterable[Sizes]) -> list[Example]:
-    """What ``module`` makes of random inputs at each of ``sizes``; it can be freed then."""
+    """The outputs of ``module`` for random inputs at each of ``sizes``; it can be freed then."""
     return [_example(module, component, size) for size in sizes]
 
 
@@ -61,10 +61,10 @@ def _example(module: Exportable, component: Component, sizes: Sizes) -> Example:
 
 
 def compare(component: Component, graph: Path, examples: Iterable[Example]) -> list[Parity]:
-    """Run a graph on the same inputs.
+    """Run a graph on the same inputs and compare its outputs with torch's.
 
-    Floats may differ by 1e-4 or, if any is greater than 20, by 5e-6 times the greatest; pictures
-    by one level.
+    Floats may differ by 1e-4 or, if any is greater than 20, by 5e-6 times the greatest; pictures by
+    one level.
     """
     session = open_session(graph)
     names = [tensor.name for tensor in component.outputs]

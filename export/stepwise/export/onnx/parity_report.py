@@ -1,4 +1,4 @@
-"""How far graphs are from torch: rows, as JSON and as a table."""
+"""The differences between graphs and torch, as JSON and as a table."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,11 +14,11 @@ _CACHE = output_name(0).rstrip("0")
 
 @dataclass(frozen=True)
 class Parity:
-    """How far one output of a graph is from torch at one shape.
+    """The difference between a graph and torch in one output at one shape.
 
-    ``difference`` is the greatest absolute difference (in levels for pictures), ``relative`` is
-    the norm of the difference over that of torch's output, ``changed`` the share of values that
-    are not equal.
+    ``difference`` is the greatest absolute difference (in levels for pictures), ``relative`` is the
+    norm of the difference over that of torch's output, ``changed`` the share of values that are not
+    equal.
     """
 
     component: str
@@ -47,7 +47,7 @@ def read(folder: Path) -> list[Parity]:
 
 
 def summary(rows: Sequence[Parity]) -> str:
-    """One line for a terminal: whether all is well, and what came nearest to its tolerance."""
+    """One line for a terminal: whether all outputs pass, and the one nearest to its tolerance."""
     failed = [row for row in rows if not row.ok]
     if failed:
         return f"{len(failed)} of {len(rows)} outputs are not within their tolerances of torch"
@@ -60,7 +60,7 @@ def summary(rows: Sequence[Parity]) -> str:
 
 
 def table(rows: Iterable[Parity]) -> str:
-    """The rows as text for a terminal; of all caches at one size the one that is furthest off."""
+    """The rows as a table for a terminal; of all caches at one size, only the worst."""
     titles = ("component", "output", "shape", "max diff", "allowed", "relative", "changed")
     layout = "{:<12} {:<14} {:<19} {:>9} {:>8} {:>9} {:>8}"
     lines = [layout.format(*titles)]

@@ -7,7 +7,7 @@ from stepwise.description.manifest import Sides
 from stepwise.description.spec import Dim, axis
 
 Sizes = Mapping[str, int]
-# Of pictures, in pixels: larger ones would say no more of a graph, but take minutes and gigabytes.
+# In pixels, for pictures: larger ones show no more of a graph, but take minutes and gigabytes.
 LARGEST_SIDE = 256
 # Neither 0 nor 1, which the tracer would take for constants.
 _TRACED_BATCH, _TRACED_TEXT, _TRACED_FRAMES, _TRACED_SLICE = 2, 24, 3, 2
@@ -16,8 +16,8 @@ _TRACED_BATCH, _TRACED_TEXT, _TRACED_FRAMES, _TRACED_SLICE = 2, 24, 3, 2
 def traced(sides: Sides, scale: int, tokens: int) -> Sizes:
     """Sizes to trace at: two rows, a landscape of the native height, short texts.
 
-    ``sides`` are in pixels, ``scale`` is pixels per latent, ``tokens`` is what the tokenizer
-    pads to. Sizes are in the graphs' own units: rows, latents, tokens, frames of latents.
+    ``sides`` are in pixels, ``scale`` is pixels per latent, ``tokens`` is the length that the
+    tokenizer pads to. Sizes are in the graphs' own units: rows, latents, tokens, frames of latents.
     """
     narrow = max(3 * sides.native // 4 // sides.multiple, 1) * sides.multiple
     return {
@@ -36,8 +36,8 @@ def untraced(family: Family, sides: Sides, scale: int, tokens: int) -> tuple[Siz
     """Sizes to check at: one native square with a usual text; three wide pictures.
 
     The wide ones have the greatest width and an odd number of patches along their height. All are
-    smaller by the same factor if the native side is more than 256 pixels. Of videos, five frames of
-    latents and one; of slices, one frame that begins a video, and three that do not.
+    smaller by the same factor if the native side is more than 256 pixels. Videos have five frames
+    of latents, then one; slices have one frame that begins a video, then three that do not.
     """
 
     def patches(side: int) -> int:

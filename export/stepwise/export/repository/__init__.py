@@ -1,1 +1,1 @@
-"""What an export writes into a model repository, and what is known of it."""
+"""The files of an export in a model repository, and their records."""

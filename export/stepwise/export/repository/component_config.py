@@ -1,4 +1,4 @@
-"""The Triton config of a graph or an engine, with the exact dims that it has."""
+"""The Triton config of a graph or an engine, with its exact dims."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 from stepwise.description.spec import Component, Tensor
 from stepwise.export.repository.triton_configs import data_type, strings
 
-# Every model has a thread pool of its own. Threads spin between the nodes of a run, which makes a
-# small graph a third faster, and stop when it ends, or they would take the cores of other pools.
+# Every model has its own thread pool. Threads spin between the nodes of a run, which makes a small
+# graph a third faster, and stop when it ends, because spinning takes cores from other pools.
 _PARAMETERS = {"intra_op_thread_count": "0", "session.force_spinning_stop": "1"}
 
 # Tensor names to dims with the batch dim, -1 where they are dynamic.
@@ -30,9 +30,9 @@ def graph_config(component: Component, name: str, path: Path) -> pb.ModelConfig:
 
 
 def engine_config(component: Component, name: str, shapes: Shapes, profiles: int) -> pb.ModelConfig:
-    """The config of ``<name>_<component>``, served from an engine whose tensors have ``shapes``.
+    """The config of ``<name>_<component>``, served from an engine with tensors of ``shapes``.
 
-    Triton uses the first of an engine's ``profiles`` alone unless it is told of the others.
+    Triton uses only the first of an engine's ``profiles`` unless the config lists all.
     """
     config = _config(component, name, "tensorrt", shapes)
     if profiles > 1:
@@ -44,7 +44,7 @@ def _config(component: Component, name: str, backend: str, shapes: Shapes) -> pb
     config = pb.ModelConfig(
         name=f"{name}_{component.name}", backend=backend, max_batch_size=component.max_batch
     )
-    # Left to itself Triton makes two instances on a CPU: twice the weights for no gain.
+    # By default Triton makes two instances on a CPU: twice the weights for no gain.
     config.instance_group.add(count=1)
     if component.max_batch:
         config.dynamic_batching.SetInParent()
@@ -58,7 +58,7 @@ def _config(component: Component, name: str, backend: str, shapes: Shapes) -> pb
 def _fill(
     described: pb.ModelInput | pb.ModelOutput, component: Component, tensor: Tensor, shapes: Shapes
 ) -> None:
-    """Describe a tensor. ``max_batch_size`` stands for the leading dim where Triton batches."""
+    """Describe a tensor. ``max_batch_size`` replaces the leading dim where Triton batches."""
     dims = shapes[tensor.name]
     described.name = tensor.name
     described.data_type = pb.DataType.Value(data_type(tensor))

@@ -1,7 +1,8 @@
-"""What decides a graph, as a digest: graphs with the same key are the same.
+"""Digests of everything that determines a graph: graphs with the same key are equal.
 
-It has the format number of the component, the versions of the libraries that write graphs, the
-files that the component is loaded from, and what was asked for. A changed comment changes no key.
+A key covers the component's format number, the versions of the libraries that write graphs, the
+files that the component is loaded from, and the export's options. It does not cover the exporter's
+source, so a changed comment changes no key.
 """
 
 import hashlib
@@ -26,19 +27,19 @@ from stepwise.export.checkpoint.safetensors_files import check_file, read_json
 from stepwise.export.repository.layout import Target
 
 _WRITERS = ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript")
-# What draws pictures, and measures and chooses, to quantize.
+# The libraries that draw pictures, measure layers and choose bits for quantization.
 MEASURERS = ("torch", "diffusers", "transformers", "numpy", "onnxruntime", "scipy", "torchmetrics")
-# Names of a LoRA's layers that are certainly a denoiser's.
+# Names of LoRA layers that can only be a denoiser's.
 _DENOISER = re.compile(r"lora_unet_|unet\.|transformer\.")
 
 
 def trace_key(target: Target, component: Component) -> str:
-    """The key of what is traced of a component, which depends on none of its weights."""
+    """The key of a component's trace, which depends on none of its weights."""
     return _digest(_trace_facts(target.checkpoint, component))
 
 
 def component_key(target: Target, component: Component) -> str:
-    """The key of a component's graph, files beside it included."""
+    """The key of a component's graph, including the files next to it."""
     checkpoint, quantized = target.checkpoint, target.is_quantized(component)
     facts = {
         "trace": trace_key(target, component),
@@ -51,7 +52,7 @@ def component_key(target: Target, component: Component) -> str:
         ],
     }
     if quantized or target.precision != "fp32":
-        # Pictures are drawn with the whole checkpoint, and the graph is held to them.
+        # The graph is checked on pictures that depend on the whole checkpoint.
         facts["pictures"] = weights_digest(checkpoint)
     if quantized:
         facts |= {"quantized": target.quantized, "measurers": versions(*MEASURERS)}
@@ -59,7 +60,7 @@ def component_key(target: Target, component: Component) -> str:
 
 
 def export_key(target: Target) -> str:
-    """The key of a whole export: of its components, its tokenizers and its manifest."""
+    """The key of a whole export: its components, tokenizers and manifest."""
     checkpoint = target.checkpoint
     keys = {part.name: component_key(target, part) for part in checkpoint.family.components}
     tokenizers = [_tokenizer(checkpoint, encoder) for encoder in checkpoint.family.encoders]
@@ -82,15 +83,16 @@ def _trace_facts(checkpoint: Checkpoint, component: Component) -> dict[str, Any]
         "libraries": versions(*_WRITERS),
         "class": read_json(checkpoint.folder / INDEX).get(component.subfolder),
         "config": files_digest([("config", config)]),
-        # What it is traced and checked at.
+        # The sizes that it is traced and checked at.
         "sizes": repr((checkpoint.sides, checkpoint.vae_scale, family.ranges["text"])),
         "tokenizer": _tokenizer(checkpoint, component),
     }
 
 
 def _part(checkpoint: Checkpoint, component: Component) -> Component:
-    """What a component is loaded from: zeros, in the place of one that is missing, are as wide as
-    the denoiser wants them.
+    """The component that a component's files belong to.
+
+    For a missing component it is the denoiser, which sets the width of the zeros.
     """
     missing = component.name in checkpoint.missing
     return checkpoint.family.denoiser if missing else component
@@ -104,7 +106,7 @@ def _tokenizer(checkpoint: Checkpoint, encoder: Component) -> str:
 
 
 def _reaches(lora: Lora, component: Component) -> bool:
-    """Whether a LoRA may have layers of a component: all of them, unless its names rule it out."""
+    """Whether a LoRA may change a component: yes, unless its names rule that out."""
     if component.subfolder == "vae":
         return False
     return not component.tokenizer or not all(map(_DENOISER.match, check_file(lora.file)))

@@ -1,4 +1,4 @@
-"""Where an export goes."""
+"""The folders and files of an export."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,7 +22,8 @@ _PARTIAL = "partial"
 class Target:
     """A checkpoint to be served as ``name`` from ``repository``, in one of ``PRECISIONS``.
 
-    With a ``quantization``, its denoiser is quantized and the precision is all other components'.
+    With a ``quantization`` the denoiser is quantized, and ``precision`` is that of the other
+    components.
     """
 
     checkpoint: Checkpoint
@@ -33,7 +34,7 @@ class Target:
 
     @property
     def prepare(self) -> Path:
-        """The folder of ``<name>_prepare``, which holds what only the checkpoint knows."""
+        """The folder of ``<name>_prepare``, which holds the manifest and the tokenizers."""
         return self.repository / f"{self.name}_prepare"
 
     @property
@@ -47,7 +48,7 @@ class Target:
 
     @property
     def quantized(self) -> str:
-        """The digest of what the denoiser is quantized to; "" if it is not."""
+        """The digest of the denoiser's quantization; "" without one."""
         return self.quantization.digest if self.quantization else ""
 
     def model(self, component: Component) -> Path:
@@ -59,17 +60,17 @@ class Target:
         return self.model(component) / "1"
 
     def keep(self, component: Component) -> Keep:
-        """What of a component stays in float32 in a float16 graph."""
+        """The nodes of a component that stay in float32 in a float16 graph."""
         return family_export(self.checkpoint.family.name).keep(component.name)
 
     def is_quantized(self, component: Component) -> bool:
-        """Whether a component is quantized, as a denoiser may be."""
+        """Whether a component is quantized; only a denoiser can be."""
         return self.quantization is not None and component == self.checkpoint.family.denoiser
 
 
 @contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of ``folder`` once the block is through, or vanishes."""
+    """A new folder that replaces ``folder`` when the block succeeds, and is removed otherwise."""
     partial = folder.parent / _PARTIAL
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -87,7 +88,7 @@ def describe(
     tokens: dict[str, int],
     templates: dict[str, tuple[str, str]],
 ) -> Manifest:
-    """The manifest of a checkpoint that is to be served as ``name``, as yet without graphs.
+    """The manifest, without graphs, of a checkpoint that is to be served as ``name``.
 
     ``tokens`` and ``templates`` are those of its tokenizers.
     """

@@ -1,8 +1,8 @@
-"""What is known of a component whose graph is whole: a record beside the graph, in its folder.
+"""Records of finished graphs, each next to its graph.
 
-The folder appears as a whole, so there is a record if and only if the graph is finished. A graph
-with the same key, of another pipeline in the repository or in the folder that ``STEPWISE_GRAPHS``
-names, is taken instead of being made again.
+A folder appears as a whole, so there is a record if and only if the graph is finished. A graph with
+the same key is reused instead of exported again, from another pipeline in the repository or from
+the folder that ``STEPWISE_GRAPHS`` names.
 """
 
 import json
@@ -32,9 +32,9 @@ KEPT = "STEPWISE_GRAPHS"
 
 @dataclass(frozen=True)
 class Finished:
-    """A component's graph: the key of all that it was made from, its digest, and its files.
+    """A component's graph: the key of all its sources, its digest, and its files.
 
-    ``trace`` is the key of the trace beside it.
+    ``trace`` is the key of its trace.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Finished:
 
 
 def write(target: Target, component: Component, rows: Iterable[Parity], folder: Path) -> None:
-    """Record the graph in ``folder``, how far it is from torch, and what else was written."""
+    """Record the graph in ``folder``, its difference from torch, and the other files."""
     parity_report.write(rows, folder)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     keys = (component_key(target, component), trace_key(target, component))
@@ -53,14 +53,14 @@ def write(target: Target, component: Component, rows: Iterable[Parity], folder: 
 
 
 def read(target: Target, component: Component) -> list[Parity] | None:
-    """How far a finished graph is from torch; None if it is not what would be exported."""
+    """A finished graph's difference from torch; None if an export would make another graph."""
     folder = target.version(component)
     record = _record(folder, component_key(target, component))
     return None if record is None else parity_report.read(folder)
 
 
 def is_finished(target: Target) -> bool:
-    """Whether the target holds a whole export of what would be exported."""
+    """Whether the target holds a whole export that is up to date."""
     try:
         manifest = Manifest.read(target.prepare)
         parity_report.read(target.prepare)
@@ -84,7 +84,8 @@ def _is_whole(target: Target, manifest: Manifest, component: Component) -> bool:
 def take(target: Target, component: Component, folder: Path) -> list[Parity] | None:
     """Fill ``folder`` with a finished graph that has the component's key, if there is one.
 
-    Returns how far it is from torch. Weights are hard links where the file system has them.
+    Returns its difference from torch, or None. Weights are hard links where the file system has
+    them.
     """
     key = component_key(target, component)
     for found in _places(target, key):
@@ -99,7 +100,7 @@ def take(target: Target, component: Component, folder: Path) -> list[Parity] | N
 def take_trace(target: Target, component: Component, folder: Path) -> None:
     """Fill ``folder`` with the trace of a component with the same configuration, if there is one.
 
-    Fine-tunes of one model, in any precision, share theirs.
+    Fine-tunes of one model share a trace, in any precision.
     """
     key = trace_key(target, component)
     for found in _places(target, key):
@@ -124,7 +125,7 @@ def _fill(place: Path, folder: Path, record: Finished) -> None:
         partial = Path(scratch) / place.name
         for name in (*record.files, FILE):
             _copy(folder / name, partial / name)
-        # Another export may just have been quicker.
+        # Another export may have written the same graph first.
         with suppress(OSError):
             partial.rename(place)
 
@@ -143,7 +144,7 @@ def _kept(key: str) -> Path | None:
 
 
 def _record(folder: Path, key: str) -> Finished | None:
-    """The record of a graph with this key; None if there is none or anything of it is not whole."""
+    """The record of a graph with this key; None without one, or if a file is missing or damaged."""
     try:
         record = _read(folder)
         if record.key != key or record.graph != graph_digest(folder):
@@ -160,7 +161,7 @@ def _read(folder: Path) -> Finished:
 
 
 def _copy(source: Path, to: Path) -> None:
-    """Link a graph or its weights, which are never written to; copy what people may edit."""
+    """Link a graph or its weights, which are never written to; copy files that people may edit."""
     to.parent.mkdir(parents=True, exist_ok=True)
     if source.name.startswith((GRAPH, TRACE)):
         try:

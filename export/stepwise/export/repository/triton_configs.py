@@ -1,7 +1,7 @@
-"""Triton model configs of a pipeline, rendered from its literal.
+"""Renders a family's Triton model configs.
 
 Those of the ensemble and the Python models depend on no checkpoint and are committed. After a
-change to a pipeline, ``python -m stepwise.export.repository.triton_configs`` renders them again.
+change to a family, ``python -m stepwise.export.repository.triton_configs`` renders them again.
 """
 
 import json
@@ -69,7 +69,7 @@ def python_models(family: Family) -> tuple[PythonModel, ...]:
         PythonModel(
             role="denoise",
             purpose="Denoises all requests together, one batch a step.",
-            # A cancellation comes alone, and so does word of a video that is decoded.
+            # A cancellation comes alone, and so does the notice that a video is decoded.
             inputs=(
                 *(replace(t, optional=True) for t in (SETTINGS, *family.denoiser_feeds)),
                 CANCEL,
@@ -107,9 +107,9 @@ def python_config(family: Family, name: str, model: PythonModel) -> pb.ModelConf
 
 
 def request_parameter(family: Family, samplers: tuple[str, ...]) -> str:
-    """What a client may want to know before it asks: defaults, ranges and samplers, as JSON.
+    """The defaults, ranges and samplers that clients read before a request, as JSON.
 
-    A setting without a default is one that a request may leave out and not send.
+    A setting without a default may be left out of a request, and is not listed.
     """
     fields = {
         "defaults": {k: v for k, v in asdict(family.defaults).items() if v is not None},
@@ -122,7 +122,7 @@ def request_parameter(family: Family, samplers: tuple[str, ...]) -> str:
 def ensemble_config(family: Family, name: str) -> pb.ModelConfig:
     """The config of the ensemble: prepare, the encoders, denoise, decode.
 
-    Text encoders have a step for either prompt; they and any encoder of images run in parallel.
+    Text encoders have one step per prompt; they and any image encoder run in parallel.
     """
     prepare, *encode, denoise, decode = (
         _python_step(name, model) for model in python_models(family)
@@ -184,10 +184,10 @@ def render(config: pb.ModelConfig) -> str:
 
 
 def committed(family: Family, name: str) -> dict[str, str]:
-    """The text of every file, by its path in the repository, that depends on no checkpoint."""
+    """The text of every file that depends on no checkpoint, by its path in the repository."""
     files = {
         f"{name}/{FILE}": render(ensemble_config(family, name)),
-        # Triton wants a version folder even where it is empty, which git does not keep.
+        # Triton needs a version folder even if it is empty, and git keeps no empty folders.
         f"{name}/1/.gitkeep": "",
     }
     for model in python_models(family):

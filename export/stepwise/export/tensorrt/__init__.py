@@ -1,1 +1,1 @@
-"""Graphs to engines."""
+"""Builds TensorRT engines from graphs."""

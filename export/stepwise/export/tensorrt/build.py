@@ -1,7 +1,7 @@
-"""The engines of an exported pipeline: built, written beside their graphs, and recorded.
+"""Builds the engines of an exported pipeline, writes them next to their graphs and records them.
 
 ``engines.json`` in the folder of ``<name>_prepare`` has one record per engine. ``stepwise check``
-holds them to the machine that it runs on.
+compares them with its machine.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from stepwise.export.tensorrt.profiles import Profiles, profiles
 log = logging.getLogger(__name__)
 
 FILE = "engines.json"
-# What is done with the kernels of an engine.
+# Receives the kernels of an engine.
 Report = Callable[[Target, Component, Iterable[Kernel]], None]
 
 
@@ -36,9 +36,9 @@ Report = Callable[[Target, Component, Iterable[Kernel]], None]
 class Engine:
     """One built engine.
 
-    ``library`` is the Python module that built it, ``graph`` the digest of what it was built
-    from, ``file`` its place in the repository and ``sha256`` its content. ``layers`` counts them
-    by type and datatype. ``format`` is that of ``stepwise.description.formats``.
+    ``library`` is the Python module that built it, ``graph`` the digest of its graph, ``file`` its
+    path in the repository and ``sha256`` the digest of its content. ``layers`` counts its layers by
+    type and datatype. ``format`` is that of ``stepwise.description.formats``.
     """
 
     format: int
@@ -57,27 +57,26 @@ class Engine:
 
     @property
     def half_layers(self) -> int:
-        """How many layers give float16."""
+        """The number of layers with float16 outputs."""
         return sum(datatypes.get("Half", 0) for datatypes in self.layers.values())
 
     @property
     def all_layers(self) -> int:
-        """How many layers there are."""
+        """The number of layers."""
         return sum(sum(datatypes.values()) for datatypes in self.layers.values())
 
 
 def unreported(target: Target, component: Component, kernels: Iterable[Kernel]) -> None:
-    """Takes the kernels of an engine, and tells nobody."""
+    """Ignores the kernels of an engine."""
 
 
 def build_engines(
     target: Target, name: str, capability: str, report: Report = unreported
 ) -> list[Engine]:
-    """Build what is missing or stale among the engines of a finished export; return them all.
+    """Build the missing and outdated engines of a finished export; return all of its engines.
 
-    ``name`` is a key of ``LIBRARIES``. What is already there for the same graph, library and
-    GPU is kept. ``report`` is told of the kernels of a quantized component's engine. Raises
-    EngineError.
+    ``name`` is a key of ``LIBRARIES``. Engines of the same graph, library and GPU are kept.
+    ``report`` receives the kernels of a quantized component's engine. Raises EngineError.
     """
     manifest = Manifest.read(target.prepare)
     engines = []
@@ -93,14 +92,14 @@ def build_engines(
 
 
 def read(folder: Path) -> list[Engine]:
-    """The records in ``folder``; none without ``engines.json``. Early ones have no format."""
+    """The records in ``folder``; none without ``engines.json``. Records without a format get 0."""
     path = folder / FILE
     records = json.loads(path.read_text()) if path.is_file() else []
     return [Engine(**{"format": 0, **fields}) for fields in records]
 
 
 def _add(engine: Engine, folder: Path) -> None:
-    """Put an engine among the records, in the place of one with the same file."""
+    """Record an engine, replacing the record with the same file."""
     others = [other for other in read(folder) if other.file != engine.file]
     fields = [asdict(record) for record in (*others, engine)]
     partial = folder / f"{FILE}.partial"
@@ -111,7 +110,7 @@ def _add(engine: Engine, folder: Path) -> None:
 def _wanted(
     target: Target, manifest: Manifest, component: Component, name: str, capability: str
 ) -> dict[str, Any]:
-    """With the profiles, the fields of a record that decide whether an engine is up to date."""
+    """The fields of a record that, with the profiles, decide whether an engine is up to date."""
     path = target.version(component) / LIBRARIES[name].file
     return {
         "format": formats.ENGINE,
@@ -138,7 +137,7 @@ def _record_of(shapes: Sequence[Profiles]) -> dict[str, Any]:
 
 
 def _kept(target: Target, wanted: Mapping[str, Any]) -> Engine | None:
-    """The engine that is there, if it is what would be built."""
+    """The existing engine, if it is up to date."""
     path = target.repository / wanted["file"]
     for engine in read(target.prepare):
         same = all(getattr(engine, key) == value for key, value in wanted.items())

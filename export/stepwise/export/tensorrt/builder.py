@@ -1,4 +1,4 @@
-"""ONNX graph to engine, with TensorRT or TensorRT for RTX: one builder interface, two libraries."""
+"""Builds an engine from an ONNX graph with TensorRT or TensorRT for RTX: one builder interface."""
 
 import time
 from collections import Counter
@@ -28,7 +28,7 @@ class Built:
 
     @property
     def layers(self) -> Layers:
-        """How many kernels there are of each type and datatype."""
+        """The number of kernels of each type and datatype."""
         counts: dict[str, Counter[str]] = {}
         for kernel in self.kernels:
             counts.setdefault(kernel.kind, Counter())[kernel.datatype] += 1
@@ -38,8 +38,8 @@ class Built:
 def build(name: str, graph: Path, profiles: Sequence[Profiles], capability: str) -> Built:
     """Build a strongly typed engine: every layer has the type that the graph gives it.
 
-    All ``profiles`` share the engine's weights; axes of one size in all of them are fixed. Raises
-    EngineError with the library's own words.
+    All ``profiles`` share the engine's weights; axes that have one size in all of them are fixed.
+    Raises EngineError with the library's message.
     """
     trt, start = load(name), time.monotonic()
     log = _log(trt)
@@ -66,7 +66,7 @@ def build(name: str, graph: Path, profiles: Sequence[Profiles], capability: str)
 
 
 def _log(trt: Any) -> Any:
-    """A logger that keeps what a builder says."""
+    """A logger that records a builder's messages."""
 
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

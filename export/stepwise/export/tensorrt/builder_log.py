@@ -1,6 +1,6 @@
-"""The kernels of an engine, as its builder tells of them while it builds.
+"""Reads the kernels of an engine from its builder's log.
 
-Only on its GPU could an engine itself be asked.
+An engine itself can be inspected only on its GPU.
 """
 
 import re
@@ -18,9 +18,9 @@ _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 
 @dataclass(frozen=True)
 class Kernel:
-    """A layer of an engine: the datatypes of what it takes and gives, and the nodes it is of.
+    """A layer of an engine: the datatypes of its inputs, constants and outputs, and its ONNX nodes.
 
-    ``code`` is the builder's own name for what it runs, "" for none.
+    ``code`` is the builder's name of the code that it runs, "" for none.
     """
 
     kind: str
@@ -32,7 +32,7 @@ class Kernel:
 
     @property
     def datatype(self) -> str:
-        """That of its first output, "none" if it gives nothing."""
+        """The datatype of its first output; "none" without outputs."""
         return next(iter(self.outputs), "none")
 
 

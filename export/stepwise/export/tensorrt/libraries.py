@@ -13,9 +13,9 @@ from stepwise.export.errors import EngineError
 class Library:
     """One of NVIDIA's two libraries.
 
-    ``file`` is what its engines are called in a version folder, ``config`` the name under which
-    Triton's backend for it finds a model config ("" if Triton has none). One that builds for
-    ``any_gpu`` needs none in this machine; the other builds for the GPU that is there.
+    ``file`` is the name of its engines in a version folder, ``config`` the name of the model config
+    that Triton's backend for it reads ("" if Triton has none). A library with ``any_gpu`` builds
+    for any GPU and needs none in this machine; the other builds for this machine's GPU.
     """
 
     module: str
@@ -53,8 +53,8 @@ def load(name: str) -> Any:
 def compute_capability(name: str, asked: str | None) -> str:
     """The compute capability to build for, such as "8.9".
 
-    TensorRT for RTX builds for the one that is ``asked``, or that of this machine's GPU, or 8.9;
-    TensorRT for this machine's GPU only. Raises EngineError if that cannot be.
+    TensorRT for RTX builds for ``asked``, else for this machine's GPU, else for 8.9. TensorRT
+    builds only for this machine's GPU. Raises EngineError if there is none, or it is not ``asked``.
     """
     present = gpu_capability()
     if LIBRARIES[name].any_gpu:

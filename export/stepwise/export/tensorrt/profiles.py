@@ -1,4 +1,4 @@
-"""The shapes that an engine is built for: from the spec's ranges and the checkpoint's own sizes."""
+"""The shapes that an engine is built for, from the spec's ranges and the checkpoint's sizes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ Profiles = Mapping[str, Profile]
 
 
 def covering(profiles: Iterable[Profiles], name: str) -> Shape:
-    """The one shape that covers an input in all ``profiles``: -1 where it may differ."""
+    """The shape that covers an input in all ``profiles``, -1 where sizes differ."""
     ends = [end for p in profiles for end in (p[name].minimum, p[name].maximum)]
     return tuple(sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*ends, strict=True))
 
@@ -40,8 +40,8 @@ def covering(profiles: Iterable[Profiles], name: str) -> Shape:
 def profiles(target: Target, manifest: Manifest, component: Component) -> tuple[Profiles, ...]:
     """The profiles of a component's graph, each with the shapes of every input.
 
-    Texts have the one length that their tokenizers pad to. Where latents go in, a checkpoint with
-    buckets gets one profile for each, whose sides are fixed.
+    Texts have a single length, to which their tokenizers pad. If the checkpoint has buckets, inputs
+    of latents get one profile per bucket, with fixed sides.
     """
     family, graph = target.checkpoint.family, _graph_dims(target, component)
     rows = component.max_batch or family.ranges["batch"].maximum
@@ -69,7 +69,7 @@ def _profile(tensor: Tensor, graph: Shape, sizes: Mapping[str, Range]) -> Profil
 
 
 def _sides(family: Family, manifest: Manifest, component: Component) -> Iterator[dict[str, Range]]:
-    """The height and width of latents in each profile; nothing for text encoders."""
+    """The height and width of latents in each profile; empty for text encoders."""
     if component in family.encoders:
         yield {}
     elif manifest.buckets:
@@ -92,7 +92,7 @@ def _sides(family: Family, manifest: Manifest, component: Component) -> Iterator
 
 
 def _patches(latents: Range, frames: Range, patch: int) -> dict[str, Range]:
-    """The sides of a video's latents, and how many patches it has."""
+    """The sides of a video's latents, and the number of its patches."""
     least, usual, greatest = (
         count * (side // patch) ** 2
         for count, side in zip(_ends(frames), _ends(latents), strict=True)
@@ -105,9 +105,9 @@ def _ends(size: Range) -> tuple[int, int, int]:
 
 
 def _tiled(latents: Range, sides: Sides, tile: int, scale: int) -> Range:
-    """The sides of what an autoencoder is given of a frame: no more than a tile has.
+    """The sides of an autoencoder's input for a frame: at most those of a tile.
 
-    The last tile in a row has what the others leave over, which may be the least step of a side.
+    The last tile in a row has the remainder, which may be the least step of a side.
     """
     if sides.maximum <= tile:
         return latents
@@ -119,7 +119,7 @@ def _tiled(latents: Range, sides: Sides, tile: int, scale: int) -> Range:
 
 
 def _bucket_sides(manifest: Manifest, previews: bool) -> Iterator[dict[str, Range]]:
-    """Those of each bucket, and of all their previews together."""
+    """The sides of each bucket, and one range for the previews of all buckets."""
     scale = manifest.vae_scale
     latents = [(height // scale, width // scale) for height, width in manifest.buckets]
     for height, width in latents:
@@ -139,7 +139,7 @@ def _spread(sizes: Sequence[int]) -> Range:
 
 
 def _text_length(target: Target, manifest: Manifest) -> int:
-    """The tokens that the denoiser reads, found by putting blank embeddings together."""
+    """The number of tokens that the denoiser reads, found by joining blank embeddings."""
     family = target.checkpoint.family
     blank = {}
     for role, encoder in family.encodings():

@@ -215,8 +215,8 @@ def test_a_text_encoder_that_lacks_a_weight_is_refused(folder):
 @pytest.mark.parametrize(
     ("template", "word"),
     [
-        ("{% for m in messages %}{{ m['content'][0]['text'] | trim }}{% endfor %}", "leave"),
-        ("{% for m in messages %}{{ m['content'][0]['text'] | upper }}{% endfor %}", "leave"),
+        ("{% for m in messages %}{{ m['content'][0]['text'] | trim }}{% endfor %}", "fixed text"),
+        ("{% for m in messages %}{{ m['content'][0]['text'] | upper }}{% endfor %}", "fixed text"),
         ("{{ raise_exception('not for users') }}", "not for users"),
         ("{% if %}", "chat template"),
     ],
