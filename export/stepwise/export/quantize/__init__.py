@@ -1,1 +1,1 @@
-"""MixDQ (arXiv 2405.17873): a bit-width for each layer of a few-step UNet, and the graphs of it."""
+"""MixDQ (arXiv 2405.17873): quantizes a few-step UNet, with a bit-width for each layer."""

@@ -1,4 +1,4 @@
-"""A quantized graph, and beside it all that was decided and measured to make it."""
+"""Writes a quantized graph and, next to it, its plan, ranges and kernels."""
 
 import json
 import logging
@@ -29,12 +29,12 @@ KERNELS, ENGINE_KERNELS = "kernels.json", "engine_kernels.json"
 
 
 def write(target: Target, wanted: Quantization, source: Path, feed: Feed, folder: Path) -> None:
-    """Write the float32 graph ``source`` quantized into ``folder``, with its plan and a report.
+    """Quantize the float32 graph ``source`` into ``folder``, with its plan and a report.
 
-    One graph is for ONNX Runtime, and one of the same plan for engines. The plan can be edited and
-    given to ``--plan``; as long as the ranges beside it are for it, nothing is calibrated again.
-    ``ranges.json`` has what is told apart by 8 bits of each layer's activations, ``kernels.json``
-    what ONNX Runtime computes each layer in when it is given ``feed``.
+    One graph is for ONNX Runtime, and another one of the same plan for engines. The plan can be
+    edited and given to ``--plan``; as long as the ranges next to it match, nothing is calibrated
+    again. ``ranges.json`` has the 8-bit ranges of each layer's activations, ``kernels.json`` the
+    arithmetic of each layer when ONNX Runtime runs ``feed``.
     """
     recipe = prepare(target.checkpoint, wanted, "onnxruntime")
     graph = onnxruntime_graph.write(source, recipe, folder)
@@ -49,7 +49,7 @@ def write(target: Target, wanted: Quantization, source: Path, feed: Feed, folder
 
 
 def report(target: Target, component: Component, kernels: Iterable[Kernel]) -> None:
-    """Write ``engine_kernels.json``: what an engine of a quantized component computes in."""
+    """Write ``engine_kernels.json``: the arithmetic of each layer in an engine."""
     folder = target.version(component)
     plan = Plan.read(folder / PLAN)
     _report(tensorrt_kernels(kernels, plan), folder / ENGINE_KERNELS)
@@ -65,6 +65,6 @@ def _row(found: Computed) -> dict[str, object]:
 
 
 def _write(rows: dict[str, dict[str, object]], path: Path) -> None:
-    """JSON with a line for each layer."""
+    """Write JSON with one line per layer."""
     lines = [f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items()]
     path.write_text("{\n" + ",\n".join(lines) + "\n}\n")

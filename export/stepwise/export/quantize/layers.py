@@ -1,4 +1,4 @@
-"""The layers of a UNet that can be quantized, and what the method knows of each beforehand."""
+"""The layers of a UNet that can be quantized, and MixDQ's prior knowledge of each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from stepwise.export.errors import QuantizationError
 
 
 class Group(StrEnum):
-    """By what a layer's sensitivity is judged (section 3.3): SSIM of pictures, SQNR of outputs."""
+    """The metric of a layer's sensitivity (section 3.3): SSIM of pictures, SQNR of outputs."""
 
     CONTENT = "content"
     QUALITY = "quality"
@@ -22,10 +22,10 @@ class Group(StrEnum):
 class Layer:
     """A linear layer or convolution.
 
-    ``name`` is its dotted path in the UNet and ``shape`` that of its weight, (out, in) or
-    (out, in, height, width). ``split`` is how many input channels come from the block before where
-    the rest comes from a skip connection (section 3.2), else None. ``begins_alike`` is whether the
-    first token of its input is the same for every prompt (section 3.1).
+    ``name`` is its dotted path in the UNet and ``shape`` that of its weight, (out, in) or (out, in,
+    height, width). If some input channels come from a skip connection (section 3.2), ``split`` is
+    the number of channels before them, else None. ``begins_alike`` says whether the first token of
+    its input is the same for every prompt (section 3.1).
     """
 
     name: str
@@ -36,7 +36,7 @@ class Layer:
 
     @property
     def is_linear(self) -> bool:
-        """Whether it becomes a matrix product, which 4-bit kernels are made for."""
+        """Whether it is a matrix product, the only operation with 4-bit kernels."""
         return len(self.shape) == 2
 
 
@@ -76,7 +76,7 @@ def _group(name: str) -> Group:
 
 
 def _splits(unet: Any) -> Iterator[tuple[str, int]]:
-    """Each shortcut over a concatenated skip connection, and the channels that are no skip's."""
+    """Each shortcut over a concatenated skip connection, and the channels before the skip's."""
     before = unet.mid_block or unet.down_blocks[-1]
     for number, block in enumerate(unet.up_blocks):
         channels = before.resnets[-1].out_channels

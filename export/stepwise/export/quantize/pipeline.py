@@ -1,4 +1,4 @@
-"""From a checkpoint to a plan for its UNet, in steps that are not done twice."""
+"""Finds a plan for a checkpoint's UNet; slow steps are cached."""
 
 import hashlib
 import logging
@@ -32,15 +32,15 @@ from stepwise.export.repository.keys import MEASURERS, versions
 
 log = logging.getLogger(__name__)
 
-# What takes long, by what decides it: budgets and names share it.
+# The results of slow steps, by a digest of their inputs: budgets and names share them.
 WORK = Path("out/mixdq")
-# Of the pictures that ranges are taken from, how many each trial of a layer draws, and each plan.
+# How many of the calibration pictures each trial of a layer draws, and each plan.
 _JUDGED, _COMPARED = 4, 8
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known of a UNet before there is a plan; ``folder`` has what was measured of it."""
+    """The calibration of a UNet, before it has a plan; ``folder`` has all measurements."""
 
     study: Study
     layers: Sequence[Layer]
@@ -49,7 +49,7 @@ class Findings:
     folder: Path
 
     def scores(self, runtime: str) -> Scores:
-        """How sensitive each layer is, with a plot beside the scores; what is known is kept."""
+        """The sensitivity of each layer, plotted next to the scores; known scores are reused."""
         by_clipping = {
             clipping: activations(
                 self.recording, self.layers, {layer.name: clipping for layer in self.layers}
@@ -76,14 +76,14 @@ class Findings:
         return chosen, allowed.size
 
     def recipe(self, plan: Plan) -> Recipe:
-        """A plan with the ranges that it asks for."""
+        """A plan with the activation ranges that its clippings select."""
         clippings = {name: entry.clipping for name, entry in plan.layers.items()}
         found = activations(self.recording, self.layers, clippings)
         return Recipe(self.layers, plan, found, self.first, BLOCK, self.folder.name)
 
 
 def examine(study: Study, folder: Path) -> Findings:
-    """Calibrate a UNet; batches that ``folder`` has are not drawn again."""
+    """Calibrate a UNet; batches in ``folder`` are not drawn again."""
     layers = study.layers
     recording = calibrate(study, layers, folder / "calibration")
     first = first_token(study.unet, layers, study.texts)
@@ -91,10 +91,10 @@ def examine(study: Study, folder: Path) -> Findings:
 
 
 def prepare(checkpoint: Checkpoint, wanted: Quantization, runtime: str) -> Recipe:
-    """All that a checkpoint's graph needs to become the one that is wanted.
+    """The recipe that quantizes a checkpoint's UNet as ``wanted``.
 
-    What takes long is kept in WORK, under a digest of all that decides it. A plan that has its
-    ranges beside it is followed without calibrating. Raises CheckpointError and QuantizationError.
+    Results of slow steps are kept in WORK, under a digest of their inputs. A plan with matching
+    ranges next to it needs no calibration. Raises CheckpointError and QuantizationError.
     """
     source = weights_digest(checkpoint)
     drawing = drawn(checkpoint, wanted.prompts)
@@ -117,24 +117,24 @@ def prepare(checkpoint: Checkpoint, wanted: Quantization, runtime: str) -> Recip
 def _followed(
     checkpoint: Checkpoint, drawing: Drawing, plan: Plan, known: Activations, recorded: str
 ) -> Recipe:
-    """A plan with ranges that are known; two prompts show the first token."""
+    """The recipe of a plan with known ranges; two prompts suffice to find the first token."""
     study = open_study(checkpoint, replace(drawing, prompts=drawing.prompts[:2]))
     check(plan, study.layers)
-    log.info("following %d layers of a plan with the ranges beside it", len(plan.layers))
+    log.info("following %d layers of a plan with the ranges next to it", len(plan.layers))
     first = first_token(study.unet, study.layers, study.texts)
     return Recipe(study.layers, plan, known, first, BLOCK, recorded)
 
 
 def drawn(checkpoint: Checkpoint, prompts: Path) -> Drawing:
-    """The pictures that a checkpoint is calibrated with, at its own size."""
+    """The pictures that a checkpoint is calibrated with, at its native size."""
     how, side = calibration(checkpoint), checkpoint.sides.native
     return Drawing(read_prompts(prompts), how.steps, how.guidance_scale, side)
 
 
 def kept(source: str, drawing: Drawing) -> Path:
-    """The folder of what is measured of files with the digest ``source`` by a drawing.
+    """The folder of a drawing's measurements of files with the digest ``source``.
 
-    It is another one for another format, or other versions of what draws and measures.
+    It changes with the format and with the versions of the libraries that draw and measure.
     """
     measured = f"{source}\n{drawing!r}\n{formats.QUANTIZED}\n{versions(*MEASURERS)}"
     return WORK / hashlib.sha256(measured.encode()).hexdigest()[:16]

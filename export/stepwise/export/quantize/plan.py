@@ -1,4 +1,4 @@
-"""A plan: what each layer is quantized to, as a file that people can read, edit and compare.
+"""A plan: the bits of each layer, as a file that people can read, edit and compare.
 
 One line of JSON for each layer, in the order of the UNet's modules.
 """
@@ -20,9 +20,9 @@ ACTIVATION_BITS = (8, FLOAT_BITS)
 
 @dataclass(frozen=True)
 class Entry:
-    """Bits of a layer's weights and activations, and the scores that decided.
+    """Bits of a layer's weights and activations, and the scores that they were chosen by.
 
-    ``clipping`` is how the ranges of its activations are taken from what was recorded.
+    ``clipping`` is how the ranges of its activations are taken from the recording.
     """
 
     weight_bits: int
@@ -39,10 +39,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """Entries by the names of layers, whose weights may take ``budget`` bytes together.
+    """Entries by the names of layers; all weights together take at most ``budget`` bytes.
 
-    ``checkpoint`` is what they were found for, ``source`` the SHA-256 of its files: text encoders
-    are among them, because what they make of prompts decides about ranges and scores.
+    ``checkpoint`` is the one that the plan was made for, ``source`` the SHA-256 of its files. Those
+    include the text encoders, because their embeddings affect ranges and scores.
     """
 
     checkpoint: str
@@ -64,7 +64,7 @@ class Plan:
 
     @classmethod
     def read(cls, path: Path) -> "Plan":
-        """Read what ``write`` wrote or somebody edited; QuantizationError names what is wrong."""
+        """Read a plan that was written or edited; QuantizationError names a mistake in it."""
         try:
             given = json.loads(path.read_text())
             checkpoint, source, budget, layers = (given[field.name] for field in fields(cls))
@@ -73,7 +73,7 @@ class Plan:
             raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise QuantizationError(
-                f"{path} is no plan ({type(error).__name__}: {reason(error)}); make a new one"
+                f"{path} is not a plan ({type(error).__name__}: {reason(error)}); make a new one"
             ) from error
         return cls(str(checkpoint), str(source), int(budget), entries)
 
@@ -83,12 +83,12 @@ def check(plan: Plan, layers: Iterable[Layer]) -> None:
     names = [layer.name for layer in layers]
     unknown = sorted(plan.layers.keys() - set(names))
     missing = [name for name in names if name not in plan.layers]
-    for problem, found in (("does not have", unknown), ("has beside them", missing)):
+    for problem, found in (("the model lacks", unknown), ("the plan lacks", missing)):
         if found:
             raise QuantizationError(
-                f"the plan was made for another model: of its {len(plan.layers)} layers and the "
-                f"{len(names)} of this model, this one {problem} {len(found)}: "
-                f"{', '.join(found[:3])}{', …' if len(found) > 3 else ''}; make a plan for it"
+                f"the plan was made for another model: the plan has {len(plan.layers)} layers, "
+                f"this model {len(names)}, and {problem} {len(found)}: "
+                f"{', '.join(found[:3])}{', …' if len(found) > 3 else ''}; make a new plan"
             )
 
 

@@ -1,4 +1,4 @@
-"""The ranges of a plan as a file, so that a plan can be followed again without calibrating."""
+"""Stores the ranges of a plan, so that the plan can be followed again without calibration."""
 
 import json
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ FILE = "ranges.json"
 def rows(activations: Activations, plan: Mapping[str, Entry], recorded: str) -> dict[str, Any]:
     """A row of JSON for each layer.
 
-    It has the clipping that its ranges were taken with, and ``recorded``, the digest of all that
-    decided what was recorded.
+    It has the layer's ranges, their clipping, and ``recorded``, the digest of the calibration's
+    inputs.
     """
     return {
         name: {"recorded": recorded, "clipping": plan[name].clipping, **asdict(found)}
@@ -25,7 +25,7 @@ def rows(activations: Activations, plan: Mapping[str, Entry], recorded: str) -> 
 
 
 def read(path: Path, plan: Mapping[str, Entry], recorded: str) -> dict[str, Activation] | None:
-    """The ranges in a file; None if there is none, or any is missing or of something else."""
+    """The ranges in a file; None if the file or a range is missing, or a range does not match."""
     try:
         given = json.loads(path.read_text())
         right = all(

@@ -1,4 +1,4 @@
-"""All that a float graph needs to become a quantized one."""
+"""Everything that a float graph needs to be quantized."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from stepwise.export.quantize.plan import Entry, Plan, check
 
 @dataclass(frozen=True)
 class Recipe:
-    """A plan for ``layers``, with what was measured of them.
+    """A plan for ``layers``, with their measurements.
 
-    ``activations`` are those of every layer whose activations are quantized, ``first`` is joined
-    to what those layers give that begin alike. ``block`` is how many inputs of 4-bit weights share
-    a scale. ``recorded`` is the digest of what decided the activations.
+    ``activations`` has every layer with quantized activations. ``first`` has the outputs for the
+    first token that layers with ``begins_alike`` return. ``block`` is how many inputs of 4-bit
+    weights share a scale. ``recorded`` is the digest of the calibration's inputs.
     """
 
     layers: Sequence[Layer]
@@ -28,9 +28,9 @@ class Recipe:
     recorded: str = ""
 
     def quantized(self) -> list[tuple[Layer, Entry]]:
-        """The layers that are not left as they are.
+        """The layers to quantize, each with its entry.
 
-        Raises QuantizationError if the plan is for other layers, or asks for what no runtime has
+        Raises QuantizationError if the plan is for other layers, or has bits that no runtime has
         kernels for.
         """
         check(self.plan, self.layers)
@@ -40,7 +40,7 @@ class Recipe:
         return [(layer, entry) for layer, entry in chosen if entry.weight_bits != FLOAT_BITS]
 
 
-# Bits of weights and activations that there are kernels for; 4 are for linear layers alone.
+# Bits of weights and activations that have kernels; 4-bit weights only in linear layers.
 _KERNELS = ((4, 8), (4, FLOAT_BITS), (7, 8), (8, 8), (FLOAT_BITS, FLOAT_BITS))
 
 

@@ -1,4 +1,4 @@
-"""What is asked for, held to what there is, before anything is computed."""
+"""Validates a quantization request against the checkpoint before any work starts."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from stepwise.export.quantize.search.runtimes import RUNTIMES, limit
 
 
 def validate(checkpoint: Checkpoint, wanted: Quantization) -> None:
-    """Raise QuantizationError for what cannot be done to a checkpoint; nothing is loaded."""
+    """Raise QuantizationError if ``wanted`` does not fit a checkpoint; loads no weights."""
     calibration(checkpoint)
     read_prompts(wanted.prompts)
     layers = layers_of(checkpoint)
@@ -47,8 +47,8 @@ def check_source(plan: Plan, source: str) -> None:
     if plan.source != source:
         raise QuantizationError(
             f"the plan was made for {plan.checkpoint} with other weights, text encoders or LoRAs "
-            f"(digest {plan.source[:12] or 'none'}, this checkpoint's is {source[:12]}): its bits "
-            "and ranges are not for these; make a new one with --quantize or --memory-budget"
+            f"(digest {plan.source[:12] or 'none'}, this checkpoint's is {source[:12]}), so its "
+            "bits and ranges do not fit; make a new one with --quantize or --memory-budget"
         )
 
 
@@ -60,7 +60,7 @@ def layers_of(checkpoint: Checkpoint) -> tuple[Layer, ...]:
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """One prompt a line; QuantizationError if there is none."""
+    """The prompts in a file, one per line; QuantizationError if there is none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:

@@ -52,7 +52,7 @@ def test_a_wrong_entry_is_named(tmp_path, key, value, told):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"checkpoint": "", "budget": 1, "layers": [1]}'])
 def test_a_file_that_is_no_plan_is_refused(tmp_path, text):
     (tmp_path / "plan.json").write_text(text)
-    with pytest.raises(QuantizationError, match="is no plan .*; make a new one"):
+    with pytest.raises(QuantizationError, match="is not a plan .*; make a new one"):
         Plan.read(tmp_path / "plan.json")
 
 
@@ -61,7 +61,7 @@ def test_a_plan_for_the_model_is_accepted():
 
 
 def test_a_plan_for_another_model_names_the_layers_that_differ():
-    with pytest.raises(QuantizationError, match="this one has beside them 1: b; make a plan"):
+    with pytest.raises(QuantizationError, match="the plan lacks 1: b; make a new plan"):
         check(replace(PLAN, layers={"conv_in": Entry(16, 16)}), LAYERS)
-    with pytest.raises(QuantizationError, match="this one does not have 1: b; make a plan"):
+    with pytest.raises(QuantizationError, match="the model lacks 1: b; make a new plan"):
         check(PLAN, LAYERS[:1])

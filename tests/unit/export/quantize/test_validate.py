@@ -41,10 +41,10 @@ def test_a_plan_for_these_files_is_accepted(tmp_path):
 def test_a_plan_for_another_model_names_the_layers_that_do_not_match(tmp_path):
     others = layers_of(open_checkpoint(ROOT / "miniatures" / "sdxl", FAMILIES["sdxl"]))
     renamed = [type(layer)(f"x.{layer.name}", layer.shape, layer.group) for layer in others]
-    told = f"this one does not have {len(renamed)}: x.add_embedding"
+    told = f"the model lacks {len(renamed)}: x.add_embedding"
     with pytest.raises(QuantizationError, match=told):
         validate(turbo(), wanted(tmp_path, plan_for(turbo(), renamed)))
-    missing = f"this one has beside them {len(others) - 1}: "
+    missing = f"the plan lacks {len(others) - 1}: "
     with pytest.raises(QuantizationError, match=missing):
         validate(turbo(), wanted(tmp_path, plan_for(turbo(), others[:1])))
 
@@ -77,7 +77,7 @@ def test_a_missing_or_empty_prompts_file_is_refused(tmp_path, text):
 
 
 def test_protected_layers_must_exist():
-    with pytest.raises(QuantizationError, match="no layer is called 'conv_inn'"):
+    with pytest.raises(QuantizationError, match="no layer to protect is called 'conv_inn'"):
         validate(turbo(), Quantization(PROMPTS, "w8a8", protected=("conv_inn",)))
 
 

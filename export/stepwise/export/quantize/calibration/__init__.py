@@ -1,1 +1,1 @@
-"""What a UNet's layers are given, measured."""
+"""Measures the inputs and outputs of a UNet's layers."""

@@ -1,6 +1,6 @@
-"""From what was counted to the ranges that are quantized: one set for all denoising steps.
+"""Turns histograms into the ranges to quantize, one set for all denoising steps.
 
-Requests at different steps share a batch, so that a range cannot depend on the step.
+Requests at different steps share a batch, so a range cannot depend on the step.
 """
 
 from collections import defaultdict
@@ -15,21 +15,21 @@ from stepwise.export.quantize.calibration.observers import Part, Recording
 from stepwise.export.quantize.layers import Layer
 
 LEVELS = 256
-# Of all values, how many may lie outside on either side.
+# The share of values that may lie outside of a range on either side.
 _OUTSIDE = 1e-4
 _CANDIDATES = 128
 
 
 @dataclass(frozen=True)
 class Range:
-    """What is told apart by 8 bits: ``low`` <= 0 <= ``high``, as zero must be exact for padding."""
+    """The range of 8 bits: ``low`` <= 0 <= ``high``, as zero must be exact for padding."""
 
     low: float
     high: float
 
     @property
     def step(self) -> float:
-        """What one level is worth where zero may be any level, in the tensor's unit."""
+        """The size of one level if zero may be any level, in the tensor's unit."""
         return (self.high - self.low) / (LEVELS - 1) or 1.0
 
     @property
@@ -39,7 +39,7 @@ class Range:
 
     @property
     def symmetric_step(self) -> float:
-        """What one level is worth where zero is in the middle of -127 to 127."""
+        """The size of one level if zero is in the middle of -127 to 127."""
         return max(-self.low, self.high) / (LEVELS // 2 - 1) or 1.0
 
 
@@ -47,7 +47,7 @@ class Range:
 class Activation:
     """Ranges of a layer's input and output.
 
-    ``inputs`` are two where the layer is split: the block's channels, then the skip's.
+    A layer with a split has two ``inputs``: the block's channels, then the skip's.
     """
 
     inputs: tuple[Range, ...]
@@ -68,9 +68,9 @@ class Clipping(StrEnum):
 def activations(
     recording: Recording, layers: Iterable[Layer], clippings: Mapping[str, Clipping]
 ) -> dict[str, Activation]:
-    """The ranges of every layer, each taken as ``clippings`` says by its name.
+    """The ranges of every layer, each taken by the layer's entry in ``clippings``.
 
-    A layer that is not split has one range for all of its input, and one that does not begin alike
+    A layer without a split has one range for all of its input. A layer without ``begins_alike``
     counts its first token with the others.
     """
     gathered: defaultdict[tuple[str, Part], list[Histogram]] = defaultdict(list)
@@ -93,19 +93,19 @@ def activations(
 
 
 def minmax(histogram: Histogram) -> Range:
-    """All values."""
+    """The range of all values."""
     return Range(min(histogram.low, 0.0), max(histogram.high, 0.0))
 
 
 def percentile(histogram: Histogram) -> Range:
-    """All but one in ten thousand values on either side."""
+    """The range of all but one in ten thousand values on either side."""
     shares = np.cumsum(histogram.counts) / histogram.counts.sum()
     low, high = np.searchsorted(shares, (_OUTSIDE, 1 - _OUTSIDE))
     return _within(histogram, histogram.centers[low], histogram.centers[high])
 
 
 def mse(histogram: Histogram) -> Range:
-    """The range with the least squared error: what is rounded inside, and what is cut off outside.
+    """The range with the least squared error of rounding inside and clipping outside.
 
     Rounding to steps of d costs d² / 12 a value.
     """

@@ -1,4 +1,4 @@
-"""Counts what passes through a UNet while it draws, and goes on where it was stopped.
+"""Counts the values in a UNet's layers while it draws; an interrupted run resumes.
 
 Each batch of pictures is a file, written once it is complete; their sum is the recording.
 """
@@ -20,10 +20,10 @@ from stepwise.export.quantize.layers import Layer
 
 
 def calibrate(study: Study, layers: Sequence[Layer], folder: Path) -> Recording:
-    """Record every layer at every step of a study's pictures; files in ``folder`` are taken as is.
+    """Record every layer at every step of a study's pictures; files in ``folder`` are reused.
 
-    Progress is shown. Raises QuantizationError for values that are no finite numbers, and for a
-    file that cannot be read.
+    Progress is shown. Raises QuantizationError for values that are not finite, and for a file that
+    cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = list(batches(study.requests))
@@ -63,5 +63,5 @@ def _read(path: Path) -> Iterator[tuple[Place, Any]]:
             yield from zip(places, unpack(arrays), strict=True)
     except Exception as error:  # numpy and zipfile raise anything for a damaged file
         raise QuantizationError(
-            f"{path} is no whole recording ({reason(error)}); delete it, and it is made again"
+            f"{path} is not a complete recording ({reason(error)}); delete it to make it again"
         ) from error

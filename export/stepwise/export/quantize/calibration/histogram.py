@@ -1,4 +1,4 @@
-"""How often values occur, over as many tensors as one likes, none of which is kept."""
+"""Histograms of values over any number of tensors, without keeping a tensor."""
 
 import math
 from collections.abc import Iterable
@@ -21,8 +21,8 @@ _LEAST_EXPONENT = -24
 class Histogram:
     """Counts of values in ``BINS`` equal bins from -``reach`` to ``reach``, a power of two.
 
-    Any two can be added without loss but of resolution: bins are put together in pairs until the
-    reaches are equal. ``low`` and ``high`` are the least and the greatest value.
+    Adding two loses only resolution: bins are merged in pairs until the reaches are equal. ``low``
+    and ``high`` are the least and the greatest value.
     """
 
     counts: npt.NDArray[np.int64]
@@ -31,7 +31,7 @@ class Histogram:
     high: float
 
     def __add__(self, other: "Histogram") -> "Histogram":
-        """What both have counted."""
+        """The counts of both."""
         reach = max(self.reach, other.reach)
         return Histogram(
             self._widened(reach) + other._widened(reach),
@@ -53,13 +53,13 @@ class Histogram:
 
 
 def count(values: Tensor) -> Histogram:
-    """Count a float tensor of any shape; QuantizationError if a value is no finite number."""
+    """Count a float tensor of any shape; QuantizationError if a value is not finite."""
     flat = values.detach().flatten().float()
     low, high = (float(end) for end in flat.aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise QuantizationError(
-            "the model gives values that are no finite numbers, of which no range can be taken; "
-            "see that it draws good pictures first"
+            "the model gives values that are not finite, which have no range; check first that it "
+            "draws good pictures"
         )
     _, exponent = math.frexp(max(-low, high))
     reach = 2.0 ** max(exponent, _LEAST_EXPONENT)
@@ -82,6 +82,6 @@ def pack(histograms: Iterable[Histogram]) -> dict[str, npt.NDArray[Any]]:
 
 
 def unpack(arrays: Any) -> list[Histogram]:
-    """What ``pack`` was given."""
+    """The histograms that ``pack`` stored."""
     rows = zip(arrays["counts"], arrays["ends"].tolist(), strict=True)
     return [Histogram(counts, *ends) for counts, ends in rows]

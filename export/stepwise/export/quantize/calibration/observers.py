@@ -1,4 +1,4 @@
-"""What goes into the layers of a UNet and comes out of them, counted while it draws."""
+"""Counts the inputs and outputs of a UNet's layers while it draws."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,10 +14,10 @@ from stepwise.export.quantize.layers import Layer, unwrapped
 
 
 class Part(StrEnum):
-    """What of a layer is counted by itself, so that it can have a range of its own or none.
+    """A part of a layer that is counted separately, so that it can have its own range or none.
 
-    The first token of an input that begins alike, and what the layer makes of it; the channels of
-    an input that come over the skip connection; and all the rest.
+    The first token of an input that begins alike, and the layer's output for it; the channels of an
+    input from the skip connection; and all the rest.
     """
 
     INPUT = "input"
@@ -29,7 +29,7 @@ class Part(StrEnum):
 
 @dataclass(frozen=True)
 class Place:
-    """A part of a layer at a denoising step, which ``timestep`` tells: 0 to 999."""
+    """A part of a layer at the denoising step of ``timestep``, 0 to 999."""
 
     layer: str
     part: Part
@@ -41,7 +41,7 @@ Recording = Mapping[Place, Histogram]
 
 @dataclass
 class Recorder:
-    """Counts what passes through layers; ``timestep`` is set by whoever runs the model."""
+    """Counts the inputs and outputs of layers; the code that runs the model sets ``timestep``."""
 
     timestep: float = 0.0
     found: dict[Place, Histogram] = field(default_factory=dict)
@@ -56,14 +56,14 @@ class Recorder:
 
 @contextmanager
 def recording(model: nn.Module, layers: Iterable[Layer]) -> Iterator[Recorder]:
-    """Within the block, all that passes through ``layers`` of a UNet is counted.
+    """Within the block, count all inputs and outputs of a UNet's ``layers``.
 
-    ``model`` may be compiled, and is run without its compiled code meanwhile.
+    A compiled ``model`` runs without its compiled code meanwhile.
     """
     recorder, modules = Recorder(), dict(unwrapped(model).named_modules())
     hooks = [modules[layer.name].register_forward_hook(_hook(recorder, layer)) for layer in layers]
     try:
-        # Compiled code does not see hooks that are newer than itself.
+        # Compiled code ignores hooks that were added later.
         with torch.compiler.set_stance("force_eager"):
             yield recorder
     finally:

@@ -1,7 +1,7 @@
-"""Joins the first token's known output to what a quantized layer makes of a text (section 3.1).
+"""Inserts the first token's known output into a quantized layer's output for a text (section 3.1).
 
-It is joined in those rows of a batch alone whose first token is the known one: the negative prompt
-may be zeros, and a request may read an earlier layer of CLIP.
+Only rows of a batch that begin with the known first token get it: the negative prompt may be zeros,
+and a request may use an earlier layer of CLIP.
 """
 
 import numpy as np
@@ -14,14 +14,14 @@ _BOOL, _INT64 = ir.DataType.BOOL, ir.DataType.INT64
 
 
 def join(patch: Patch, layer: str, text: ir.Value, output: ir.Value, first: FirstToken) -> ir.Value:
-    """``output`` (batch, tokens, outputs) with the known output where it belongs."""
+    """``output`` (batch, tokens, outputs) with the known output for the first token."""
     mask = patch.once(f"{text.name}_begins", lambda: _mask(patch, text, first))
     known = patch.constant(f"{layer}/first", first.outputs[layer][None, None])
     return patch.node(f"{layer}/Where", "Where", [mask, known, output])
 
 
 def _mask(patch: Patch, text: ir.Value, first: FirstToken) -> ir.Value:
-    """Where (batch, tokens, 1) the known first token is in ``text`` (batch, tokens, width)."""
+    """A mask (batch, tokens, 1) of the known first token in ``text`` (batch, tokens, width)."""
 
     def number(value: int) -> ir.Value:
         return patch.constant(f"int64_{value}", np.int64(value))

@@ -1,4 +1,4 @@
-"""Adds nodes and weights to a graph in the place of a layer."""
+"""Adds the nodes and weights that replace a layer in a graph."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-# The first operator set that knows INT4. The exporter's operators compute the same in it.
+# The first operator set with INT4. The exporter's operators compute the same in it.
 OPSET = 21
 # ONNX Runtime's own operators.
 CONTRIB = "com.microsoft"
@@ -16,9 +16,9 @@ CONTRIB = "com.microsoft"
 
 @dataclass
 class Patch:
-    """New nodes of a graph, which are put before the node ``place``.
+    """Inserts new nodes into a graph, before the node ``place``.
 
-    What has a name in ``made`` is made once and shared by all layers.
+    Values in ``made`` are made once, by their names, and shared by all layers.
     """
 
     graph: ir.Graph
@@ -35,7 +35,7 @@ class Patch:
         attributes: Mapping[str, Any] | None = None,
         domain: str = "",
     ) -> ir.Value:
-        """The output, of type ``dtype``, of a new node; both are called ``name``."""
+        """Insert a node and return its output, of type ``dtype``; both are called ``name``."""
         node = ir.node(operator, inputs, attributes, domain=domain, name=name)
         (output,) = node.outputs
         output.name, output.dtype = name, dtype
@@ -43,7 +43,7 @@ class Patch:
         return output
 
     def once(self, name: str, make: Callable[[], ir.Value]) -> ir.Value:
-        """What ``make`` gives the first time that ``name`` is asked for."""
+        """The value called ``name``, from ``make`` on its first use."""
         if name not in self.made:
             self.made[name] = make()
         return self.made[name]
@@ -59,7 +59,7 @@ class Patch:
         shape: Sequence[int],
         compute: Callable[[], npt.NDArray[Any]],
     ) -> ir.Value:
-        """An initializer whose values are computed while it is written."""
+        """An initializer that computes its values while it is written."""
 
         def evaluate() -> ir.TensorProtocol:
             return ir.Tensor(np.ascontiguousarray(compute()), dtype=dtype, name=name)

@@ -1,6 +1,6 @@
-"""Which kernel each layer got, and in which arithmetic: nothing falls back to float in silence.
+"""Reports the kernel and the arithmetic of each layer, so that no fallback to float goes unnoticed.
 
-ONNX Runtime is asked what it ran, by its profiler; TensorRT what it built, by its builder's log.
+ONNX Runtime's come from the profile of a run, TensorRT's from its builder's log.
 """
 
 import json
@@ -23,11 +23,11 @@ _INT8 = "W8A8: int8 by int8"
 _INT8_FROM_4 = "W4A8: int4 in the file, int8 by int8 once it is loaded"
 _INT4 = "W4A16: int4 widened to float inside the kernel"
 
-# What is due for the bits of weights and activations.
+# The expected arithmetic by the bits of weights and activations.
 _ONNXRUNTIME = {(8, 8): _INT8, (7, 8): _INT8, (4, 8): _INT8_FROM_4, (4, FLOAT_BITS): _INT4}
-# TensorRT multiplies 4-bit weights with float16 alone.
+# TensorRT multiplies 4-bit weights only by float16.
 _TENSORRT = {(8, 8): _INT8, (7, 8): _INT8, (4, 8): _INT4, (4, FLOAT_BITS): _INT4}
-# The kernels of ONNX Runtime in which those are done.
+# ONNX Runtime's kernels, with the arithmetics that they compute.
 _KERNELS = {
     "QLinearConv": (_INT8,),
     "MatMulIntegerToFloat": (_INT8, _INT8_FROM_4),
@@ -38,7 +38,7 @@ _PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 @dataclass(frozen=True)
 class Computed:
-    """What a layer was planned to compute in, what it computes in, and its kernels' names."""
+    """A layer's planned and actual arithmetic, and the names of its kernels."""
 
     layer: str
     planned: str
@@ -47,13 +47,13 @@ class Computed:
 
 
 def share(kernels: Iterable[Computed]) -> float:
-    """How many of the layers that were to be quantized are so, from 0 to 1."""
+    """The share of the layers to quantize that are quantized as planned, from 0 to 1."""
     right = [found.arithmetic == found.planned for found in kernels if found.planned != FLOAT]
     return sum(right) / max(len(right), 1)
 
 
 def table(kernels: Sequence[Computed]) -> str:
-    """A line for each arithmetic and its kernels, then one for each layer that got another."""
+    """A line for each arithmetic with its kernels, and one for each layer that deviates from its plan."""
     counts = Counter(
         (found.arithmetic, " and ".join(found.names) or "its own") for found in kernels
     )
@@ -69,7 +69,7 @@ def table(kernels: Sequence[Computed]) -> str:
 def onnxruntime_kernels(
     graph: Path, plan: Plan, feed: Mapping[str, npt.NDArray[Any]]
 ) -> list[Computed]:
-    """Run a graph of ``onnxruntime_graph`` once, and tell what ran for each layer of its plan."""
+    """Run a graph of ``onnxruntime_graph`` once; return the kernels of each layer of its plan."""
     ran: defaultdict[str, set[str]] = defaultdict(set)
     for name, operator in _executed(graph, feed):
         layer, _, _ = name.rpartition("/")
@@ -80,7 +80,7 @@ def onnxruntime_kernels(
 def _ran(layer: str, entry: Entry, operators: set[str]) -> Computed:
     planned = _due(entry, _ONNXRUNTIME)
     names = tuple(sorted(operators & _KERNELS.keys()))
-    # A weight that is widened in every run shows as one kernel more.
+    # A weight that is widened in every run shows up as an additional kernel.
     done = names and all(planned in _KERNELS[name] for name in names)
     return Computed(layer, planned, planned if done else FLOAT, names)
 
@@ -102,7 +102,7 @@ def _executed(graph: Path, feed: Mapping[str, npt.NDArray[Any]]) -> list[tuple[s
 
 
 def tensorrt_kernels(kernels: Iterable[Kernel], plan: Plan) -> list[Computed]:
-    """What an engine of a graph of ``tensorrt_graph`` has for each layer of its plan."""
+    """The kernels that an engine of ``tensorrt_graph`` has for each layer of its plan."""
     built: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
     for kernel in kernels:
         for node in kernel.nodes:
@@ -120,7 +120,7 @@ def _built(layer: str, entry: Entry, found: set[tuple[str, str]]) -> Computed:
 
 
 def _arithmetic(kernel: Kernel) -> str | None:
-    """What a layer of an engine multiplies a weight in; None if it holds none."""
+    """The arithmetic of an engine's layer that multiplies a quantized weight; None for others."""
     types = (*kernel.inputs[:1], *kernel.constants[:1])
     return _INT8 if types == ("Int8", "Int8") else _INT4 if types == ("Half", "Int4") else None
 

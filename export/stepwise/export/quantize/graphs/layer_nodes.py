@@ -1,4 +1,4 @@
-"""Where the layers of a UNet are in its float graph."""
+"""Finds the layers of a UNet in its float graph."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from stepwise.export.quantize.layers import Layer
 
 Array = npt.NDArray[Any]
 
-# What a linear layer or convolution becomes.
+# The operators of linear layers and convolutions.
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 # The exporter's wrapper holds the UNet under this name.
 _WRAPPER = "model."
@@ -22,9 +22,9 @@ _WRAPPER = "model."
 
 @dataclass(frozen=True)
 class Site:
-    """A layer's part of a graph: the nodes ``product`` and, if a bias is added apart, ``addition``.
+    """A layer's part of a graph: the nodes ``product`` and, if a bias is separate, ``addition``.
 
-    ``weight`` has its axes as the graph wants them, ``bias`` is (out,).
+    ``weight`` has the graph's order of axes, ``bias`` is (out,).
     """
 
     layer: Layer
@@ -35,14 +35,14 @@ class Site:
 
     @property
     def input(self) -> ir.Value:
-        """What the layer is given."""
+        """The layer's input."""
         value = self.product.inputs[0]
         assert value is not None
         return value
 
     @property
     def output(self) -> ir.Value:
-        """What the layer gives."""
+        """The layer's output."""
         return (self.addition or self.product).outputs[0]
 
     @property
@@ -52,12 +52,12 @@ class Site:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """Those of ``product``."""
+        """The attributes of ``product``."""
         return {name: attribute.value for name, attribute in self.product.attributes.items()}
 
     @property
     def is_pointwise(self) -> bool:
-        """Whether it is a convolution that looks at one pixel at a time."""
+        """Whether it is a 1 x 1 convolution without strides, padding or groups."""
         given = self.attributes
         moves = (*given.get("strides", ()), given.get("group", 1))
         return (
@@ -77,16 +77,16 @@ class Site:
         return self.bias.const_value.numpy()
 
     def parts(self) -> list[ir.Value]:
-        """What the layer is given, in as many parts as it is split into.
+        """The layer's input, or the parts of it if the layer is split.
 
-        Raises QuantizationError if the graph does not put them together where they are split.
+        Raises QuantizationError if the graph does not concatenate the input at the layer's split.
         """
         if self.layer.split is None:
             return [self.input]
         joined = self.input.producer()
         if joined is None or joined.op_type != "Concat" or _width(joined) != self.layer.split:
             raise QuantizationError(
-                f"the graph gives {self.layer.name} no channels that are put together at "
+                f"the graph does not concatenate the input of {self.layer.name} at channel "
                 f"{self.layer.split}; export the graph and find the layers from the same checkpoint"
             )
         return [value for value in joined.inputs if value is not None]
@@ -109,7 +109,7 @@ class Site:
         return output
 
     def replace(self, value: ir.Value) -> None:
-        """Let ``value`` take the place of the output; the layer's nodes are gone then."""
+        """Replace the output by ``value`` and remove the layer's nodes."""
         graph, output = self.product.graph, self.output
         assert graph is not None
         value.shape = output.shape
@@ -122,7 +122,7 @@ class Site:
 def find(graph: ir.Graph, layers: Iterable[Layer]) -> Mapping[str, Site]:
     """The site of each layer in a float32 graph that names the modules of its nodes.
 
-    Raises QuantizationError for a layer that is not there once.
+    Raises QuantizationError for a layer that is missing or occurs more than once.
     """
     nodes: dict[str, list[ir.Node]] = {}
     for node in graph:
@@ -134,7 +134,7 @@ def find(graph: ir.Graph, layers: Iterable[Layer]) -> Mapping[str, Site]:
 def _site(layer: Layer, nodes: list[ir.Node]) -> Site:
     if len(nodes) != 1:
         raise QuantizationError(
-            f"the graph has {len(nodes)} products of the layer {layer.name} where one is due; "
+            f"the graph has {len(nodes)} products of the layer {layer.name} instead of one; "
             "export the graph and find the layers from the same checkpoint"
         )
     (product,) = nodes
@@ -161,6 +161,6 @@ def _is_initializer(value: ir.Value | None) -> bool:
 
 
 def _width(joined: ir.Node) -> int | ir.SymbolicDim | None:
-    """How many channels the first of the values has that a node puts together."""
+    """The number of channels of the first value that a node concatenates."""
     first = joined.inputs[0]
     return None if first is None or first.shape is None else first.shape[1]

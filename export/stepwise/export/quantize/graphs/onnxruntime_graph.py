@@ -1,4 +1,4 @@
-"""A float graph with its layers quantized for ONNX Runtime on a CPU."""
+"""Quantizes the layers of a float graph for ONNX Runtime on a CPU."""
 
 from functools import partial
 from pathlib import Path
@@ -19,15 +19,15 @@ from stepwise.export.quantize.plan import Entry
 from stepwise.export.quantize.recipe import Recipe
 
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
-# Smaller ones would hardly make the file smaller.
+# Halving smaller weights would hardly shrink the file.
 _HALVED = 4096
 
 
 def write(source: Path, recipe: Recipe, folder: Path) -> Path:
-    """Write the float32 graph at ``source`` quantized as ``model.onnx`` into ``folder``.
+    """Quantize the float32 graph at ``source`` and write it as ``model.onnx`` into ``folder``.
 
     Weights that are not quantized are stored as float16. Raises QuantizationError if graph, plan
-    and layers are not of one model, or ask for what no kernel does.
+    and layers are not of one model, or need a kernel that does not exist.
     """
     model = ir.load(source)
     widen(model.graph)

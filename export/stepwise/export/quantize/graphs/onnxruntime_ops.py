@@ -1,8 +1,8 @@
-"""How ONNX Runtime computes a quantized layer fastest on a CPU.
+"""Writes quantized layers as the kernels that are fastest in ONNX Runtime on a CPU.
 
-No pattern is left for its optimizer to find: a layer is written as the kernel that it is to become.
-Each function adds that kernel to a graph and returns what the layer gives, in float32. Activations
-are uint8, the one type of which every integer kernel has a fast form on x86.
+A layer is written directly as its kernel, so its optimizer has no pattern to find. Each function
+adds that kernel to a graph and returns the layer's output, in float32. Activations are uint8, the
+only type for which every integer kernel has a fast form on x86.
 """
 
 from collections.abc import Sequence
@@ -23,16 +23,16 @@ _CHANNELS_LAST, _CHANNELS_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
 def linear(patch: Patch, site: Site, parts: Sequence[Coded], ranges: Activation) -> ir.Value:
-    """A matrix product in integers, whose sums become float32 at once."""
+    """A matrix product in integers with sums that become float32 at once."""
     (part,), (ranged,) = parts, ranges.inputs
     levels = _levels(patch, site.input, ranged)
     return _product(patch, site.layer.name, levels, ranged, part, site.bias)
 
 
 def pointwise(patch: Patch, site: Site, parts: Sequence[Coded], ranges: Activation) -> ir.Value:
-    """A convolution of single pixels, as a matrix product of each part of its channels.
+    """A 1 x 1 convolution, as a matrix product of each part of its channels.
 
-    Its output need not be rounded then, as it would in QLinearConv.
+    Its output is not rounded, as it would be in QLinearConv.
     """
     name, total = site.layer.name, None
     for number, (part, ranged, value) in enumerate(
@@ -51,7 +51,7 @@ def pointwise(patch: Patch, site: Site, parts: Sequence[Coded], ranges: Activati
 
 
 def convolution(patch: Patch, site: Site, parts: Sequence[Coded], ranges: Activation) -> ir.Value:
-    """A convolution in integers, whose output is rounded to 8 bits."""
+    """A convolution in integers with its output rounded to 8 bits."""
     (part,), (ranged,), name = parts, ranges.inputs, site.layer.name
     levels = _levels(patch, site.input, ranged)
     scales = part.scales.numpy().reshape(-1)
@@ -75,7 +75,7 @@ def convolution(patch: Patch, site: Site, parts: Sequence[Coded], ranges: Activa
 
 
 def four_bits(patch: Patch, site: Site, parts: Sequence[Coded]) -> ir.Value:
-    """A matrix product in float32 whose weights stay at 4 bits in memory."""
+    """A matrix product in float32 with weights that stay at 4 bits in memory."""
     (part,), name = parts, site.layer.name
     outputs, width = part.shape
     packed = (outputs, width // part.block, part.block // 2)
@@ -120,8 +120,8 @@ def _stored(patch: Patch, name: str, suffix: str, part: Coded) -> tuple[ir.Value
 def _widened(patch: Patch, name: str, _suffix: str, part: Coded) -> tuple[ir.Value, ir.Value]:
     """A 4-bit weight as 8 bits (inputs, outputs), and scales (outputs,).
 
-    ONNX Runtime folds this when it loads the graph: a file of 4 bits computes as fast as one of 8.
-    It keeps what each node gives until all are folded, so none gives more than a byte for each
+    ONNX Runtime folds these nodes when it loads the graph: a file of 4 bits computes as fast as one
+    of 8. It keeps each node's output until all are folded, so none has more than a byte for each
     weight. ONNX Runtime 1.19, that of Triton 24.10, has no kernel that reads INT4.
     """
     outputs, width = part.shape
@@ -140,8 +140,8 @@ def _widened(patch: Patch, name: str, _suffix: str, part: Coded) -> tuple[ir.Val
     low = then("BitwiseAnd", packed, patch.constant("uint8_15", np.uint8(15)))
     high = then("BitShift", packed, patch.constant("uint8_4", np.uint8(4)), direction="RIGHT")
     raised = then("Cast", then("Concat", low, high, axis=2), dtype=_INT8, to=_INT8)
-    # A convolution of one weight for each block scales it. The greatest code of a block is 7, and
-    # that of the block with the greatest scale becomes 127.
+    # A convolution with one weight per block scales it. The greatest code of a block is 7, and that
+    # of the block with the greatest scale becomes 127.
     ones = then(
         "Expand", patch.constant("int8_1", np.int8(1)), _shape(patch, blocks, 1, 1), dtype=_INT8
     )
@@ -156,7 +156,7 @@ def _widened(patch: Patch, name: str, _suffix: str, part: Coded) -> tuple[ir.Val
 
 
 def _halves(patch: Patch, name: str, scales: npt.NDArray[np.float32]) -> ir.Value:
-    """The scales of 4-bit weights, one after the other, which a file has as float16."""
+    """The scales of 4-bit weights in one row, stored as float16."""
     stored = patch.constant(f"{name}/block_scales", scales.reshape(-1).astype(np.float16))
     return patch.node(f"{name}/Widen", "Cast", [stored], attributes={"to": _FLOAT})
 
@@ -167,7 +167,7 @@ def _shape(patch: Patch, *sides: int) -> ir.Value:
 
 
 def _levels(patch: Patch, value: ir.Value, ranged: Range) -> ir.Value:
-    """``value`` as uint8; layers that read the same in the same range share it."""
+    """``value`` as uint8; layers that read the same value in the same range share it."""
     scale, zero = _grid(patch, ranged)
     name = f"{value.name}_{scale.name}_{zero.name}"
     return patch.once(
@@ -176,7 +176,7 @@ def _levels(patch: Patch, value: ir.Value, ranged: Range) -> ir.Value:
 
 
 def _grid(patch: Patch, ranged: Range) -> tuple[ir.Value, ir.Value]:
-    """Scale and zero of a range."""
+    """The scale and the zero of a range."""
     scale, zero = np.float32(ranged.step), np.uint8(ranged.zero)
     return patch.constant(f"float_{scale!s}", scale), patch.constant(f"uint8_{zero}", zero)
 

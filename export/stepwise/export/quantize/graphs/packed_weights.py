@@ -1,4 +1,4 @@
-"""A graph's weights as whole numbers, of which only the scales are kept until it is written."""
+"""A graph's weights as integers; until the graph is written, only their scales are kept."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Coded:
     def initializer(
         self, patch: Patch, name: str, dtype: ir.DataType = ir.DataType.INT8
     ) -> ir.Value:
-        """The codes as the graph has the weight, (in, out) where that is turned."""
+        """An initializer of the codes in the graph's order of axes, (in, out) if that is turned."""
 
         def compute() -> npt.NDArray[Any]:
             codes = self.codes().astype(dtype.numpy())
@@ -65,7 +65,7 @@ class Coded:
 
 
 def encoded(site: Site, entry: Entry, block: int) -> Iterator[Coded]:
-    """A site's weight, in as many parts as the layer is split into if its input is rounded.
+    """A site's weight, in the parts of a split layer if its input is rounded.
 
     ``block`` is how many inputs of 4-bit weights share a scale.
     """
@@ -78,5 +78,5 @@ def encoded(site: Site, entry: Entry, block: int) -> Iterator[Coded]:
 
 
 def _part(site: Site, start: int, stop: int) -> torch.Tensor:
-    # Mapped files cannot be written to, of which torch warns.
+    # A copy: mapped files cannot be written to, of which torch would warn.
     return torch.from_numpy(np.array(site.read()[:, start:stop]))

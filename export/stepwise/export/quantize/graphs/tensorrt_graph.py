@@ -1,8 +1,8 @@
-"""A float graph with its layers quantized for TensorRT, which fuses Q/DQ pairs into kernels.
+"""Quantizes the layers of a float graph for TensorRT, which fuses Q/DQ pairs into kernels.
 
-Engines are strongly typed: a layer computes in INT8 if its inputs are framed, and all others in the
-types of a float16 graph. 4-bit weights are for storage alone: TensorRT widens them to float16 where
-it multiplies (W4A16).
+Engines are strongly typed: a layer computes in INT8 if Q/DQ pairs frame its inputs, and all others
+in the types of a float16 graph. 4-bit weights only save storage: TensorRT widens them to float16 to
+multiply (W4A16).
 """
 
 from pathlib import Path
@@ -28,11 +28,11 @@ _INT8, _INT4 = ir.DataType.INT8, ir.DataType.INT4
 
 
 def write(source: Path, recipe: Recipe, keep: Keep, folder: Path) -> Path:
-    """Write the float32 graph at ``source`` quantized as ``model.onnx`` into ``folder``.
+    """Quantize the float32 graph at ``source`` and write it as ``model.onnx`` into ``folder``.
 
-    ``keep`` is what of it stays in float32. Raises QuantizationError if graph, plan and layers are
-    not of one model, or ask for what no kernel does, PrecisionError for weights that float16 cannot
-    hold.
+    ``keep`` selects the nodes that stay in float32. Raises QuantizationError if graph, plan and
+    layers are not of one model, or need a kernel that does not exist, and PrecisionError for
+    weights that float16 cannot hold.
     """
     model = ir.load(source)
     widen(model.graph)
@@ -70,7 +70,7 @@ def _quantized(patch: Patch, site: Site, entry: Entry, recipe: Recipe) -> ir.Val
 
 
 def _framed(patch: Patch, value: ir.Value, ranged: Range) -> ir.Value:
-    """``value`` rounded to int8 and back; layers that read the same in the same range share it."""
+    """``value`` rounded to int8 and back; layers that read it in the same range share this."""
     scale = np.float32(ranged.symmetric_step)
     grid = [patch.constant(f"float_{scale!s}", scale), patch.constant("int8_0", np.int8(0))]
     name = f"{value.name}_{scale!s}"
@@ -85,7 +85,7 @@ def _framed(patch: Patch, value: ir.Value, ranged: Range) -> ir.Value:
 
 
 def _weight(patch: Patch, part: Coded, suffix: str) -> ir.Value:
-    """A weight with scales for its outputs or, in 4 bits, for blocks along its inputs."""
+    """A weight with one scale per output or, in 4 bits, per block of its inputs."""
     name, turned = part.site.layer.name, part.site.is_turned
     scales = part.scales.numpy()[..., 0]
     attributes = {"axis": int(turned)}

@@ -1,1 +1,1 @@
-"""Which layers get how many bits."""
+"""Chooses the bits of each layer."""

@@ -1,7 +1,7 @@
-"""A bit-width for every layer within a budget of bytes (section 3.3), as an integer program.
+"""Chooses bit-widths within a budget of bytes (section 3.3) by an integer program.
 
-Content and quality layers are judged by different metrics, whose sums cannot be compared: each
-group has a budget of its own, and how the whole is divided between the two is swept.
+Content and quality layers are judged by different metrics, and sums of those cannot be compared. So
+each group has its own budget, and several divisions of the whole are tried.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +14,14 @@ from scipy.sparse import csr_array
 from stepwise.export.errors import QuantizationError
 from stepwise.export.quantize.layers import Group
 
-# Of the budget, for what the solver rounds; the byte budget itself is never exceeded.
+# The share of the budget that absorbs the solver's rounding, so that it is never exceeded.
 _MARGIN = 1e-6
 _OPTIONS = {"mip_rel_gap": 1e-4, "time_limit": 30.0}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a layer costs at a bit-width, and how good it then is: the higher, the better."""
+    """A layer's bytes and score at a bit-width; higher scores are better."""
 
     bits: int
     size: int
@@ -52,7 +52,7 @@ def allocate(choices: Choices, budget: int) -> Allocation:
         np.array([getattr(choice, field) for _, choice in rows]) for field in ("size", "score")
     )
     found = milp(
-        # The solver takes differences of less than 1e-6 for none, which scores may well have.
+        # Scaled, as the solver ignores differences of less than 1e-6, which scores may have.
         c=-scores / (np.abs(scores).max() or 1.0),
         constraints=[
             LinearConstraint(once, 1, 1),
@@ -73,8 +73,8 @@ def allocate(choices: Choices, budget: int) -> Allocation:
 def sweep(groups: Mapping[Group, Choices], budget: int, count: int) -> Iterator[Allocation]:
     """Allocations of all layers within ``budget`` bytes, one for each of ``count`` divisions.
 
-    The first gives content layers the least that they can have and quality layers the rest, the
-    last the other way round. Raises QuantizationError as ``allocate`` does.
+    The first gives content layers their least size and quality layers the rest, the last does the
+    opposite. Raises QuantizationError as ``allocate`` does.
     """
     content, quality = (groups[group] for group in (Group.CONTENT, Group.QUALITY))
     _least({**content, **quality}, budget)
@@ -82,12 +82,12 @@ def sweep(groups: Mapping[Group, Choices], budget: int, count: int) -> Iterator[
     lowest = min(max(smallest(content), budget - largest(quality)), highest)
     for share in np.linspace(lowest, highest, count):
         first = allocate(content, int(share))
-        # What the content layers leave over of their share is not lost.
+        # Quality layers also get the bytes that content layers leave over.
         yield {**first, **allocate(quality, budget - size(first))}
 
 
 def _least(choices: Choices, budget: int) -> int:
-    """What all layers need at least; QuantizationError if the budget is smaller."""
+    """The least bytes of all layers; QuantizationError if the budget is smaller."""
     least = smallest(choices)
     if least > budget:
         raise QuantizationError(

@@ -1,4 +1,4 @@
-"""The plan within a budget whose pictures are the best, of all divisions between the two groups."""
+"""Chooses the plan with the best pictures within a budget, from several divisions of it."""
 
 import logging
 from collections.abc import Iterable, Sequence, Set
@@ -22,7 +22,7 @@ from stepwise.export.quantize.search.sensitivity import Scores, Trial, loss
 
 log = logging.getLogger(__name__)
 
-# How the budget is divided between content and quality layers is tried in so many ways.
+# How many divisions of the budget between content and quality layers are tried.
 DIVISIONS = 9
 
 
@@ -37,9 +37,9 @@ def choose(
 ) -> dict[str, Entry]:
     """An entry for each layer, all weights together within the limit.
 
-    ``protected`` are names, in which ``*`` is any text, of layers that are left as they are. Each
-    division's plan draws the study's pictures; the one that is nearest to the UNet's own is taken.
-    Raises QuantizationError if no plan fits or a protected name is none.
+    Layers that match a name in ``protected``, where ``*`` is any text, are not quantized. Each
+    division's plan draws the study's pictures; the plan with pictures nearest to those of the float
+    UNet is taken. Raises QuantizationError if no plan fits or a protected name matches no layer.
     """
     kept = protected_names(layers, protected)
 
@@ -68,27 +68,27 @@ def choose(
         with quantized(study.unet, layers, plan, measured(layers, plan, *found), runtime.rounding):
             closeness.append(psnr(study.pictures(), references))
     best = max(range(len(different)), key=closeness.__getitem__)
-    log.info("%d plans, of which the best has %.1f dB", len(different), closeness[best])
+    log.info("%d plans, the best of which has %.1f dB", len(different), closeness[best])
     return different[best]
 
 
 def measured(
     layers: Sequence[Layer], plan: dict[str, Entry], recording: Recording, first: FirstToken
 ) -> Measured:
-    """What calibration has found, with ranges as a plan takes them."""
+    """The results of calibration, with the ranges that a plan selects."""
     clippings = {name: entry.clipping for name, entry in plan.items()}
     return Measured(activations(recording, layers, clippings), first)
 
 
 def protected_names(layers: Sequence[Layer], patterns: Iterable[str]) -> set[str]:
-    """The layers that are meant by names in which ``*`` is any text; QuantizationError for none."""
+    """The layers that match names in which ``*`` is any text; QuantizationError if one has none."""
     kept: set[str] = set()
     for pattern in patterns:
         names = {layer.name for layer in layers if fnmatchcase(layer.name, pattern)}
         if not names:
             raise QuantizationError(
-                f"no layer is called {pattern!r}, which is to be protected; names are like "
-                f"{layers[0].name!r}, and * stands for any text"
+                f"no layer to protect is called {pattern!r}; names are like {layers[0].name!r}, "
+                "and * matches any text"
             )
         kept |= names
     return kept
@@ -102,7 +102,7 @@ def _choice(layer: Layer, bits: int, scores: Scores, runtime: Runtime) -> Choice
 
 
 def _entry(layer: Layer, bits: int, scores: Scores, runtime: Runtime) -> Entry:
-    """A layer at ``bits``, its activations clipped as suits it best; 16 bits have no scores."""
+    """A layer at ``bits``, with the best clipping of its activations; 16 bits have no scores."""
     due = runtime.bits(layer)[bits]
     tried = {clipping: Trial(layer.name, layer.group, due, clipping) for clipping in Clipping}
     found = {clipping: scores[trial] for clipping, trial in tried.items() if trial in scores}

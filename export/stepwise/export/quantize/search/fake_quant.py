@@ -1,6 +1,6 @@
-"""Quantized arithmetic in torch: every value is rounded as it would be, and computed with as float.
+"""Simulates quantized arithmetic in torch: values are rounded as in a runtime, computed in float.
 
-It tells what quantizing costs in quality; how fast it is only a runtime's graph can tell.
+It shows the loss of quality; only a runtime's graph shows the speed.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,10 +23,11 @@ Forward = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Rounding:
-    """What all quantized layers have in common.
+    """The rounding that all quantized layers share.
 
     ``symmetric`` activations have zero in the middle. ``block`` is how many inputs share a scale of
-    4 bits; 0 is all. ``outputs`` says whether a quantized convolution gives 8 bits too.
+    4 bits; 0 is all. ``outputs`` says whether quantized convolutions round their outputs to 8 bits
+    too.
     """
 
     symmetric: bool
@@ -36,7 +37,7 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Measured:
-    """What calibration has found."""
+    """The results of calibration."""
 
     activations: Activations
     first: FirstToken
@@ -50,14 +51,14 @@ def quantized(
     measured: Measured,
     rounding: Rounding,
 ) -> Iterator[None]:
-    """Within the block, the layers of a UNet that have ``entries`` compute as those say.
+    """Within the block, the layers of a UNet that have ``entries`` compute with those bits.
 
-    ``model`` may be compiled, and is run without its compiled code meanwhile. Weights may have any
-    type and stay as they are.
+    A compiled ``model`` runs without its compiled code meanwhile. Weights may have any type and are
+    not changed.
     """
     modules = dict(unwrapped(model).named_modules())
     with ExitStack() as stack:
-        # Compiled code does not see what takes a layer's place after it was compiled.
+        # Compiled code ignores layers that were replaced later.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         for layer in layers:
             if layer.name in entries:
@@ -70,7 +71,7 @@ def quantized(
 
 @contextmanager
 def _replaced(module: nn.Module, forward: Forward) -> Iterator[None]:
-    """Whoever has given the module a forward of its own before gets it back."""
+    """Replace the forward of a module within the block; a forward set before is restored."""
     before = vars(module).get("forward")
     module.forward = forward
     try:
@@ -102,7 +103,7 @@ def _forward(
 
 
 def _operator(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-    """What the module does to an input with a weight; its bias stays as it is."""
+    """The module's operation on an input and a weight, with its own bias."""
     if isinstance(module, nn.Conv2d):
         return lambda inputs, weight: module._conv_forward(inputs, weight, module.bias)
     bias: Tensor | None = vars(module)["_parameters"]["bias"]
@@ -112,7 +113,7 @@ def _operator(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
 def _weight(
     module: nn.Module, layer: Layer, bits: int, rounding: Rounding
 ) -> Callable[[torch.dtype], Tensor]:
-    """The layer's weight in the type that is asked for; kept as codes, which are small."""
+    """A function from a type to the layer's weight in it; the weight is kept as small codes."""
     weight = module.get_parameter("weight")
     if bits == FLOAT_BITS:
         return weight.to
@@ -122,7 +123,7 @@ def _weight(
 
 
 def split(values: Tensor, layer: Layer) -> tuple[Tensor, ...]:
-    """A weight or an input by where its channels, axis 1, come from."""
+    """A weight or an input, divided by the origin of its channels (axis 1)."""
     if layer.split is None:
         return (values,)
     return values[:, : layer.split], values[:, layer.split :]
@@ -143,7 +144,7 @@ def round_to(values: Tensor, found: Range, symmetric: bool) -> Tensor:
 
 
 def _first(layer: Layer, known: FirstToken) -> Callable[[Tensor, Tensor], Tensor]:
-    """Puts the known output where the first token is the known one, in each row by itself."""
+    """Inserts the known output in each row that begins with the known first token."""
     if not layer.begins_alike:
         return lambda _inputs, output: output
     embedding = torch.from_numpy(known.embedding)

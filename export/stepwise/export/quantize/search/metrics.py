@@ -1,4 +1,4 @@
-"""How alike pictures and predictions are; all are float, and greater where they are more so."""
+"""The similarity of pictures and the noise of predictions, as floats."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ _GREATEST = 255.0
 
 def ssim(pictures: Array, references: Array) -> float:
     """Mean structural similarity of levels (pictures, 3, height, width), 0 to 255; 1 if equal."""
-    # In float32, what is subtracted over even surfaces would hide differences below 1e-3.
+    # In float32, cancellation over even surfaces would hide differences below 1e-3.
     ours, theirs = (torch.from_numpy(batch).double() for batch in (pictures, references))
     found = structural_similarity_index_measure(ours, theirs, data_range=_GREATEST)
-    assert isinstance(found, torch.Tensor)  # more is given only if it is asked for
+    assert isinstance(found, torch.Tensor)  # a tuple only on request
     return float(found)
 
 
@@ -27,7 +27,7 @@ def psnr(pictures: Array, references: Array) -> float:
 
 
 def noise(predictions: Array, references: Array) -> float:
-    """The energy of what differs over that of the reference, a mean over rows (rows, …)."""
+    """The energy of the difference over that of the reference, a mean over rows (rows, …)."""
     axes = tuple(range(1, references.ndim))
     energy = np.sum(references.astype(np.float64) ** 2, axis=axes)
     error = np.sum((predictions.astype(np.float64) - references) ** 2, axis=axes)

@@ -1,4 +1,4 @@
-"""A picture of how sensitive each layer is."""
+"""Plots the sensitivity of each layer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ _TITLES = {
     Group.CONTENT: "content layers: 1 - SSIM of pictures",
     Group.QUALITY: "quality layers: noise over signal of predictions",
 }
-# What cannot be told from no loss at all.
+# The least loss on the logarithmic axis; smaller ones are drawn there.
 _LEAST = 1e-10
 
 
 def write(layers: Sequence[Layer], scores: Scores, path: Path) -> None:
-    """Draw what quantizing each layer alone costs, one panel for each group, as a PNG."""
+    """Draw the loss of quantizing each layer alone, one panel for each group, as a PNG."""
     with matplotlib.rc_context({"font.size": 8}):
         figure = Figure(figsize=(12, 8), dpi=110, layout="constrained")
         for axes, group in zip(figure.subplots(len(Group), 1), Group, strict=True):
@@ -45,7 +45,7 @@ def _panel(axes: Any, names: Sequence[str], scores: Scores, group: Group) -> Non
 
 
 def _worst(names: Sequence[str], scores: Scores, group: Group) -> list[tuple[int, str]]:
-    """The five layers that lose most, with their places."""
+    """The five layers with the greatest loss, with their places."""
     losses = dict.fromkeys(names, 0.0)
     for trial, score in scores.items():
         if trial.group is group and trial.layer in losses:

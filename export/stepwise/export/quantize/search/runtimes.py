@@ -1,4 +1,4 @@
-"""What each runtime can compute, and what it takes there in bytes."""
+"""The bits that each runtime has kernels for, and the bytes that they take."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from stepwise.export.quantize.layers import Layer
 from stepwise.export.quantize.search.fake_quant import Rounding
 from stepwise.export.quantize.search.weight_rounding import block_of
 
-# Inputs of a linear layer that share a scale of 4 bits.
+# Inputs of a linear layer that share a scale of 4-bit weights.
 BLOCK = 64
-# Kernels know no smaller blocks.
+# The smallest block that kernels support.
 _LEAST_BLOCK = 16
 
 
@@ -20,7 +20,7 @@ _LEAST_BLOCK = 16
 class Runtime:
     """The arithmetic that a runtime has kernels for.
 
-    ``linear`` and ``convolution`` are the bits of activations by those of weights.
+    ``linear`` and ``convolution`` map the bits of weights to those of activations.
     """
 
     rounding: Rounding
@@ -28,14 +28,14 @@ class Runtime:
     convolution: Mapping[int, int]
 
     def bits(self, layer: Layer) -> Mapping[int, int]:
-        """The bits that a layer's weights can have, each with those of its activations."""
+        """The bits that a layer's weights can have, each with the bits of its activations."""
         if not layer.is_linear:
             return self.convolution
         fits = block_of(layer.shape[1], self.rounding.block) >= _LEAST_BLOCK
         return {bits: due for bits, due in self.linear.items() if bits != 4 or fits}
 
     def size(self, layer: Layer, bits: int) -> int:
-        """Bytes of a layer's weights and scales; those that are left as they are have 16 bits.
+        """Bytes of a layer's weights and scales; weights that are not quantized have 16 bits.
 
         A scale is a float32 for 8 bits, a float16 for 4.
         """
@@ -49,9 +49,9 @@ class Runtime:
 
 _CONVOLUTION = {8: 8, 16: 16}
 RUNTIMES = {
-    # QLinearConv rounds what it gives, too; 4-bit weights are widened to 8 when they are loaded.
+    # QLinearConv also rounds its output; 4-bit weights are widened to 8 when they are loaded.
     "onnxruntime": Runtime(Rounding(False, BLOCK, True), {4: 8, 8: 8, 16: 16}, _CONVOLUTION),
-    # 4-bit weights are multiplied with activations that are not quantized (W4A16).
+    # 4-bit weights are multiplied by activations that are not quantized (W4A16).
     "tensorrt": Runtime(Rounding(True, BLOCK, False), {4: 16, 8: 8, 16: 16}, _CONVOLUTION),
 }
 
@@ -68,7 +68,7 @@ _EVERY = frozenset({4, 8, FLOAT_BITS})
 
 
 def limit(text: str, layers: Sequence[Layer], runtime: Runtime) -> Limit:
-    """What a name of BUDGETS, or a whole number of bytes, allows the weights of ``layers``.
+    """The limit for the weights of ``layers``, by a name of BUDGETS or a whole number of bytes.
 
     Raises QuantizationError for anything else.
     """
@@ -79,8 +79,8 @@ def limit(text: str, layers: Sequence[Layer], runtime: Runtime) -> Limit:
         return Limit(round(budget.margin * (share * large + (1 - share) * small)), budget.bits)
     if not text.isdecimal() or int(text) < 1:
         raise QuantizationError(
-            f"got the budget {text!r}; allowed are {', '.join(BUDGETS)}, or how many bytes the "
-            "UNet's weights may take"
+            f"got the budget {text!r}; allowed are {', '.join(BUDGETS)}, or the number of bytes "
+            "that the UNet's weights may take"
         )
     return Limit(int(text), _EVERY)
 

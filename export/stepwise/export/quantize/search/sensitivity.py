@@ -1,8 +1,8 @@
-"""What quantizing one layer alone costs, in its weights and in its activations (section 3.3).
+"""Measures the loss of quantizing one layer alone, its weights or its activations (section 3.3).
 
-A content layer is judged by the structural similarity of pictures, a quality layer by how far the
-UNet's predictions stand above the noise in them. Every score is written down as soon as it is
-known, so that a run which was stopped goes on where it was.
+A content layer is judged by the structural similarity of pictures, a quality layer by the
+signal-to-noise ratio of the UNet's predictions. Every score is written as soon as it is known, so
+that an interrupted run resumes.
 """
 
 import json
@@ -24,13 +24,13 @@ from stepwise.export.quantize.search.fake_quant import Measured, quantized
 from stepwise.export.quantize.search.metrics import noise, ssim
 from stepwise.export.quantize.search.runtimes import Runtime
 
-# What stands for predictions without any noise.
+# The noise that stands for none, so that decibels are finite.
 _SILENCE = 1e-12
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A layer of which the weights have ``bits`` or, with a ``clipping``, the activations."""
+    """A layer with ``bits`` for its weights or, with a ``clipping``, for its activations."""
 
     layer: str
     group: Group
@@ -39,23 +39,23 @@ class Trial:
 
     @property
     def entry(self) -> Entry:
-        """The trial as a plan says it."""
+        """The trial as an entry of a plan."""
         if self.clipping is None:
             return Entry(self.bits, FLOAT_BITS)
         return Entry(FLOAT_BITS, self.bits)
 
 
-# Similarity, at most 1, or decibels.
+# Similarity, at most 1, of content layers; decibels of quality layers.
 Scores = Mapping[Trial, float]
 
 
 def loss(group: Group, score: float) -> float:
-    """What adds up over layers: dissimilarity, or the energy of noise over that of the signal."""
+    """The loss to sum over layers: dissimilarity, or the energy of noise over the signal's."""
     return 1 - score if group is Group.CONTENT else float(10 ** (-score / 10))
 
 
 def trials(layers: Iterable[Layer], runtime: Runtime) -> Iterator[Trial]:
-    """All that a runtime can do to each layer."""
+    """Every quantization of each layer that a runtime supports."""
     for layer in layers:
         allowed = runtime.bits(layer)
         for bits in sorted(allowed.keys() - {FLOAT_BITS}):
@@ -66,7 +66,7 @@ def trials(layers: Iterable[Layer], runtime: Runtime) -> Iterator[Trial]:
 
 
 class Judge:
-    """Compares a UNet with what it was like when the judge was made."""
+    """Compares a UNet with its state when the judge was made."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -98,7 +98,7 @@ def measure(
     runtime: Runtime,
     path: Path,
 ) -> Scores:
-    """The score of every trial; those that ``path`` has are not made again. Progress is shown."""
+    """The score of every trial; those in ``path`` are not measured again. Progress is shown."""
     known = _read(path)
     due = [trial for trial in trials(layers, runtime) if trial not in known]
     if not due:
@@ -117,9 +117,9 @@ def measure(
 
 
 def borrow(source: Path, folder: Path, holds: Callable[[Trial], bool]) -> None:
-    """Copy the scores in one folder to another, where those hold that ``holds`` says of.
+    """Copy the scores of trials that ``holds`` accepts from one folder to another.
 
-    What is in ``folder`` is kept.
+    Existing files in ``folder`` are kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path in source.glob("*.jsonl"):
@@ -133,7 +133,7 @@ def _row(trial: Trial, score: float) -> str:
 
 
 def _read(path: Path) -> dict[Trial, float]:
-    """The scores in a file, but for a last line that was not finished."""
+    """The scores in a file; a last line that was not finished is removed."""
     if not path.is_file():
         return {}
     whole, _, rest = path.read_text().rpartition("\n")

@@ -1,4 +1,4 @@
-"""Weights as whole numbers: 8 bits with a scale per output, 4 bits with one per block of inputs.
+"""Rounds weights to integers: 8 bits with a scale per output, 4 bits with one per block of inputs.
 
 Symmetric, so that zero is zero in every runtime. 7 bits are stored as 8, for processors on which
 the sum of two products of 8 bits saturates: x86 with AVX2 but without VNNI.
@@ -10,10 +10,10 @@ from math import gcd
 import torch
 from torch import Tensor
 
-# The greatest code that a scale is made for, and the least and greatest that are allowed.
+# The greatest code, to which scales map the greatest weight, and the least code.
 _LARGEST = {4: 7, 7: 63, 8: 127}
 _SMALLEST = {4: -8, 7: -63, 8: -127}
-# The least scales, for outputs without weights: those of 4 bits are written as float16.
+# The least scales, for outputs with weights of zero; those of 4 bits are written as float16.
 _NORMAL = torch.finfo(torch.float32).smallest_normal
 _LEAST = {4: 2.0**-24, 7: _NORMAL, 8: _NORMAL}
 
@@ -36,9 +36,10 @@ class Codes:
 
 
 def block_of(inputs: int, block: int) -> int:
-    """How many of a linear layer's inputs share a scale of 4 bits, where ``block`` are wanted.
+    """How many of a linear layer's inputs share a scale of 4 bits, at most ``block``.
 
-    The largest part of ``block`` that divides them: kernels know no block that is not full.
+    It is the greatest divisor of ``block`` that divides the inputs: kernels support only full
+    blocks.
     """
     return gcd(block, inputs)
 
@@ -46,8 +47,8 @@ def block_of(inputs: int, block: int) -> int:
 def encode(weight: Tensor, bits: int, block: int = 0) -> Codes:
     """Round a float weight (outputs, …) to ``bits``: 4, 7 or 8.
 
-    ``block`` is how many inputs share a scale, which is the one that holds the greatest of their
-    weights; 0 is all. Scales of 4 bits are numbers that float16 has.
+    ``block`` is how many inputs share a scale, set by the greatest of their weights; 0 is all.
+    Scales of 4 bits are rounded to float16.
     """
     blocks = _blocks(weight, block)
     scales = blocks.abs().amax(-1, keepdim=True) / _LARGEST[bits]
@@ -57,7 +58,7 @@ def encode(weight: Tensor, bits: int, block: int = 0) -> Codes:
 
 
 def encode_by(weight: Tensor, scales: Tensor, bits: int) -> Codes:
-    """Round a weight by ``scales`` that are known."""
+    """Round a weight by known ``scales``."""
     blocks = _blocks(weight, weight[0].numel() // scales.shape[1])
     codes = (blocks / scales).round_().clamp_(_SMALLEST[bits], _LARGEST[bits])
     return Codes(codes.to(torch.int8), scales, weight.shape)

@@ -37,5 +37,5 @@ def test_a_first_token_that_depends_on_the_prompt_is_refused(sd15):
     texts[2, 0, 5] += 1.0
     with pytest.raises(QuantizationError) as caught:
         first_token(sd15, find(sd15), texts)
-    assert "the first token of prompt 3 is embedded as another one" in str(caught.value)
+    assert "the first token of prompt 3 has another embedding" in str(caught.value)
     assert "by up to 1 where 0.1 is allowed" in str(caught.value)
