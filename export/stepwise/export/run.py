@@ -35,7 +35,7 @@ from stepwise.export.repository.layout import Target, describe, replaced, write_
 log = logging.getLogger(__name__)
 
 _REFERENCE = "reference"
-# Those of ``checked_graph``; converting to float16 and quantizing are one more.
+# The stages of ``checked_graph``; converting to float16 or quantizing adds one.
 _STAGES = 4
 
 

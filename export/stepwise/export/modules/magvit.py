@@ -28,9 +28,9 @@ from stepwise.export.errors import CheckpointError
 class Stream:
     """The cached frames of an autoencoder's convolutions, during one call.
 
-    Without ``seen`` a call has the whole video, and each convolution sees the video's first frame
-    before it. With ``seen``, ``first`` (a bool tensor of one element) says whether the slice begins
-    a video.
+    Without ``seen`` a call has the whole video, and each convolution repeats the first frame of its
+    input before it. With ``seen``, ``first`` (a bool tensor of one element) says whether the slice
+    begins a video.
     """
 
     def __init__(self) -> None:
@@ -75,8 +75,7 @@ class StreamedConv3d(EasyAnimateCausalConv3d):  # type: ignore[misc]
         if not whole:
             self.stream.last.append(frames[:, :, -count:])
         if self.stride[-1] > 1:
-            # After caching, unlike in diffusers, so that cached frames have the sides of the
-            # frames.
+            # After caching, unlike in diffusers, so that cached frames keep the frames' sides.
             frames = nn.functional.pad(frames, (0, 1, 0, 1))
         if whole:
             return nn.functional.conv3d(frames, self.weight, self.bias, self.stride, self.padding)
@@ -124,7 +123,7 @@ class StreamedDownsampler3D(EasyAnimateDownsampler3D):  # type: ignore[misc]
 
 
 class StreamedUpsampler3D(EasyAnimateUpsampler3D):  # type: ignore[misc]
-    """Doubles the sides, and the frames except for the first of a whole video."""
+    """Doubles the sides and, if it upsamples in time, the frames but the first of a whole video."""
 
     stream: Stream
 

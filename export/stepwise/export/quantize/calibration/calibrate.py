@@ -63,5 +63,5 @@ def _read(path: Path) -> Iterator[tuple[Place, Any]]:
             yield from zip(places, unpack(arrays), strict=True)
     except Exception as error:  # numpy and zipfile raise anything for a damaged file
         raise QuantizationError(
-            f"{path} is not a complete recording ({reason(error)}); delete it to make it again"
+            f"{path} is not a complete recording ({reason(error)}); delete it to record it again"
         ) from error

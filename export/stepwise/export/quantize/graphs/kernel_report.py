@@ -53,7 +53,7 @@ def share(kernels: Iterable[Computed]) -> float:
 
 
 def table(kernels: Sequence[Computed]) -> str:
-    """A line for each arithmetic with its kernels, and one for each layer that deviates from its plan."""
+    """A line for each arithmetic with its kernels, then one for each layer not as planned."""
     counts = Counter(
         (found.arithmetic, " and ".join(found.names) or "its own") for found in kernels
     )
