@@ -79,7 +79,7 @@ def distribution(module: str) -> str:
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_a_distribution_imports_only_allowed_ones(name):
+def test_a_distribution_imports_only_allowed_ones(name: str) -> None:
     files = list((ROOT / name).rglob("*.py"))
     assert files
     for path in files:
@@ -102,7 +102,9 @@ def room(module: str, prefix: str) -> str:
 @pytest.mark.parametrize(
     ("prefix", "layers"), [("stepwise.", SERVING), ("stepwise.export.", EXPORT)]
 )
-def test_no_package_imports_one_above_or_next_to_it(prefix, layers):
+def test_no_package_imports_one_above_or_next_to_it(
+    prefix: str, layers: tuple[set[str], ...]
+) -> None:
     floor = {name: place for place, names in enumerate(layers) for name in names}
     pairs = {
         (room(one, prefix), room(other, prefix))
@@ -116,7 +118,7 @@ def test_no_package_imports_one_above_or_next_to_it(prefix, layers):
     assert not wrong
 
 
-def test_files_of_the_exporter_import_few_others():
+def test_files_of_the_exporter_import_few_others() -> None:
     quantize = "stepwise.export.quantize"
     pairs = {
         (one, other)
@@ -127,19 +129,19 @@ def test_files_of_the_exporter_import_few_others():
     assert len(pairs) <= MOST_IMPORTS
 
 
-def test_no_file_is_long():
+def test_no_file_is_long() -> None:
     paths = [*MODULES.values(), *(ROOT / "benchmarks").rglob("*.py")]
     long = {path: len(path.read_text().splitlines()) for path in paths}
     assert {path.name: n for path, n in long.items() if n > MOST_LINES} == {}
 
 
-def test_the_spec_imports_none_of_our_modules():
+def test_the_spec_imports_none_of_our_modules() -> None:
     assert not {distribution(name) for name in imported(MODULES["stepwise.description.spec"])} - {
         ""
     }
 
 
-def test_only_the_triton_package_imports_the_python_backend():
+def test_only_the_triton_package_imports_the_python_backend() -> None:
     knowing = {
         name for name, path in MODULES.items() if "triton_python_backend_utils" in imported(path)
     }
@@ -152,21 +154,21 @@ def shown(code: str) -> str:
     return done.stdout.strip()
 
 
-def test_only_the_page_imports_gradio():
+def test_only_the_page_imports_gradio() -> None:
     code = "import sys, stepwise.client.cli.generate; print('gradio' in sys.modules)"
     assert shown(code) == "False"
     needing = {path for path in MODULES.values() if "gradio" in imported(path)}
     assert {path.parent.name for path in needing} == {"page"}
 
 
-def test_the_client_and_the_help_of_its_command_need_few_libraries():
+def test_the_client_and_the_help_of_its_command_need_few_libraries() -> None:
     heavy = "{'torch', 'gradio', 'av', 'PIL', 'tqdm', 'diffusers', 'onnxruntime'}"
     for start in ("stepwise.client", "stepwise.client.cli.main; stepwise.client.cli.main.main([])"):
         code = f"import sys, {start}; print(sorted({heavy} & set(sys.modules)))"
         assert shown(code).splitlines()[-1] == "[]"
 
 
-def test_serving_modules_import_only_numpy_and_the_standard_library():
+def test_serving_modules_import_only_numpy_and_the_standard_library() -> None:
     code = (
         "import sys, stepwise.families, stepwise.request.prepare, stepwise.batching.loop; "
         "list(stepwise.families.FAMILIES.values()); "
@@ -176,6 +178,6 @@ def test_serving_modules_import_only_numpy_and_the_standard_library():
     assert shown(code) == "[]"
 
 
-def test_the_registry_imports_no_family_before_its_first_use():
+def test_the_registry_imports_no_family_before_its_first_use() -> None:
     code = "import sys, stepwise.families; print('stepwise.families.sd3' in sys.modules)"
     assert shown(code) == "False"
