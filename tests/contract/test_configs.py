@@ -6,6 +6,7 @@ from stepwise.description.spec import CANCEL, DECODED
 from stepwise.export.loading.source import open_checkpoint
 from stepwise.export.repository.triton_configs import committed
 from stepwise.families import FAMILIES
+from tests.conftest import TRAINED
 from tests.support.paths import ROOT
 
 REPOSITORY = ROOT / "model_repository"
@@ -30,12 +31,12 @@ def test_committed_configs_match_the_pipelines(path):
 
 def test_every_config_parses_and_is_named_like_its_folder(families):
     paths = sorted(families.glob("*/config.pbtxt"))
-    assert len(paths) >= sum(4 + len(pipeline.components) for pipeline in FAMILIES.values())
+    assert len(paths) >= sum(4 + len(pipeline.components) for pipeline in TRAINED.values())
     for path in paths:
         assert parse(path).name == path.parent.name
 
 
-@pytest.mark.parametrize("pipeline", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("pipeline", TRAINED.values(), ids=TRAINED)
 def test_an_ensemble_wires_every_tensor_of_its_models(pipeline, families):
     """Each step uses all inputs and outputs of its model and reads only tensors already written."""
     ensemble = parse(families / pipeline.name / "config.pbtxt")
@@ -65,7 +66,7 @@ def fits(one, other):
     )
 
 
-@pytest.mark.parametrize("pipeline", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize("pipeline", TRAINED.values(), ids=TRAINED)
 def test_graph_configs_fix_the_same_dims_as_the_graph(pipeline, families, checkpoints):
     # Only the checkpoint says which caches its autoencoder has.
     served = open_checkpoint(checkpoints[pipeline.name], pipeline).family

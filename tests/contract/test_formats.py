@@ -19,7 +19,7 @@ from stepwise.export.loading.source import open_checkpoint
 from stepwise.export.repository import keys
 from stepwise.export.repository.layout import Target
 from stepwise.families import FAMILIES
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TRAINED
 
 NOTED = Path(__file__).with_name("formats.json")
 
@@ -41,7 +41,7 @@ def found(repository: Path, precision: str) -> dict[str, str]:
         f"{family}/{part.name} {formats.graph_format(part, precision, False)}": shape(
             repository / f"{family}_{part.name}" / "1" / GRAPH
         )
-        for family, pipeline in FAMILIES.items()
+        for family, pipeline in TRAINED.items()
         for part in pipeline.components
     }
 

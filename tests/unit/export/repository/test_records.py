@@ -23,7 +23,7 @@ from stepwise.export.repository import records
 from stepwise.export.repository.keys import component_key, trace_key
 from stepwise.export.repository.layout import Target
 from stepwise.families import FAMILIES
-from tests.conftest import ROOT, further
+from tests.conftest import ROOT, TRAINED, further
 
 SDXL = FAMILIES["sdxl"]
 
@@ -122,7 +122,7 @@ def write_trace(checkpoint, part, module, folder):
     exporter.write_trace(module, part, sizes, folder / TRACE)
 
 
-ALL = [(family, part.name) for family, p in FAMILIES.items() for part in p.components]
+ALL = [(family, part.name) for family, p in TRAINED.items() for part in p.components]
 
 
 @pytest.mark.parametrize(

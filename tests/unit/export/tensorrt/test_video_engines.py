@@ -9,10 +9,8 @@ from stepwise.export.loading.source import open_checkpoint
 from stepwise.export.repository.layout import Target
 from stepwise.export.tensorrt.build import build_engines, table
 from stepwise.families import FAMILIES
-from tests.conftest import further
+from tests.conftest import VIDEOS, further
 from tests.unit.export.tensorrt.test_build import RTX
-
-VIDEOS = [family for family, pipeline in FAMILIES.items() if pipeline.makes_videos]
 
 
 @pytest.fixture(scope="module")
