@@ -16,8 +16,8 @@ from stepwise.export.families.base import EVERYWHERE, FamilyExport, KeepInFp32
 # Standard deviation of the noise that EasyAnimateInpaintPipeline adds to the images that a video
 # continues (its noise_aug_strength), if the transformer was trained with it.
 REFERENCE_NOISE = 0.0563
-# Options that change the transformer's inputs, with the supported values. Those of the second kind
-# exist only for videos that continue images.
+# Options that change the transformer's inputs, with the supported values. The second table applies
+# only to models of videos that continue images.
 _PLAIN: dict[str, object] = {
     "text_embed_dim_t5": None,
     "time_position_encoding_type": "3d_rope",

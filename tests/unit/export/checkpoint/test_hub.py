@@ -153,7 +153,7 @@ def test_a_gated_repository_without_a_token(hub, tmp_path):
 
 
 def test_a_gated_repository_with_a_token_that_has_no_access(hub, tmp_path):
-    refused("closed/tiny", hub, tmp_path, "is gated", "account that has access", HF_TOKEN=TOKEN)
+    refused("closed/tiny", hub, tmp_path, "is gated", "its account has access", HF_TOKEN=TOKEN)
 
 
 def test_a_missing_repository(hub, tmp_path):

@@ -1,6 +1,6 @@
 """Writes quantized layers as the kernels that are fastest in ONNX Runtime on a CPU.
 
-A layer is written directly as its kernel, so its optimizer has no pattern to find. Each function
+A layer is written directly as its kernel, so the optimizer has no pattern to find. Each function
 adds that kernel to a graph and returns the layer's output, in float32. Activations are uint8, the
 only type for which every integer kernel has a fast form on x86.
 """

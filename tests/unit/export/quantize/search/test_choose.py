@@ -103,6 +103,6 @@ def test_protected_layers_stay_in_float(few, layers, scores, found):
 
 def test_an_unknown_protected_layer_is_named(few, layers, scores, found):
     with pytest.raises(
-        QuantizationError, match="no layer to protect is called 'conv', .*like 'conv_in'"
+        QuantizationError, match="no layer to protect is called 'conv'; .*like 'conv_in'"
     ):
         plan_for(few, layers, scores, found, 10**9, ["conv"])
