@@ -23,7 +23,7 @@ ALLOWED = {
 # import each other.
 SERVING = (
     {"server", "triton", "local"},
-    {"batching", "video"},
+    {"batching", "encoding", "video"},
     {"request"},
     {"families", "sampling"},
     {"description"},

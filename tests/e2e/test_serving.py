@@ -11,8 +11,9 @@ import psutil
 import pytest
 from tritonclient import grpc
 
+from stepwise.description.settings import Settings
+from stepwise.encoding.prompts import encode_prompts
 from stepwise.families.sd3 import SD3
-from stepwise.local.steps import encode_prompts
 from tests.support import raw
 
 PROMPT = "a large red star in the top left on a white background"
@@ -117,8 +118,9 @@ def test_a_direct_client_of_the_denoiser_cancels_by_disconnecting(server, reques
         return {output.name: answer.as_numpy(output.name) for output in component.outputs}
 
     prepared = plain.infer("sd3_prepare", raw.tensors(**LONG))
+    settings = Settings.from_json(prepared.as_numpy("settings")[0])
     ids = {tensor.name: prepared.as_numpy(tensor.name) for tensor in SD3.encoder_inputs}
-    embeddings = encode_prompts(SD3, ids, run)
+    embeddings = encode_prompts(SD3, ids, settings, run)
     plain.close()
     name = str(uuid.uuid4())
     with raw.Stream(server) as stream:

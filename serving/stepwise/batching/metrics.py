@@ -1,14 +1,12 @@
 """Denoising metrics for Triton's metrics port, by pipeline and resolution."""
 
-import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from stepwise.batching.batcher import Batcher
 from stepwise.batching.request import Picture, Request, Summary
-
-FLUSH_SECONDS = 1.0
+from stepwise.request.metrics import Key, Reporter, key
 
 _STEPS = "stepwise_steps_total"
 _SECONDS = "stepwise_step_seconds_total"
@@ -25,27 +23,15 @@ _FAMILIES = {
     _WAITING: ("GAUGE", "Pictures waiting for a place in a batch"),
 }
 
-_Key = tuple[str, tuple[tuple[str, str], ...]]
-
 
 class Metrics:
-    """A watcher that counts steps and requests for Prometheus.
-
-    A call to Triton is a message to another process and would take part of every step of a small
-    model. So this class counts in its own process, and a thread reports the sums to Triton once a
-    second. ``families`` is ``pb_utils.MetricFamily``.
-    """
+    """Counts steps and requests for Prometheus; ``families`` is ``pb_utils.MetricFamily``."""
 
     def __init__(self, pipeline: str, families: Any) -> None:
         self._pipeline = pipeline
-        self._families = {
-            name: families(name=name, description=text, kind=getattr(families, kind))
-            for name, (kind, text) in _FAMILIES.items()
-        }
-        self._values: defaultdict[_Key, float] = defaultdict(float)
-        self._told: defaultdict[_Key, float] = defaultdict(float)
-        self._metrics: dict[_Key, Any] = {}
-        self._stopping = threading.Event()
+        self._families = families
+        self._values: defaultdict[Key, float] = defaultdict(float)
+        self._sizes: set[str] = set()
 
     def stepped(self, pictures: list[Picture], seconds: float) -> None:
         """Count a denoiser call."""
@@ -60,45 +46,24 @@ class Metrics:
         self._values[self._key(_REQUESTS, resolution, outcome=outcome)] += 1
 
     def follow(self, batcher: Batcher) -> None:
-        """Start a thread that reports to Triton once a second until ``close``."""
-        self._thread = threading.Thread(target=self._tell, args=(batcher,), daemon=True)
-        self._thread.start()
+        """Report to Triton once a second until ``close``."""
+        self._reporter = Reporter(
+            _FAMILIES, self._families, lambda: {**dict(self._values), **self._gauges(batcher)}
+        )
 
     def close(self) -> None:
-        """Stop reporting: Triton hangs on a metrics call from a model that it is unloading."""
-        self._stopping.set()
-        self._thread.join()
+        """Stop reporting."""
+        self._reporter.close()
 
-    def _tell(self, batcher: Batcher) -> None:
-        while not self._stopping.wait(FLUSH_SECONDS):
-            self._flush(batcher)
-
-    def _flush(self, batcher: Batcher) -> None:
-        gauges = self._gauges(batcher)
-        for key, value in {**dict(self._values), **gauges}.items():
-            metric, told = self._metric(key), self._told[key]
-            if value == told:
-                continue
-            if key in gauges:
-                metric.set(value)
-            else:
-                metric.increment(value - told)
-            self._told[key] = value
-
-    def _gauges(self, batcher: Batcher) -> Mapping[_Key, float]:
+    def _gauges(self, batcher: Batcher) -> Mapping[Key, float]:
         """Running and waiting pictures by resolution; resolutions without any drop to zero."""
         active, waiting = batcher.standing()
-        known = {key: 0.0 for key in self._told if key[0] in (_ACTIVE, _WAITING)}
-        for name, counts in ((_ACTIVE, active), (_WAITING, waiting)):
-            known.update({self._key(name, size): count for size, count in counts.items()})
-        return known
+        self._sizes |= {*active, *waiting}
+        return {
+            self._key(name, size): counts.get(size, 0)
+            for name, counts in ((_ACTIVE, active), (_WAITING, waiting))
+            for size in self._sizes
+        }
 
-    def _metric(self, key: _Key) -> Any:
-        if key not in self._metrics:
-            name, labels = key
-            self._metrics[key] = self._families[name].Metric(labels=dict(labels))
-        return self._metrics[key]
-
-    def _key(self, name: str, resolution: str, **labels: str) -> _Key:
-        every = {"pipeline": self._pipeline, "resolution": resolution, **labels}
-        return name, tuple(every.items())
+    def _key(self, name: str, resolution: str, **labels: str) -> Key:
+        return key(name, pipeline=self._pipeline, resolution=resolution, **labels)

@@ -176,6 +176,12 @@ class Family:
         roles = ("negative_", "") if settings.guidance_scale > 1 else ("",)
         return tuple(self.conditioning(embeddings, role, settings) for role in roles)
 
+    def encoded_roles(self, settings: Settings) -> tuple[str, ...]:
+        """The prompts that a request uses, of ``ROLES``: no negative one without guidance, nor one
+        that is replaced by zeros.
+        """
+        return ROLES if settings.guidance_scale > 1 and not settings.zero_negative else ROLES[:1]
+
     def encodings(self) -> Iterator[tuple[str, Component]]:
         """Each (role, encoder) pair: one text encoder step of the ensemble."""
         for role in ROLES:

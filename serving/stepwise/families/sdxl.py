@@ -42,9 +42,12 @@ def _conditioning(embeddings: Mapping[str, Array], role: str, settings: Settings
     becomes zeros if the checkpoint says so. Returns ``encoder_hidden_states`` (tokens, width),
     ``text_embeds`` (pooled,) and ``time_ids`` (6,), which both prompts share.
     """
-    clips = [embeddings[f"{role}{encoder}_hidden_states"][0] for encoder in ("clip_l", "clip_g")]
-    hidden, pooled = np.concatenate(clips, axis=-1), embeddings[f"{role}clip_g_pooled"][0]
-    if role and settings.zero_negative:
+    zero = bool(role) and settings.zero_negative
+    # Zeros have the shape of the prompt's embeddings; a zero negative prompt is not encoded.
+    given = "" if zero else role
+    clips = [embeddings[f"{given}{encoder}_hidden_states"][0] for encoder in ("clip_l", "clip_g")]
+    hidden, pooled = np.concatenate(clips, axis=-1), embeddings[f"{given}clip_g_pooled"][0]
+    if zero:
         hidden, pooled = np.zeros_like(hidden), np.zeros_like(pooled)
     return {
         "encoder_hidden_states": hidden,

@@ -17,8 +17,9 @@ from stepwise.description.graph_files import GRAPH
 from stepwise.description.manifest import Manifest
 from stepwise.description.settings import Settings
 from stepwise.description.spec import INPAINT_LATENTS, Component, Tensor
+from stepwise.encoding.prompts import bound, encode_prompts
 from stepwise.families import FAMILIES
-from stepwise.local.steps import bound, decode, denoise, encode_prompts
+from stepwise.local.steps import decode, denoise
 from stepwise.request.prepare import Preparer
 from stepwise.video.image_conditioning import inpaint_latents
 
@@ -80,7 +81,7 @@ class LocalPipeline:
         """
         inputs = dict(self._tensors({"prompt": prompt, **settings}))
         prepared, resolved = self._prepare(inputs, time.monotonic())
-        embeddings = encode_prompts(self.family, prepared, self.run)
+        embeddings = encode_prompts(self.family, prepared, resolved, self.run)
         if self.family.image_encoder is not None:
             embeddings[INPAINT_LATENTS.name] = self._encode_images(inputs, resolved)
         return Request(

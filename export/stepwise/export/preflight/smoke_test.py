@@ -13,6 +13,7 @@ from stepwise.description.family import ROLES
 from stepwise.description.manifest import TOKENIZERS
 from stepwise.description.settings import Settings
 from stepwise.description.spec import INPAINT_LATENTS
+from stepwise.encoding.prompts import encode_prompt
 from stepwise.export.checkpoint.folder import SCHEDULER, Checkpoint
 from stepwise.export.checkpoint.tokenizer import chat_templates, write_tokenizers
 from stepwise.export.errors import CheckpointError
@@ -20,7 +21,7 @@ from stepwise.export.onnx.ort import Array, Feed, Feeds
 from stepwise.export.onnx.shapes import LARGEST_SIDE
 from stepwise.export.preflight.torch_runner import Runner, explained
 from stepwise.export.repository.layout import describe
-from stepwise.local.steps import LATENTS, decode, denoise, encode_prompt
+from stepwise.local.steps import LATENTS, decode, denoise
 from stepwise.request.prepare import Preparer
 from stepwise.sampling.samplers import X
 from stepwise.video.image_conditioning import inpaint_latents

@@ -20,11 +20,8 @@ from stepwise.description.spec import (
     DECODED,
     EVENT,
     IMAGES,
-    INPAINT_LATENTS,
     SETTINGS,
-    Component,
     Tensor,
-    ensemble_name,
 )
 from stepwise.families import FAMILIES
 from stepwise.sampling.samplers import SAMPLERS
@@ -46,13 +43,9 @@ class PythonModel:
     decoupled: bool
 
 
-_ENCODE = PythonModel(
-    role="encode",
-    purpose="Encodes the images that a video continues.",
-    inputs=(SETTINGS, *IMAGES),
-    outputs=(INPAINT_LATENTS,),
-    decoupled=False,
-)
+# The settings behind ``encode``: Triton refuses a model that is fed by two decoupled ones, so the
+# settings pass through each model of the chain, under another name.
+_ENCODED_SETTINGS = f"encoded_{SETTINGS.name}"
 
 
 def python_models(family: Family) -> tuple[PythonModel, ...]:
@@ -65,7 +58,13 @@ def python_models(family: Family) -> tuple[PythonModel, ...]:
             outputs=(*family.encoder_inputs, SETTINGS),
             decoupled=False,
         ),
-        *([_ENCODE] if family.image_encoder else []),
+        PythonModel(
+            role="encode",
+            purpose="Encodes prompts, and the images that a video continues.",
+            inputs=(*family.encoder_inputs, SETTINGS, *(IMAGES if family.image_encoder else ())),
+            outputs=(*family.denoiser_feeds, SETTINGS),
+            decoupled=True,
+        ),
         PythonModel(
             role="denoise",
             purpose="Denoises all requests together, one batch a step.",
@@ -120,38 +119,29 @@ def request_parameter(family: Family, samplers: tuple[str, ...]) -> str:
 
 
 def ensemble_config(family: Family, name: str) -> pb.ModelConfig:
-    """The config of the ensemble: prepare, the encoders, denoise, decode.
+    """The config of the ensemble: a chain of prepare, encode, denoise and decode.
 
-    Text encoders have one step per prompt; they and any image encoder run in parallel.
+    No two steps run in parallel: Triton 24.10 may end when a client disconnects while they do.
     """
-    prepare, *encode, denoise, decode = (
-        _python_step(name, model) for model in python_models(family)
-    )
-    encoders = [_encoder_step(name, *encoding) for encoding in family.encodings()]
+    steps = [_step(name, model) for model in python_models(family)]
     return pb.ModelConfig(
         name=name,
         platform="ensemble",
         input=tensors(family.request, pb.ModelInput),
         output=tensors(family.response, pb.ModelOutput),
-        ensemble_scheduling=pb.ModelEnsembling(step=[prepare, *encoders, *encode, denoise, decode]),
+        ensemble_scheduling=pb.ModelEnsembling(step=steps),
     )
 
 
-def _python_step(name: str, model: PythonModel) -> pb.ModelEnsembling.Step:
+def _step(name: str, model: PythonModel) -> pb.ModelEnsembling.Step:
+    inputs = {t.name: t.name for t in model.inputs if t not in (CANCEL, DECODED)}
+    outputs = {tensor.name: tensor.name for tensor in model.outputs}
+    if model.role == "encode":
+        outputs[SETTINGS.name] = _ENCODED_SETTINGS
+    if model.role == "denoise":
+        inputs[SETTINGS.name] = _ENCODED_SETTINGS
     return pb.ModelEnsembling.Step(
-        model_name=f"{name}_{model.role}",
-        model_version=-1,
-        input_map={t.name: t.name for t in model.inputs if t not in (CANCEL, DECODED)},
-        output_map={tensor.name: tensor.name for tensor in model.outputs},
-    )
-
-
-def _encoder_step(name: str, role: str, encoder: Component) -> pb.ModelEnsembling.Step:
-    return pb.ModelEnsembling.Step(
-        model_name=f"{name}_{encoder.name}",
-        model_version=-1,
-        input_map={t.name: ensemble_name(role, encoder, t) for t in encoder.inputs},
-        output_map={t.name: ensemble_name(role, encoder, t) for t in encoder.outputs},
+        model_name=f"{name}_{model.role}", model_version=-1, input_map=inputs, output_map=outputs
     )
 
 

@@ -1,0 +1,1 @@
+"""Text encoding: which encoders run for a request, and the embeddings that are kept."""

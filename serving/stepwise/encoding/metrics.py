@@ -1,0 +1,26 @@
+"""The embedding cache on Triton's metrics port, by pipeline."""
+
+from typing import Any
+
+from stepwise.encoding.embedding_cache import EmbeddingCache
+from stepwise.request.metrics import Key, Reporter, key
+
+_CALLS = "stepwise_embedding_cache_calls_total"
+_BYTES = "stepwise_embedding_cache_bytes"
+_DESCRIBED = {
+    _CALLS: ("COUNTER", "Prompts per text encoder, by outcome: hit, or miss and encoded"),
+    _BYTES: ("GAUGE", "Bytes of embeddings that the cache holds"),
+}
+
+
+def reporter(pipeline: str, cache: EmbeddingCache, families: Any) -> Reporter:
+    """Reports ``cache`` from now on; ``families`` is ``pb_utils.MetricFamily``."""
+
+    def sample() -> dict[Key, float]:
+        return {
+            key(_CALLS, pipeline=pipeline, outcome="hit"): cache.hits,
+            key(_CALLS, pipeline=pipeline, outcome="miss"): cache.misses,
+            key(_BYTES, pipeline=pipeline): cache.size,
+        }
+
+    return Reporter(_DESCRIBED, families, sample)

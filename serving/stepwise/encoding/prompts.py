@@ -1,0 +1,63 @@
+"""Encodes the prompts of a request over whatever runs the text encoders."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from stepwise.description.family import Family
+from stepwise.description.fields import Array
+from stepwise.description.settings import Settings
+from stepwise.description.spec import Component, Tensor, ensemble_name
+
+# Maps a component's inputs by name to its outputs by name.
+Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+# Runs any component of a pipeline.
+RunComponent = Callable[[Component, Mapping[str, Any]], Mapping[str, Any]]
+
+_TYPES: Mapping[str, Any] = {"FP32": np.float32}
+
+
+def bound(run: RunComponent, component: Component) -> Run:
+    """Bind ``run`` to one component."""
+    return lambda feed: run(component, feed)
+
+
+def encode_prompt(
+    encoder: Component, role: str, prepared: Mapping[str, Array], run: Run
+) -> dict[str, Array]:
+    """One text encoder's embeddings of one prompt, by ``ensemble_name``.
+
+    ``prepared`` holds the inputs of all encoders by ``ensemble_name``.
+    """
+    names = {tensor.name: ensemble_name(role, encoder, tensor) for tensor in encoder.inputs}
+    outputs = run({name: prepared[names[name]] for name in names})
+    return {
+        ensemble_name(role, encoder, tensor): outputs[tensor.name] for tensor in encoder.outputs
+    }
+
+
+def encode_prompts(
+    family: Family, prepared: Mapping[str, Array], settings: Settings, run: RunComponent
+) -> dict[str, Array]:
+    """The embeddings of the prompts that ``settings`` uses, by ``ensemble_name``."""
+    embeddings: dict[str, Array] = {}
+    for role in family.encoded_roles(settings):
+        for encoder in family.encoders:
+            embeddings |= encode_prompt(encoder, role, prepared, bound(run, encoder))
+    return embeddings
+
+
+def unused_embeddings(family: Family, settings: Settings) -> Iterator[tuple[str, Array]]:
+    """Empty tensors in the place of embeddings that ``settings`` does not use.
+
+    A model of an ensemble has to send all of its outputs.
+    """
+    used = family.encoded_roles(settings)
+    for role, encoder in family.encodings():
+        for output in encoder.outputs if role not in used else ():
+            yield ensemble_name(role, encoder, output), _empty(output)
+
+
+def _empty(tensor: Tensor) -> Array:
+    return np.zeros((1, *[0] * (len(tensor.dims) - 1)), _TYPES[tensor.dtype])
