@@ -1,19 +1,17 @@
 """The asyncio version of ``client.client``: the same methods, awaited or iterated over."""
 
-import asyncio
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from stepwise.client import protocol
-from stepwise.client.client import CANCEL_SECONDS
-from stepwise.client.errors import ClientError, of_status, of_text
+from stepwise.client.async_stream import Stream, tell, tell_if_possible
+from stepwise.client.errors import of_status
 from stepwise.client.events import Event, whole
-from stepwise.client.failover import Attempts, Server, Servers, abandoned
+from stepwise.client.failover import Attempts, Servers, abandoned
 from stepwise.client.protocol import About, Request, Setting
 
 
@@ -54,8 +52,8 @@ class AsyncClient:
 
     def _start(self, request: Request) -> "AsyncEvents":
         attempts = Attempts(self._servers.round_robin(), self.timeout)
-        attempts.events = self._events(request, attempts)
-        return AsyncEvents(request, attempts, attempts.events)
+        stream = Stream(request, attempts, self._events(request, attempts))
+        return AsyncEvents(request, attempts, stream)
 
     async def _results(self, request: Request) -> list[Event]:
         async with aclosing(self._start(request)) as events:
@@ -87,7 +85,7 @@ class AsyncClient:
                     # completed after its event loop has ended logs an error in the next loop.
                     call.cancel()
                     if abandoned(error):
-                        await _tell_if_possible(server, request)
+                        await tell_if_possible(server, request)
                     raise
         raise attempts.refusal()
 
@@ -95,66 +93,26 @@ class AsyncClient:
 class AsyncEvents(AsyncIterator[Event]):
     """As ``Events``."""
 
-    def __init__(
-        self, request: Request, attempts: Attempts, events: AsyncGenerator[Event, None]
-    ) -> None:
+    def __init__(self, request: Request, attempts: Attempts, stream: Stream) -> None:
         self.request_id = request.id
         self._request = request
         self._attempts = attempts
-        self._events = events
-        self._collected: weakref.finalize[..., AsyncEvents] | None = None
+        self._stream = stream
 
     async def __anext__(self) -> Event:
-        if self._collected is None:
-            loop = asyncio.get_running_loop()
-            self._collected = weakref.finalize(self, _close_soon, loop, self._events)
-            self._collected.atexit = False
-        try:
-            return await anext(self._events)
-        except BaseException:
-            self._collected.detach()
-            raise
+        self._stream.start(consumer=self)
+        return await self._stream.receive()
 
     async def aclose(self) -> None:
-        """Cancel the request, also on the server. Call it from the task that iterates."""
-        await self._events.aclose()
+        """Cancel the request, also on the server, and wait for its end."""
+        self._stream.leave()
+        await self._stream.ended()
 
     async def cancel(self) -> None:
         """As ``Events.cancel``, callable from any task."""
         server = self._attempts.cancel()
         if server is not None:
             try:
-                await _tell(server, self._request)
+                await tell(server, self._request)
             except grpc.RpcError as error:
                 raise of_status(error, server.url) from error
-
-
-def _close_soon(loop: asyncio.AbstractEventLoop, events: AsyncGenerator[Event, None]) -> None:
-    """Cancel the request of a garbage-collected iterator, in its event loop.
-
-    If asyncio.run is ending, it cancels this task before the task starts. It then closes the
-    remaining generators and waits for them; ``events`` is among them because it refers to itself.
-    """
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(lambda: loop.create_task(_close(events)))
-
-
-async def _close(events: AsyncGenerator[Event, None]) -> None:
-    await events.aclose()
-
-
-async def _tell(server: Server, request: Request) -> None:
-    call = server.stub.ModelStreamInfer(iter([request.cancelling()]), timeout=CANCEL_SECONDS)
-    for response in [response async for response in call]:
-        if response.error_message:
-            raise of_text(response.error_message, server.url)
-
-
-async def _tell_if_possible(server: Server, request: Request) -> None:
-    """Cancel the request on the server and ignore a failure to do so.
-
-    Awaited, because the end of asyncio.run would cancel a separate task. Uses a new connection,
-    because the client's may have been garbage-collected together with the iterator.
-    """
-    with suppress(grpc.RpcError, ClientError):
-        await _tell(Server(server.url, grpc.aio.insecure_channel), request)

@@ -82,8 +82,6 @@ class Attempts:
         self._cancelled = False
         self._last: Event | None = None
         self._complete = False
-        self.events: object = None
-        """The generator that uses this, kept alive when its iterator is garbage-collected."""
 
     def __iter__(self) -> Iterator[Server]:
         """The next server to try, until all have refused."""

@@ -13,7 +13,7 @@ from stepwise.families import FAMILIES
 from stepwise.server.errors import NothingToServe, ServerError
 
 _PREPARE = "_prepare"
-_STAGES = ("prepare", "encode", "denoise", "decode")
+_STAGES = ("prepare", "denoise", "decode")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Exported:
     @property
     def models(self) -> tuple[str, ...]:
         """The Triton models of this pipeline, the ensemble first."""
-        parts = (*_STAGES, *self.manifest["graphs"])
+        encode = ("encode",) if self.family else ()
+        parts = (*_STAGES, *encode, *self.manifest["graphs"])
         return (self.name, *(f"{self.name}_{part}" for part in parts))
 
     @property
