@@ -14,7 +14,7 @@ endef
 
 PLAN := miniatures/plans/sdxl_turbo_w8a8
 
-.PHONY: help demo test test-all plan miniatures exported videos quality quantized bench load caps perf soak fuzz full-size \
+.PHONY: help demo test test-all plan miniatures exported videos quality quantized bench load caps perf soak leavers fuzz full-size \
 	docs findings screenshot browser clean
 
 help: ## List the targets
@@ -86,6 +86,9 @@ soak: $(STAMP) ## Send good, cancelled, bad and late requests for 20 minutes, th
 	$(STEPWISE) export sd3 --checkpoint miniatures/sd3
 	$(PYTHON) -m benchmarks soak --minutes 20
 	$(PYTHON) -m benchmarks cancels
+
+leavers: exported ## Let the clients of 20,000 requests leave at random moments
+	$(PYTHON) -m benchmarks leavers
 
 fuzz: $(STAMP) ## Send 2,000 generated requests to a live server; damage 200 checkpoints
 	FUZZ_EXAMPLES=2000 $(PYTHON) -m pytest tests/e2e/test_fuzz.py -rP

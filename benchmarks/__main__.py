@@ -15,6 +15,7 @@ from benchmarks.commands import (
     cancels,
     colocated,
     latency,
+    leavers,
     load,
     perf_analyzer,
     quality,
@@ -43,10 +44,11 @@ BENCHMARKS = {
     "perf": perf_analyzer,
     "soak": soak,
     "cancels": cancels,
+    "leavers": leavers,
     "videos": video_quality,
     "decoder": video_decoder,
 }
-OF_VIDEOS, OF_EITHER = ("videos", "decoder"), ("together",)
+OF_VIDEOS, OF_EITHER = ("videos", "decoder"), ("together", "leavers")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -70,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         "perf": lambda server: perf_analyzer.measure(server, name),
         "soak": lambda server: soak.measure(server, name, 60 * options.minutes),
         "cancels": lambda server: cancels.measure(server, name),
+        "leavers": lambda server: leavers.measure(server),
         "quality": lambda server: quality.measure(server, CHECKPOINTS / name, name, prompts.load()),
     }
     others = {

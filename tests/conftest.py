@@ -36,6 +36,7 @@ GROUPS = {
     "tests/e2e/test_videos.py": "families",
     "tests/e2e/test_local.py": "families",
     "tests/e2e/test_fuzz.py": "families",
+    "tests/e2e/test_leavers.py": "families",
     "tests/e2e/test_benchmarks.py": "families",
     "tests/e2e/clients/": "clients",
     "tests/unit/export/quantize/": "quantize",

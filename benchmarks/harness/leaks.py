@@ -25,6 +25,7 @@ class Residue:
     resident: int
     shared: int
     threads: int
+    descriptors: int
     requests: int
 
 
@@ -37,6 +38,7 @@ def look(server: Server) -> Residue:
         resident=sum(process.memory_info().rss for process in processes),
         shared=sum(512 * region.stat().st_blocks for region in regions),
         threads=sum(process.num_threads() for process in processes),
+        descriptors=sum(process.num_fds() for process in processes),
         requests=_requests(server),
     )
 

@@ -93,6 +93,7 @@ def _stream(
 
 def _tensor(name: str, dtype: str, value: Any) -> InferInput:
     data = value.encode() if isinstance(value, str) else value
-    tensor = InferInput(name, [1], dtype)
-    tensor.set_data_from_numpy(np.asarray([data], _NUMPY[dtype]))
+    values = value if isinstance(value, np.ndarray) else np.asarray([data], _NUMPY[dtype])
+    tensor = InferInput(name, list(values.shape), dtype)
+    tensor.set_data_from_numpy(values)
     return tensor
