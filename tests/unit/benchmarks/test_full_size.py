@@ -25,14 +25,14 @@ def job(folder, layers):
 def test_weights_are_only_once_in_memory(tmp_path):
     """Extra layers add only their weights to peak memory, because activations are freed."""
     small = exported(job(tmp_path / "small", 1))
-    figures = measure(job(tmp_path / "large", 4), engine=False)
+    figures = measure(job(tmp_path / "large", 3), engine=False)
     large = figures["export"]
     assert passed(figures)
     assert not list(tmp_path.glob("*/scratch"))
     grown = large["peak"] - small["peak"]
     weights = large["weights"] - small["weights"]
     print(f"{grown / 1e6:.0f} MB, {FACTOR * weights / 1e6:.0f}")
-    assert weights > 500e6
+    assert weights > 300e6
     assert grown <= FACTOR * weights
 
 

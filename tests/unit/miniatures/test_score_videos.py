@@ -13,7 +13,7 @@ from tests.conftest import further
 ASKED = Video("red", "circle", "left", "white")
 
 
-@pytest.fixture(scope="module", params=[3, further(1)])
+@pytest.fixture(scope="module", params=[7, further(1)])
 def drawn(request):
     rng = random.Random(5)
     return [(video, draw(video, rng)) for video in VIDEOS[:: request.param]]
