@@ -1,5 +1,6 @@
 """Videos on the page: previews, playback, the downloaded file, and input images."""
 
+import http.client
 import signal
 
 import numpy as np
@@ -164,3 +165,33 @@ def test_a_video_starts_and_ends_with_uploaded_pictures(open_page, folder, tmp_p
     assert list(folder.rglob("first.png"))
     tab.close()
     until(lambda: not list(folder.rglob("first.png")) and not written.exists())
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),
+        ({"Host": "localhost:{port}"}, True),
+        ({"Host": "127.0.0.1:9", "Origin": "http://127.0.0.1:9"}, True),
+        ({"Origin": "http://127.0.0.1:{port}"}, True),
+        ({"Host": "example.com"}, False),
+        ({"Host": "127.0.0.1.example.com:{port}"}, False),
+        ({"Host": ""}, False),
+        ({"Origin": "https://example.com"}, False),
+        ({"Origin": "http://localhost:{port}"}, False),
+        ({"Origin": "null"}, False),
+    ],
+)
+@pytest.mark.parametrize("path", ["/", "/config", "/gradio_api/info", "/gradio_api/upload"])
+def test_other_sites_cannot_use_the_page(page, path, headers, allowed):
+    port = page.rpartition(":")[2].strip("/")
+    given = {name: value.format(port=port) for name, value in headers.items()}
+    method = "POST" if path.endswith("upload") else "GET"
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
+    connection.request(method, path, headers=given)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    assert (answer.status != 403) == allowed, text
+    if not allowed:
+        assert "allowed" in text

@@ -83,6 +83,10 @@ def _serve(url: str, port: int, abouts: dict[str, About]) -> None:
 
 def _launch(blocks: Any, port: int, css: str, uploaded: int) -> str:
     """Serve in a thread. Returns the address; raises ClientError if the port is not available."""
+    from starlette.middleware import Middleware
+
+    from stepwise.client.page.guard import Guard
+
     try:
         _, url, _ = blocks.launch(
             server_name=_HOST,
@@ -96,6 +100,7 @@ def _launch(blocks: Any, port: int, css: str, uploaded: int) -> str:
             footer_links=[],
             run_history=False,
             max_file_size=uploaded,
+            app_kwargs={"middleware": [Middleware(Guard)]},
         )
     except OSError as error:
         raise ClientError(f"port {port} is taken or not allowed; give another --port") from error

@@ -114,7 +114,7 @@ def _read(folder: Path) -> Any:
             "should be there; download it again"
         )
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a damaged file can make the library raise anything
         raise _unreadable(folder, error) from error
 
