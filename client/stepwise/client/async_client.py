@@ -8,8 +8,8 @@ import grpc
 import grpc.aio
 
 from stepwise.client import protocol
-from stepwise.client.async_stream import Stream, tell, tell_if_possible
-from stepwise.client.errors import of_status
+from stepwise.client.async_stream import Stream, drain, tell, tell_if_possible
+from stepwise.client.errors import ClientError, of_status
 from stepwise.client.events import Event, whole
 from stepwise.client.failover import Attempts, Servers, abandoned
 from stepwise.client.protocol import About, Request, Setting
@@ -80,6 +80,9 @@ class AsyncClient:
                         yield attempts.event(server, response)
                     attempts.end()
                     return
+                except ClientError:
+                    await drain(call)
+                    raise
                 except BaseException as error:
                     # Before the server is notified, so that gRPC completes the call first: a call
                     # completed after its event loop has ended logs an error in the next loop.

@@ -34,6 +34,7 @@ class Stream:
         self._events = events
         self._received: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
         self._reader: asyncio.Task[None] | None = None
+        self._stopper: asyncio.Task[None] | None = None
         self._left = False
 
     def start(self, consumer: object) -> None:
@@ -67,12 +68,13 @@ class Stream:
         self._left = True
         self._received.put_nowait(None)
         if self._reader is not None and not self._reader.done():
-            _spawn(self._stop(self._reader))
+            self._stopper = _spawn(self._stop(self._reader))
 
     async def ended(self) -> None:
         """Wait until the server has ended the stream."""
-        if self._reader is not None:
-            await asyncio.wait({self._reader})
+        tasks = {task for task in (self._reader, self._stopper) if task is not None}
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def _read(self) -> None:
         try:
@@ -88,16 +90,32 @@ class Stream:
         """Notify the server, which then ends the stream."""
         server = self._attempts.cancel()
         if server is not None:
-            await tell_if_possible(server, self._request)
+            try:
+                await tell_if_possible(server, self._request)
+            except asyncio.CancelledError:
+                # The end of asyncio.run has cancelled the call with gRPC's own tasks for it.
+                await tell_if_possible(server, self._request)
         await asyncio.wait({reader}, timeout=CANCEL_SECONDS)
         reader.cancel()
+
+
+async def drain(call: Any) -> None:
+    """Read a stream that the server is ending to its end.
+
+    A call that is left open is completed by gRPC in the next event loop of the process, which logs
+    an error.
+    """
+    with suppress(TimeoutError, grpc.RpcError):
+        async with asyncio.timeout(CANCEL_SECONDS):
+            async for _ in call:
+                pass
+    call.cancel()
 
 
 async def tell(server: Server, request: Request) -> None:
     """Cancel ``request`` on ``server``; raises the error of the server or of gRPC."""
     call = server.stub.ModelStreamInfer(iter([request.cancelling()]), timeout=CANCEL_SECONDS)
-    # The stream is read to its end: gRPC would complete a call that is left open in the next event
-    # loop of the process, and log an error there.
+    # Read to the end for the reason that ``drain`` has.
     for response in [response async for response in call]:
         if response.error_message:
             raise of_text(response.error_message, server.url)

@@ -31,7 +31,7 @@ from stepwise.video.image_conditioning import inpaint_latents
 
 _START, _END = (tensor.name for tensor in IMAGES)
 # Requests that are encoded at once; more wait. Enough to fill the batches of every encoder.
-_REQUESTS = 16
+_REQUESTS = 8
 # A prompt's embeddings take 0.2 MB for SDXL, 4 MB for SD3 and 3.7 MB for EasyAnimate 7B.
 _CACHE_BYTES = 256 << 20
 
@@ -49,9 +49,8 @@ class Encode:
         self._family = FAMILIES[parameter(args, "pipeline")]
         self._cache = EmbeddingCache(_CACHE_BYTES)
         self._metrics = metrics.reporter(self._name, self._cache, metric_families())
-        self._requests = ThreadPoolExecutor(_REQUESTS, "encode")
-        encodings = len(list(self._family.encodings()))
-        self._calls = ThreadPoolExecutor(_REQUESTS * encodings, "encoder")
+        self._requests = _started(_REQUESTS, "encode")
+        self._calls = _started(_REQUESTS * len(list(self._family.encodings())), "encoder")
         # The encoder of images takes gigabytes for large ones: one request at a time.
         self._images = threading.Lock()
 
@@ -123,3 +122,10 @@ class Encode:
 
         with self._images:
             return inpaint_latents(run, inputs[_START], inputs.get(_END), settings, layout)
+
+
+def _started(count: int, name: str) -> ThreadPoolExecutor:
+    """A pool with all of its threads, so that their number does not depend on the load."""
+    pool, barrier = ThreadPoolExecutor(count, name), threading.Barrier(count)
+    list(pool.map(lambda _: barrier.wait(), range(count)))
+    return pool
