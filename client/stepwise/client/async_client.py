@@ -1,7 +1,7 @@
 """The asyncio version of ``client.client``: the same methods, awaited or iterated over."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
@@ -25,13 +25,23 @@ class AsyncClient:
         self._servers = Servers(urls, grpc.aio.insecure_channel)
         self._configs: dict[str, Any] = {}
 
+    async def pipelines(self) -> tuple[str, ...]:
+        """As ``Client.pipelines``."""
+        attempts = Attempts(self._servers.all, self.timeout)
+        for server in attempts:
+            with attempts.on(server):
+                asked = protocol.server_metadata()
+                answer = await server.stub.ServerMetadata(asked, timeout=attempts.seconds_left)
+                return protocol.pipelines(answer, server.url)
+        raise attempts.refusal()
+
     async def inputs(self, pipeline: str) -> Mapping[str, str]:
         """As ``Client.inputs``."""
         return protocol.input_types(await self._config(pipeline))
 
     async def about(self, pipeline: str) -> About:
         """As ``Client.about``."""
-        return protocol.about(await self._config(f"{pipeline}_prepare"))
+        return protocol.about(await self._config(pipeline, "_prepare"))
 
     def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "AsyncEvents":
         """As ``Client.generate``; cancelling the task also cancels the request.
@@ -59,7 +69,10 @@ class AsyncClient:
         async with aclosing(self._start(request)) as events:
             return [event async for event in events if event.kind == "result"]
 
-    async def _config(self, model: str, attempts: Attempts | None = None) -> Any:
+    async def _config(
+        self, pipeline: str, suffix: str = "", attempts: Attempts | None = None
+    ) -> Any:
+        model = f"{pipeline}{suffix}"
         if model in self._configs:
             return self._configs[model]
         attempts = attempts or Attempts(self._servers.all, self.timeout)
@@ -68,10 +81,19 @@ class AsyncClient:
                 asked = protocol.config(model)
                 answer = await server.stub.ModelConfig(asked, timeout=attempts.seconds_left)
                 return self._configs.setdefault(model, answer.config)
-        raise attempts.refusal()
+        raise await self._refusal(pipeline, attempts)
+
+    async def _refusal(self, pipeline: str, attempts: Attempts) -> ClientError:
+        if attempts.not_served:
+            with suppress(ClientError):
+                served = await self.pipelines()
+                if pipeline not in served:
+                    return protocol.unknown_pipeline(pipeline, served)
+        return attempts.refusal()
 
     async def _events(self, request: Request, attempts: Attempts) -> AsyncGenerator[Event, None]:
-        message = request.message(await self._config(request.pipeline, attempts))
+        pipeline = request.pipeline
+        message = request.message(await self._config(pipeline, attempts=attempts))
         for server in attempts:
             with attempts.on(server):
                 call = server.stub.ModelStreamInfer(iter([message]), timeout=attempts.seconds_left)
@@ -90,7 +112,7 @@ class AsyncClient:
                     if abandoned(error):
                         await tell_if_possible(server, request)
                     raise
-        raise attempts.refusal()
+        raise await self._refusal(pipeline, attempts)
 
 
 class AsyncEvents(AsyncIterator[Event]):

@@ -35,16 +35,29 @@ class Client:
         self._servers = Servers(urls, grpc.insecure_channel)
         self._configs: dict[str, Any] = {}
 
+    def pipelines(self) -> tuple[str, ...]:
+        """The names of the pipelines that the first server that answers serves.
+
+        Raises ServerUnavailable if no server answers.
+        """
+        attempts = Attempts(self._servers.all, self.timeout)
+        for server in attempts:
+            with attempts.on(server):
+                asked = protocol.server_metadata()
+                answer = server.stub.ServerMetadata(asked, timeout=attempts.seconds_left)
+                return protocol.pipelines(answer, server.url)
+        raise attempts.refusal()
+
     def inputs(self, pipeline: str) -> Mapping[str, str]:
         """The names and Triton types of the pipeline's inputs, requested once and then cached.
 
-        Raises ServerUnavailable if no server answers or serves the pipeline.
+        Raises ServerUnavailable if no server answers, InvalidRequest if none serves the pipeline.
         """
         return protocol.input_types(self._config(pipeline))
 
     def about(self, pipeline: str) -> About:
         """The pipeline's defaults, ranges and samplers, cached. Raises as ``inputs`` does."""
-        return protocol.about(self._config(f"{pipeline}_prepare"))
+        return protocol.about(self._config(pipeline, "_prepare"))
 
     def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "Events":
         """Iterate over progress, previews and results in the order in which the server sends them.
@@ -79,8 +92,9 @@ class Client:
         with closing(self._start(request)) as events:
             return [event for event in events if event.kind == "result"]
 
-    def _config(self, model: str, attempts: Attempts | None = None) -> Any:
-        """A model's config, requested once and then cached."""
+    def _config(self, pipeline: str, suffix: str = "", attempts: Attempts | None = None) -> Any:
+        """The config of a pipeline's ensemble, or of another of its models, cached."""
+        model = f"{pipeline}{suffix}"
         if model in self._configs:
             return self._configs[model]
         attempts = attempts or Attempts(self._servers.all, self.timeout)
@@ -89,10 +103,20 @@ class Client:
                 asked = protocol.config(model)
                 answer = server.stub.ModelConfig(asked, timeout=attempts.seconds_left)
                 return self._configs.setdefault(model, answer.config)
-        raise attempts.refusal()
+        raise self._refusal(pipeline, attempts)
+
+    def _refusal(self, pipeline: str, attempts: Attempts) -> ClientError:
+        """InvalidRequest if no server serves the pipeline, ServerUnavailable for other reasons."""
+        if attempts.not_served:
+            with suppress(ClientError):
+                served = self.pipelines()
+                if pipeline not in served:  # else the server is stopping
+                    return protocol.unknown_pipeline(pipeline, served)
+        return attempts.refusal()
 
     def _events(self, request: Request, attempts: Attempts) -> Generator[Event, None, None]:
-        message = request.message(self._config(request.pipeline, attempts))
+        pipeline = request.pipeline
+        message = request.message(self._config(pipeline, attempts=attempts))
         for server in attempts:
             with attempts.on(server):
                 call = server.stub.ModelStreamInfer(iter([message]), timeout=attempts.seconds_left)
@@ -107,7 +131,7 @@ class Client:
                     raise
                 finally:
                     call.cancel()
-        raise attempts.refusal()
+        raise self._refusal(pipeline, attempts)
 
 
 class Events(Iterator[Event]):

@@ -3,6 +3,7 @@
 ClientError
 ├── InvalidRequest       the pipeline has no such setting, or the value is not allowed
 ├── ServerUnavailable    no server answers or serves the pipeline, or it is full or stopping
+│   └── NotServed        a server does not serve the pipeline; the next one may
 ├── TimedOut             no complete response before the client's or the request's deadline
 ├── Cancelled            the request was cancelled, by the client or on the server
 └── RequestFailed        the server failed on this request
@@ -23,6 +24,13 @@ class ServerUnavailable(ClientError):
     """No server answers or serves the pipeline, or it is full or stopping."""
 
 
+class NotServed(ServerUnavailable):
+    """A server does not serve the pipeline; the next one may.
+
+    If no server does, the caller gets InvalidRequest with the names of the pipelines.
+    """
+
+
 class TimedOut(ClientError):
     """No complete response before the client's or the request's deadline."""
 
@@ -40,14 +48,14 @@ class _Kind(NamedTuple):
     hint: str = ""
 
 
-_NOT_THERE = _Kind(ServerUnavailable, "; is the server running (stepwise serve)?")
+_HINT = "; is the server running (stepwise serve)?"
 
 # By gRPC status. A client never reads the status of a stream that it cancelled itself, so CANCELLED
 # comes from a server that is stopping.
 _STATUSES = {
     "INVALID_ARGUMENT": _Kind(InvalidRequest),
-    "NOT_FOUND": _NOT_THERE,
-    "UNAVAILABLE": _NOT_THERE,
+    "NOT_FOUND": _Kind(NotServed, _HINT),
+    "UNAVAILABLE": _Kind(ServerUnavailable, _HINT),
     "CANCELLED": _Kind(ServerUnavailable),
     "DEADLINE_EXCEEDED": _Kind(TimedOut),
 }
@@ -58,7 +66,7 @@ _MARKS = {
     "[DEADLINE_EXCEEDED]": _Kind(TimedOut),
     "[CANCELLED]": _Kind(Cancelled),
     "[INTERNAL]": _Kind(RequestFailed),
-    "Request for unknown model": _NOT_THERE,
+    "Request for unknown model": _Kind(NotServed, _HINT),
 }
 _OTHER = _Kind(RequestFailed)
 
@@ -77,5 +85,5 @@ def of_text(message: str, url: str) -> ClientError:
 
 
 def _error(kind: _Kind, sentence: str, url: str) -> ClientError:
-    where = f"{url}: " if kind.error is ServerUnavailable else ""
+    where = f"{url}: " if issubclass(kind.error, ServerUnavailable) else ""
     return kind.error(f"{where}{sentence}{kind.hint}")

@@ -15,6 +15,7 @@ from tritonclient.grpc import service_pb2_grpc
 from stepwise.client.errors import (
     Cancelled,
     ClientError,
+    NotServed,
     RequestFailed,
     ServerUnavailable,
     TimedOut,
@@ -130,6 +131,11 @@ class Attempts:
         """Prevent further attempts. Returns the server that has the call now, to notify it."""
         self._cancelled = True
         return self._server
+
+    @property
+    def not_served(self) -> bool:
+        """Whether every server answered that it does not serve the pipeline."""
+        return bool(self._refusals) and all(isinstance(e, NotServed) for e in self._refusals)
 
     def refusal(self) -> ServerUnavailable:
         """The error that says why no server took the call."""

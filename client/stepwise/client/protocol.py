@@ -1,5 +1,6 @@
 """Triton's gRPC messages: builds requests from settings and reads model configs."""
 
+import difflib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,12 @@ import numpy.typing as npt
 from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
-from stepwise.client.errors import InvalidRequest
+from stepwise.client.errors import InvalidRequest, ServerUnavailable
 
 Setting = str | int | float | Sequence[int] | npt.NDArray[np.uint8]
+
+# Before the names of the pipelines, in the name of a server that ``stepwise serve`` started.
+_SERVER_ID = "stepwise:"
 
 # By the output that a method needs: the error for a pipeline without it.
 _WANTED = {
@@ -82,6 +86,29 @@ class Request:
 def config(model: str) -> Any:
     """A ``ModelConfigRequest``."""
     return service_pb2.ModelConfigRequest(name=model)
+
+
+def server_metadata() -> Any:
+    """A ``ServerMetadataRequest``."""
+    return service_pb2.ServerMetadataRequest()
+
+
+def pipelines(metadata: Any, url: str) -> tuple[str, ...]:
+    """The pipelines in a ``ServerMetadataResponse`` of the server at ``url``.
+
+    Raises ServerUnavailable for a Triton that ``stepwise serve`` did not start.
+    """
+    before, _, names = metadata.name.partition(_SERVER_ID)
+    if before or not names:
+        raise ServerUnavailable(f"{url}: the server does not list pipelines: start stepwise serve")
+    return tuple(names.split(","))
+
+
+def unknown_pipeline(pipeline: str, served: Sequence[str]) -> InvalidRequest:
+    """The error for a pipeline that no server serves."""
+    close = difflib.get_close_matches(pipeline, served, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return InvalidRequest(f"pipeline: got {pipeline!r}; served are {', '.join(served)}{hint}")
 
 
 def input_types(model_config: Any) -> dict[str, str]:

@@ -12,6 +12,9 @@ _MOST_LOADED_AT_ONCE = 64
 # traces and logs. Clients need none of these.
 RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
 KEY_HEADER = "stepwise-key"
+# Before the names of the pipelines in Triton's server metadata, the only place that clients without
+# the key can read them from: the model index is restricted.
+SERVER_ID = "stepwise:"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def arguments(settings: Settings) -> list[str]:
     ports = settings.ports
     restriction = f"{','.join(RESTRICTED)}:{KEY_HEADER}={settings.key}"
     return [
+        f"--id={SERVER_ID}{','.join(settings.pipelines)}",
         f"--model-repository={settings.repository}",
         f"--backend-directory={settings.backends}",
         "--model-control-mode=explicit",

@@ -27,6 +27,7 @@ _OWN: Mapping[str, tuple[str, str, str, str]] = {
         *("stepwise.client.cli.generate", "repeat", "cli"),
         "make the picture or video in a file again",
     ),
+    "models": ("stepwise.client.cli.models", "main", "", "list the pipelines of a running server"),
     "presets": (
         *("stepwise.client.presets.cli", "main", ""),
         "list the settings that checkpoint authors recommend",

@@ -1,0 +1,34 @@
+"""stepwise models
+stepwise models --url 10.0.0.1:8001
+
+Lists the pipelines that a running server serves, one per line.
+"""
+
+import argparse
+import sys
+
+from stepwise.client.client import Client
+from stepwise.client.errors import ClientError
+
+SECONDS = 10.0
+
+
+def main(arguments: list[str]) -> int:
+    """Parse the command line and print. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="stepwise models",
+        description=__doc__,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
+    parser.add_argument(
+        "--url",
+        default="127.0.0.1:8001",
+        help="the server's gRPC address, or several separated by commas",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        print("\n".join(Client(options.url, timeout=SECONDS).pipelines()))
+    except ClientError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
