@@ -104,7 +104,7 @@ def test_the_client_raises_the_error_of_the_server(client):
 
 
 def test_an_error_names_a_missing_pipeline_or_server(client):
-    with pytest.raises(ServerUnavailable, match="sdxl"):
+    with pytest.raises(InvalidRequest, match="got 'sdxl'; served are sd3"):
         client.pictures("sdxl", PROMPT)
     with pytest.raises(ServerUnavailable, match="127.0.0.1:9: .* is the server running"):
         Client("127.0.0.1:9").pictures("sd3", PROMPT)

@@ -6,6 +6,7 @@ import pytest
 from stepwise.client.errors import (
     Cancelled,
     InvalidRequest,
+    NotServed,
     RequestFailed,
     ServerUnavailable,
     TimedOut,
@@ -34,7 +35,7 @@ def test_a_streamed_error_keeps_the_servers_message(text, kind, says):
     ("status", "kind", "hint"),
     [
         (grpc.StatusCode.UNAVAILABLE, ServerUnavailable, True),
-        (grpc.StatusCode.NOT_FOUND, ServerUnavailable, True),
+        (grpc.StatusCode.NOT_FOUND, NotServed, True),
         (grpc.StatusCode.CANCELLED, ServerUnavailable, False),
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequest, False),
         (grpc.StatusCode.INTERNAL, RequestFailed, False),
@@ -44,10 +45,10 @@ def test_only_the_error_of_a_missing_server_has_the_hint(status, kind, hint):
     error = of_status(SimpleNamespace(code=lambda: status, details=lambda: "why"), "here:1")
     assert type(error) is kind
     assert ("is the server running" in str(error)) is hint
-    assert str(error).startswith("here:1: why") is (kind is ServerUnavailable)
+    assert str(error).startswith("here:1: why") is issubclass(kind, ServerUnavailable)
 
 
-def test_an_unknown_model_is_an_unavailable_server():
+def test_a_model_that_a_server_lacks_may_be_on_the_next_one():
     error = of_text("Request for unknown model: 'sd3' has no available versions", "here:1")
-    assert isinstance(error, ServerUnavailable)
+    assert isinstance(error, NotServed)
     assert "is the server running" in str(error)
