@@ -33,6 +33,9 @@ LATEST_SECONDS = 0.3
 # memory by a megabyte each. Sockets and pipes of gRPC's pool vary like threads.
 ALLOWED = {"requests": 0, "threads": 4, "descriptors": 8, "shared": 8 << 20}
 WARM_UP = 150
+# Requests of HTTP and of plain gRPC run to their end when their client leaves: Triton 24.10 does not
+# report that to a model inside an ensemble.
+BACKLOG_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -50,9 +53,9 @@ def measure(server: Server, count: int = 20_000) -> dict[str, Any]:
     controls = _controls(server)
     # A busy server creates threads, pools and shared memory that it keeps and reuses.
     asyncio.run(_leave_all(server, max(count // 10, WARM_UP), seed=1))
-    before = settled(server)
+    before = settled(server, BACKLOG_SECONDS)
     ways = asyncio.run(_leave_all(server, count, seed=0))
-    after = settled(server)
+    after = settled(server, BACKLOG_SECONDS)
     failures = [
         f"{name}: {getattr(before, name)} before, {getattr(after, name)} after"
         for name, allowed in ALLOWED.items()
