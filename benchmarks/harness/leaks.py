@@ -44,7 +44,7 @@ def look(server: Server) -> Residue:
 
 
 def settled(server: Server, seconds: float = SETTLE_SECONDS) -> Residue:
-    """As ``look``, once the server counts no requests or ``SETTLE_SECONDS`` have passed."""
+    """As ``look``, once the server counts no requests or ``seconds`` have passed."""
     until = time.monotonic() + seconds
     while (found := look(server)).requests and time.monotonic() < until:
         time.sleep(SETTLE_SECONDS / 20)
