@@ -4,12 +4,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any
 
-import grpc
 import grpc.aio
 
 from stepwise.client import protocol
-from stepwise.client.async_stream import Stream, drain, tell, tell_if_possible
-from stepwise.client.errors import ClientError, of_status
+from stepwise.client.async_stream import Stream, drain, tell_if_possible
+from stepwise.client.errors import ClientError
 from stepwise.client.events import Event, whole
 from stepwise.client.failover import Attempts, Servers, abandoned
 from stepwise.client.protocol import About, Request, Setting
@@ -63,7 +62,7 @@ class AsyncClient:
     def _start(self, request: Request) -> "AsyncEvents":
         attempts = Attempts(self._servers.round_robin(), self.timeout)
         stream = Stream(request, attempts, self._events(request, attempts))
-        return AsyncEvents(request, attempts, stream)
+        return AsyncEvents(request.id, stream)
 
     async def _results(self, request: Request) -> list[Event]:
         async with aclosing(self._start(request)) as events:
@@ -118,10 +117,8 @@ class AsyncClient:
 class AsyncEvents(AsyncIterator[Event]):
     """As ``Events``."""
 
-    def __init__(self, request: Request, attempts: Attempts, stream: Stream) -> None:
-        self.request_id = request.id
-        self._request = request
-        self._attempts = attempts
+    def __init__(self, request_id: str, stream: Stream) -> None:
+        self.request_id = request_id
         self._stream = stream
 
     async def __anext__(self) -> Event:
@@ -135,9 +132,4 @@ class AsyncEvents(AsyncIterator[Event]):
 
     async def cancel(self) -> None:
         """As ``Events.cancel``, callable from any task."""
-        server = self._attempts.cancel()
-        if server is not None:
-            try:
-                await tell(server, self._request)
-            except grpc.RpcError as error:
-                raise of_status(error, server.url) from error
+        await self._stream.cancel()

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from stepwise.client.client import CANCEL_SECONDS
-from stepwise.client.errors import ClientError, of_text
+from stepwise.client.errors import ClientError, of_status, of_text
 from stepwise.client.events import Event
 from stepwise.client.failover import Attempts, Server
 from stepwise.client.protocol import Request
@@ -69,6 +69,15 @@ class Stream:
         self._received.put_nowait(None)
         if self._reader is not None and not self._reader.done():
             self._stopper = _spawn(self._stop(self._reader))
+
+    async def cancel(self) -> None:
+        """Cancel the request on the server. Raises the error if the server is not notified."""
+        server = self._attempts.cancel()
+        if server is not None:
+            try:
+                await tell(server, self._request)
+            except grpc.RpcError as error:
+                raise of_status(error, server.url) from error
 
     async def ended(self) -> None:
         """Wait until the server has ended the stream."""

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from stepwise.client import contact_sheet, input_images, metadata, output, presets
+from stepwise.client.cli.options import add_url
 from stepwise.client.client import Client
 from stepwise.client.errors import ClientError, InvalidRequest
 from stepwise.client.media import video as video_files
@@ -99,12 +100,7 @@ def _parser(command: str, purpose: str) -> argparse.ArgumentParser:
     else:
         parser.add_argument("pipeline", help="a pipeline that the server serves")
         parser.add_argument("prompt", help="text that describes the result")
-    parser.add_argument(
-        "--url",
-        default="127.0.0.1:8001",
-        help="the server's gRPC address, or several separated by\n"
-        "commas: if one cannot take the request, the next is tried",
-    )
+    add_url(parser)
     parser.add_argument(
         "--output", type=Path, help=f"file to write (default: {_DEFAULT_FILES[command]})"
     )

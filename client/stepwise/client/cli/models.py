@@ -7,6 +7,7 @@ Lists the pipelines that a running server serves, one per line.
 import argparse
 import sys
 
+from stepwise.client.cli.options import add_url
 from stepwise.client.client import Client
 from stepwise.client.errors import ClientError
 
@@ -20,11 +21,7 @@ def main(arguments: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument(
-        "--url",
-        default="127.0.0.1:8001",
-        help="the server's gRPC address, or several separated by commas",
-    )
+    add_url(parser)
     options = parser.parse_args(arguments)
     try:
         print("\n".join(Client(options.url, timeout=SECONDS).pipelines()))

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from stepwise.client.async_client import AsyncClient
+from stepwise.client.cli.options import add_url
 from stepwise.client.client import Client
 from stepwise.client.errors import ClientError
 from stepwise.client.protocol import About
@@ -36,11 +37,7 @@ def main(arguments: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument(
-        "--url",
-        default="127.0.0.1:8001",
-        help="the server's gRPC address, or several separated by commas",
-    )
+    add_url(parser)
     parser.add_argument("--port", type=int, default=7860, help="the page's port (default: 7860)")
     parser.add_argument(
         "--pipeline",
