@@ -183,7 +183,7 @@ class Family:
         return ROLES if settings.guidance_scale > 1 and not settings.zero_negative else ROLES[:1]
 
     def encodings(self) -> Iterator[tuple[str, Component]]:
-        """Each (role, encoder) pair: one text encoder step of the ensemble."""
+        """Each (role, encoder) pair: a prompt and a text encoder that may encode it."""
         for role in ROLES:
             for encoder in self.encoders:
                 yield role, encoder

@@ -23,8 +23,8 @@ class EmbeddingCache:
         self._kept: OrderedDict[bytes, Outputs] = OrderedDict()
         self._running: dict[bytes, Future[Outputs]] = {}
         self._lock = threading.Lock()
-        self.size = 0
         # Bytes of the arrays that are kept.
+        self.size = 0
         # Calls that shared or needed no encoder call, and encoder calls.
         self.hits = 0
         self.misses = 0

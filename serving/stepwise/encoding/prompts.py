@@ -8,14 +8,12 @@ import numpy as np
 from stepwise.description.family import Family
 from stepwise.description.fields import Array
 from stepwise.description.settings import Settings
-from stepwise.description.spec import Component, Tensor, ensemble_name
+from stepwise.description.spec import Component, ensemble_name
 
 # Maps a component's inputs by name to its outputs by name.
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 # Runs any component of a pipeline.
 RunComponent = Callable[[Component, Mapping[str, Any]], Mapping[str, Any]]
-
-_TYPES: Mapping[str, Any] = {"FP32": np.float32}
 
 
 def bound(run: RunComponent, component: Component) -> Run:
@@ -56,8 +54,5 @@ def unused_embeddings(family: Family, settings: Settings) -> Iterator[tuple[str,
     used = family.encoded_roles(settings)
     for role, encoder in family.encodings():
         for output in encoder.outputs if role not in used else ():
-            yield ensemble_name(role, encoder, output), _empty(output)
-
-
-def _empty(tensor: Tensor) -> Array:
-    return np.zeros((1, *[0] * (len(tensor.dims) - 1)), _TYPES[tensor.dtype])
+            shape = (1, *[0] * (len(output.dims) - 1))
+            yield ensemble_name(role, encoder, output), np.zeros(shape, np.float32)

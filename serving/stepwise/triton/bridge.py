@@ -10,6 +10,7 @@ import triton_python_backend_utils as pb_utils
 from stepwise.description.errors import ModelFailed, RequestError, Unavailable
 from stepwise.description.fields import Array
 from stepwise.description.spec import Tensor
+from stepwise.request.log import write as log_request
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,14 @@ def failure(error: Exception) -> Any:
     # some of gRPC's codes.
     code = getattr(pb_utils.TritonError, told.code, pb_utils.TritonError.UNAVAILABLE)
     return pb_utils.InferenceResponse([], pb_utils.TritonError(f"[{told.code}] {told}", code))
+
+
+def refuse(request: Any, pipeline: str, error: Exception, **described: Any) -> Any:
+    """Log that a request ends here with ``error``, and return the response that carries it."""
+    refused = as_request_error(error)
+    record = {"id": request.request_id(), "pipeline": pipeline, **described}
+    log_request({**record, "outcome": refused.code, "error": str(refused)})
+    return failure(refused)
 
 
 def send(sender: Any, answer: Any, last: bool) -> None:

@@ -16,17 +16,7 @@ from stepwise.encoding import metrics
 from stepwise.encoding.embedding_cache import EmbeddingCache
 from stepwise.encoding.prompts import encode_prompt, unused_embeddings
 from stepwise.families import FAMILIES
-from stepwise.request import log
-from stepwise.triton.bridge import (
-    as_request_error,
-    call,
-    failure,
-    metric_families,
-    pack,
-    parameter,
-    send,
-    unpack,
-)
+from stepwise.triton.bridge import call, metric_families, pack, parameter, refuse, send, unpack
 from stepwise.video.image_conditioning import inpaint_latents
 
 _START, _END = (tensor.name for tensor in IMAGES)
@@ -72,10 +62,7 @@ class Encode:
             self._check(settings, sender)
             answer = pack({**self._encode(inputs, settings), SETTINGS.name: inputs[SETTINGS.name]})
         except Exception as error:
-            refused = as_request_error(error)
-            described = {"id": request.request_id(), "pipeline": self._name}
-            log.write({**described, "outcome": refused.code, "error": str(refused)})
-            answer = failure(refused)
+            answer = refuse(request, self._name, error)
         send(sender, answer, last=True)
 
     def _check(self, settings: Settings, sender: Any) -> None:

@@ -11,7 +11,7 @@ from stepwise.description.spec import SETTINGS
 from stepwise.families import FAMILIES
 from stepwise.request import log
 from stepwise.request.prepare import Preparer
-from stepwise.triton.bridge import as_request_error, failure, pack, parameter, unpack
+from stepwise.triton.bridge import pack, parameter, refuse, unpack
 
 
 class Prepare:
@@ -33,9 +33,6 @@ class Prepare:
         try:
             fed, settings = self._prepare(inputs, time.monotonic())
         except Exception as error:
-            refused = as_request_error(error)
-            described = {"id": request.request_id(), "pipeline": self._name, "asked": asked}
-            log.write({**described, "outcome": refused.code, "error": str(refused)})
-            return failure(refused)
+            return refuse(request, self._name, error, asked=asked)
         line = np.asarray([replace(settings, asked=asked).to_json().encode()], np.object_)
         return pack({**fed, SETTINGS.name: line})
