@@ -90,8 +90,8 @@ soak: $(STAMP) ## Send good, cancelled, bad and late requests for 20 minutes, th
 leavers: exported ## Let the clients of 20,000 requests leave at random moments
 	$(PYTHON) -m benchmarks leavers
 
-fuzz: $(STAMP) ## Send 2,000 generated requests to a live server; damage 200 checkpoints
-	FUZZ_EXAMPLES=2000 $(PYTHON) -m pytest tests/e2e/test_fuzz.py -rP
+fuzz: $(STAMP) ## Send 2,000 generated requests and messages to a live server; damage 200 checkpoints
+	FUZZ_EXAMPLES=2000 $(PYTHON) -m pytest tests/e2e/test_fuzz.py tests/e2e/test_fuzz_models.py -rP
 	DAMAGE_EXAMPLES=200 $(PYTHON) -m pytest tests/unit/export/checkpoint/test_damage.py -rP
 
 full-size: $(STAMP) ## Export, check, build and serve full-size components with random weights (hours, 45 GB of disk)
@@ -104,6 +104,10 @@ full-size: $(STAMP) ## Export, check, build and serve full-size components with 
 	$(STEPWISE) export sdxl_turbo --checkpoint out/full/sdxl_turbo --precision fp16 --repository out/full/repository
 	$(PYTHON) -m benchmarks.full_size served sdxl_turbo --checkpoint out/full/sdxl_turbo --repository out/full/repository
 	rm -rf out/full/sdxl_turbo out/full/repository
+	$(PYTHON) -m miniatures full sdxl_turbo_narrow --output out/full/sdxl_turbo_narrow
+	$(STEPWISE) export sdxl_turbo --checkpoint out/full/sdxl_turbo_narrow --repository out/full/repository
+	$(PYTHON) -m benchmarks.full_size encoders sdxl_turbo --repository out/full/repository
+	rm -rf out/full/sdxl_turbo_narrow out/full/repository
 	$(PYTHON) -m miniatures full sd3 --output out/full/sd3
 	$(PYTHON) -m benchmarks.full_size component sd3 transformer --checkpoint out/full/sd3 --engine
 	$(PYTHON) -m benchmarks.full_size component sd3 vae_decoder --checkpoint out/full/sd3 --side 512 --engine
@@ -142,7 +146,8 @@ DISTRIBUTIONS := client serving export
 $(STAMP): requirements.txt constraints.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
 	python3 -m venv .venv
 	$(PYTHON) -m pip install --quiet --upgrade pip
-	$(PYTHON) -m pip install --quiet -r requirements.txt -c constraints.txt
+	$(PYTHON) -m pip install --quiet --no-compile -r requirements.txt -c constraints.txt
+	@$(PYTHON) -m compileall -qq -j 0 .venv/lib || true  # on all cores; some packages contain templates
 	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation $(DISTRIBUTIONS:%=--editable %)
 	@touch $@
 

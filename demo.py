@@ -137,7 +137,7 @@ def _pictures(client: Client, name: str, made: Made) -> Iterator[Row]:
             before, path = bar.n, _path(name, prompt, "png")
             for event in client.generate(name, prompt, seed=seed, **settings):
                 bar.update(before + event.step - bar.n)
-            png.save(event, path, {**request, "prompt": prompt})
+            png.save(event, path, {**request, "prompt": prompt}, force=True)
             made[name].append(event)
             yield _told(name, prompt, event, path)
 
@@ -154,7 +154,7 @@ def _videos(client: Client, name: str, made: Made) -> Iterator[Row]:
             settings["start_image"] = str(start)
         sent, noted = input_images.taken({**VIDEO, **settings}, ["start_image"])
         result = client.video(name, prompt, **sent)
-        video.save([result], path, {**request, "prompt": prompt, **noted})
+        video.save([result], path, {**request, "prompt": prompt, **noted}, force=True)
         made[name].append(result)
         yield _told(name, prompt, result, path)
 

@@ -14,11 +14,13 @@ from benchmarks.commands import (
     batching_gain,
     cancels,
     colocated,
+    door,
     latency,
     leavers,
     load,
     perf_analyzer,
     quality,
+    recovery,
     soak,
     video_decoder,
     video_quality,
@@ -45,10 +47,12 @@ BENCHMARKS = {
     "soak": soak,
     "cancels": cancels,
     "leavers": leavers,
+    "door": door,
+    "recovery": recovery,
     "videos": video_quality,
     "decoder": video_decoder,
 }
-OF_VIDEOS, OF_EITHER = ("videos", "decoder"), ("together", "leavers")
+OF_VIDEOS, OF_EITHER = ("videos", "decoder"), ("together", "leavers", "recovery")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,17 +77,19 @@ def main(arguments: list[str] | None = None) -> int:
         "soak": lambda server: soak.measure(server, name, 60 * options.minutes),
         "cancels": lambda server: cancels.measure(server, name),
         "leavers": lambda server: leavers.measure(server),
+        "door": lambda server: door.measure(server, name),
         "quality": lambda server: quality.measure(server, CHECKPOINTS / name, name, prompts.load()),
     }
     others = {
         "inflight": lambda: batching_gain.measure(repository, name),
+        "recovery": lambda: recovery.measure(repository, name),
         "caps": lambda: batch_caps.measure(repository, name, write=options.write),
         "videos": lambda: video_quality.measure(repository, CHECKPOINTS / name, name),
         "decoder": lambda: video_decoder.measure(repository, name),
         "quality": lambda: _quantized(repository, name),
     }
     if options.benchmark in served and not options.quantized:
-        with serving(repository) as server:
+        with serving(repository, http_inference=options.benchmark == "leavers") as server:
             figures = served[options.benchmark](server)
     else:
         figures = others[options.benchmark]()

@@ -36,8 +36,8 @@ from transformers import (
 
 HERE = Path(__file__).parent
 CONFIGS = HERE.parent / "export" / "stepwise" / "export" / "families" / "data"
-SHALLOW = "easyanimate_shallow"
-FAMILIES = ("sd3", "sdxl", "sdxl_turbo", "easyanimate", SHALLOW)
+SHALLOW, NARROW = "easyanimate_shallow", "sdxl_turbo_narrow"
+FAMILIES = ("sd3", "sdxl", "sdxl_turbo", "easyanimate", SHALLOW, NARROW)
 SHARD_BYTES = 1 << 30
 CLASSES = {
     kind.__name__: kind
@@ -108,6 +108,14 @@ EASYANIMATE_SHALLOW: dict[str, dict[str, Any]] = {
     "transformer": {**EASYANIMATE["transformer"], "num_layers": 4, "mmdit_layers": 2},
     "vae": EASYANIMATE["vae"],
 }
+# SDXL-Turbo's text encoders with a denoiser and a decoder that take little of a picture's time.
+SDXL_TURBO_NARROW: dict[str, dict[str, Any]] = {
+    "unet": {
+        **{"block_out_channels": [64, 96, 128], "attention_head_dim": [2, 3, 4]},
+        **{"layers_per_block": 1, "transformer_layers_per_block": [1, 1, 2]},
+    },
+    "vae": {"block_out_channels": [16, 32, 64, 64], "layers_per_block": 1, "norm_num_groups": 8},
+}
 _WRITTEN_HERE = {"sd3": SD3, "easyanimate": EASYANIMATE, SHALLOW: EASYANIMATE_SHALLOW}
 _CONFIGS = {CLIPTextModel: CLIPTextConfig, CLIPTextModelWithProjection: CLIPTextConfig}
 _CONFIGS[T5EncoderModel] = T5Config
@@ -138,12 +146,14 @@ def config(family: str, name: str) -> dict[str, Any]:
     if family in _WRITTEN_HERE:
         return _WRITTEN_HERE[family][name]
     read: dict[str, Any] = json.loads((_base(family) / name / "config.json").read_text())
-    return read
+    return {**read, **SDXL_TURBO_NARROW.get(name, {})} if family == NARROW else read
 
 
 def _base(family: str) -> Path:
     """The folder with the index, schedulers and tokenizers."""
-    return HERE / family.partition("_")[0] if family in _WRITTEN_HERE else CONFIGS / family
+    if family in _WRITTEN_HERE:
+        return HERE / family.partition("_")[0]
+    return CONFIGS / ("sdxl_turbo" if family == NARROW else family)
 
 
 def build(config: Mapping[str, Any], kind: Any) -> Any:

@@ -33,9 +33,8 @@ LATEST_SECONDS = 0.3
 # memory by a megabyte each. Sockets and pipes of gRPC's pool vary like threads.
 ALLOWED = {"requests": 0, "threads": 4, "descriptors": 8, "shared": 8 << 20}
 WARM_UP = 150
-# Requests of HTTP and of plain gRPC run to their end when their client leaves: Triton 24.10 does
-# not report that to a model inside an ensemble.
-BACKLOG_SECONDS = 120.0
+# A request whose client left without a message ends at its next event.
+BACKLOG_SECONDS = 30.0
 
 
 @dataclass(frozen=True)

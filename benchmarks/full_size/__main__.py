@@ -4,6 +4,7 @@
 ``written`` exports a component without running it, if it does not fit into a runtime.
 ``quantized`` writes a UNet's graphs in 8 and 4 bits: their bytes, and one step of each.
 ``served`` runs one step of one picture of an exported checkpoint on a new server.
+``encoders`` serves an exported checkpoint and measures its text encoders with repeated prompts.
 ``operators`` measures the runtimes' treatment of a denoiser's operators.
 """
 
@@ -12,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.full_size import component, operators, quantized, served
+from benchmarks.full_size import component, encoders, operators, quantized, served
 from benchmarks.full_size.apart import Figures
 from benchmarks.harness import results
 from stepwise.families import FAMILIES
@@ -20,6 +21,8 @@ from stepwise.families import FAMILIES
 RESULT = "full_size"
 # Jobs that need one component.
 _JOBS = ("component", "written", "quantized")
+# Jobs that serve an exported repository.
+_SERVED = ("served", "encoders")
 MADE_BY = "make full-size"
 
 
@@ -51,6 +54,8 @@ def _measured(options: argparse.Namespace) -> tuple[str, Figures, bool]:
     if options.what == "served":
         figures = served.measure(family, options.checkpoint, options.repository)
         return f"{family} served", figures, served.passed(figures)
+    if options.what == "encoders":
+        return f"{family} encoders", encoders.measure(family, options.repository), True
     return f"{family} operators", operators.measure(family), True
 
 
@@ -61,10 +66,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawTextHelpFormatter,
     )
     parsers = parser.add_subparsers(dest="what", required=True)
-    parts = {name: parsers.add_parser(name) for name in (*_JOBS, "served", "operators")}
+    parts = {name: parsers.add_parser(name) for name in (*_JOBS, *_SERVED, "operators")}
     for name, part in parts.items():
         part.add_argument("family", choices=sorted(FAMILIES))
-        if name != "operators":
+        if name in (*_JOBS, "served"):
             part.add_argument("--checkpoint", type=Path, required=True, help="a diffusers folder")
     for one in (parts[name] for name in _JOBS):
         one.add_argument("component", help="such as transformer, unet, t5 or vae_decoder")
@@ -77,7 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         )
     parts["component"].add_argument("--engine", action="store_true", help="also build an engine")
     help_ = "the repository that the checkpoint was exported into"
-    parts["served"].add_argument("--repository", type=Path, required=True, help=help_)
+    for one in (parts[name] for name in _SERVED):
+        one.add_argument("--repository", type=Path, required=True, help=help_)
     return parser
 
 

@@ -29,10 +29,15 @@ class Residue:
     requests: int
 
 
+def processes_of(server: Server) -> list[psutil.Process]:
+    """Triton and its Python models."""
+    root = psutil.Process(server.pid)
+    return [root, *root.children(recursive=True)]
+
+
 def look(server: Server) -> Residue:
     """The current resources of the server and its Python models."""
-    root = psutil.Process(server.pid)
-    processes = [root, *root.children(recursive=True)]
+    processes = processes_of(server)
     regions = _SHARED_MEMORY.glob(f"{server.settings.shm_prefix}*")
     return Residue(
         resident=sum(process.memory_info().rss for process in processes),

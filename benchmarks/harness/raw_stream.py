@@ -17,7 +17,13 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from stepwise.families import FAMILIES
 
-_NUMPY = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "BYTES": np.object_}
+_NUMPY = {
+    "BOOL": np.bool_,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP32": np.float32,
+    "BYTES": np.object_,
+}
 
 
 @dataclass

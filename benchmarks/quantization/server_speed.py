@@ -8,16 +8,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from google.protobuf import text_format
 from tqdm import tqdm
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from miniatures.prompts import Prompt
 from stepwise.client import Client
 from stepwise.description.family import Family
 from stepwise.description.graph_files import GRAPH
 from stepwise.description.manifest import FILE, TOKENIZERS
-from stepwise.description.spec import Component
 from stepwise.export.repository import triton_configs
-from stepwise.export.repository.component_config import graph_config
 from stepwise.server.process import serving
 
 # Pictures per request; they share every denoiser call.
@@ -83,13 +83,15 @@ def _copy(source: Path, folder: Path, pipeline: Family, name: str, graph: Path) 
     manifest: dict[str, Any] = json.loads((before / FILE).read_text())
     (prepare / FILE).write_text(json.dumps({**manifest, "name": name}))
     for component in pipeline.components:
-        own = source / f"{pipeline.name}_{component.name}" / "1" / GRAPH
-        _place(component, name, graph if component == pipeline.denoiser else own, folder)
+        own = source / f"{pipeline.name}_{component.name}"
+        served = graph if component == pipeline.denoiser else own / "1" / GRAPH
+        _place(served, own / triton_configs.FILE, folder / f"{name}_{component.name}")
 
 
-def _place(component: Component, name: str, graph: Path, folder: Path) -> None:
-    version = folder / f"{name}_{component.name}" / "1"
-    version.mkdir(parents=True)
-    shutil.copy(graph, version / GRAPH)
-    text = triton_configs.render(graph_config(component, name, graph))
-    (version.parent / triton_configs.FILE).write_text(text)
+def _place(graph: Path, config: Path, model: Path) -> None:
+    """Write a model with ``graph``; its config is that of another model, with another name."""
+    (model / "1").mkdir(parents=True)
+    shutil.copy(graph, model / "1" / GRAPH)
+    renamed = text_format.Parse(config.read_text(), ModelConfig())
+    renamed.name = model.name
+    (model / triton_configs.FILE).write_text(triton_configs.render(renamed))

@@ -201,6 +201,6 @@ def test_compose_sets_shared_memory_grace_period_and_restart():
     grace = float(service["stop_grace_period"].removesuffix("s"))
     # A server with fifty models.
     models = tuple(map(str, range(50)))
-    settings = Settings(Path(), (), models, Path(), "", "")
+    settings = Settings(Path(), (), models, Path(), "", "", Path())
     assert grace > DRAIN_SECONDS + settings.exit_seconds + 5
     assert service["build"]["target"] == "serve"

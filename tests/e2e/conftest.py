@@ -18,14 +18,14 @@ def request_log(tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(repository, request_log):
     """A running server with the exported miniature."""
-    with serving(repository, request_log=request_log) as running:
+    with serving(repository, request_log=request_log, peer_header="x-peer") as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def families_server(families):
     """A running server with the miniature of each family."""
-    with serving(families) as running:
+    with serving(families, http_inference=True) as running:
         yield running
 
 

@@ -58,7 +58,7 @@ def test_two_concurrent_pipelines_both_serve(families_server):
 
 
 @pytest.mark.parametrize(
-    ("family", "steps"), [("sd3", {"20"}), ("sdxl", {"20"}), ("sdxl_turbo", {"4", "1"})]
+    ("family", "steps"), [("sd3", {"20"}), further("sdxl", {"20"}), ("sdxl_turbo", {"4", "1"})]
 )
 def test_quality_compares_served_pictures_with_diffusers(
     families_server, checkpoints, family, steps

@@ -53,6 +53,24 @@ def test_a_picture_is_repeated_from_its_file(server, tmp_path, capsys):
     assert difference <= 1
 
 
+def test_a_random_seed_is_recorded_and_repeated(server, client, tmp_path, capsys):
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    url = ["--url", server.grpc_url]
+    asked = ["--seed", "-1", "--steps", "2", "--output", str(first)]
+    assert main(["generate", "sd3", PROMPT, *url, *asked]) == 0
+    seed = metadata.load(first)["seed"]
+    assert 0 <= seed < 2**32
+    assert f"first.png  seed {seed}  2 steps" in capsys.readouterr().out
+    assert main(["repeat", str(first), *url, "--output", str(again)]) == 0
+    pictures = [np.asarray(Image.open(path)).astype(int) for path in (first, again)]
+    difference = np.abs(pictures[0] - pictures[1]).max()
+    print(f"largest difference {difference} of 255, ceiling 1")
+    assert difference <= 1
+    drawn = client.pictures("sd3", PROMPT, steps=1, seed=-1, num_images=2)
+    assert drawn[1].seed == drawn[0].seed + 1
+    assert drawn[0].seed not in (seed, -1)
+
+
 def test_a_file_without_a_request_is_refused(tmp_path, capsys):
     plain, no_picture = tmp_path / "plain.png", tmp_path / "text.png"
     Image.new("RGB", (8, 8)).save(plain)

@@ -23,10 +23,16 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 WARM_UP = 50
 SPARE_THREADS = 8
 SPARE_SHARED_MB = 8.0
-NUMPY = {"INT32": np.int32, "INT64": np.int64, "FP32": np.float32, "BYTES": np.object_}
+NUMPY = {
+    "BOOL": np.bool_,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP32": np.float32,
+    "BYTES": np.object_,
+}
 
 shapes = st.sampled_from([*[(1,)] * 16, (0,), (2,), (1, 1), (3, 2)])
-dtypes = st.sampled_from([np.int32, np.int64, np.float32, np.uint8, np.object_])
+dtypes = st.sampled_from([np.bool_, np.int32, np.int64, np.float32, np.uint8, np.object_])
 texts = st.one_of(
     st.binary(max_size=40),
     st.text(max_size=60).map(str.encode),
@@ -54,6 +60,7 @@ odd = {
     np.int64: st.integers(-(2**63), 2**63 - 1),
     np.float32: st.floats(width=32),
     np.uint8: st.integers(0, 255),
+    np.bool_: st.booleans(),
     np.object_: texts,
 }
 

@@ -73,6 +73,19 @@ def everything(tmp_path_factory, wheels):
     return environment(tmp_path_factory.mktemp("everything"), wheels, *ours)
 
 
+# Saves a result without the libraries for files.
+SAVE = """
+import sys
+import numpy as np
+from stepwise.client import Client, Event, OutputError
+print(*{"torch", "av", "PIL"} & {*sys.modules})
+try:
+    Event("result", 0, 1, 1, 7, 0, 0, 1, (), np.zeros((8, 8, 3), np.uint8)).save("a.png")
+except OutputError as error:
+    print(error)
+"""
+
+
 def size(folder):
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
@@ -82,11 +95,11 @@ def test_the_client_alone_is_small_and_names_missing_packages(alone, tmp_path):
     own = size(alone.parent) - size(pip)
     print(f"{own / 1e6:.0f} MB without pip, at most {MOST_BYTES / 1e6:.0f}")
     assert own <= MOST_BYTES
-    code = (
-        "import sys; from stepwise.client import Client; print(*{'torch', 'av'} & {*sys.modules})"
+    done = run(alone / "python", "-c", SAVE, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (
+        0,
+        "\na.png: saving needs PIL: pip install 'stepwise-client[cli]'\n",
     )
-    done = run(alone / "python", "-c", code, cwd=tmp_path)
-    assert (done.returncode, done.stdout.strip()) == (0, "")
     for command, needed in (
         (("generate", "sd3", PROMPT), "pip install 'stepwise-client[cli]'"),
         (("page",), "pip install 'stepwise-client[page]'"),

@@ -42,6 +42,12 @@ def test_local_outputs_match_those_of_a_server(families, families_server, name):
     assert difference <= CEILING
 
 
+def test_minus_one_is_a_random_seed(families):
+    pipeline = LocalPipeline(families, "sd3")
+    first, second = (pipeline.generate(PROMPT, steps=1, seed=-1)[0] for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

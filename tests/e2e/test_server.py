@@ -1,11 +1,8 @@
 """The server on a small repository: onnxruntime backend, failures, draining and cleanup."""
 
-import os
 import queue
-import re
 import signal
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException, triton_to_np_dtype
@@ -25,7 +21,7 @@ from stepwise.server.process import Server, serving
 from stepwise.server.repository import Exported
 from stepwise.server.smoke_request import picture_problem
 from tests.support import mock_pipeline
-from tests.support.paths import ROOT, STEPWISE
+from tests.support.command import Command, left
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +33,7 @@ def repository(tmp_path_factory) -> Path:
 def server(repository) -> Iterator[Server]:
     with serving(repository) as running:
         yield running
-    assert_nothing_left(running.pid, running.settings.shm_prefix)
+    assert left(running.pid, running.settings.shm_prefix) == []
 
 
 @pytest.fixture
@@ -51,25 +47,6 @@ def tensor(name, dtype, values) -> InferInput:
     made = InferInput(name, data.shape, dtype)
     made.set_data_from_numpy(data)
     return made
-
-
-def assert_nothing_left(group: int, shm_prefix: str, within: float = 0.0) -> None:
-    deadline = time.monotonic() + within
-    while left := members(group) + [str(p) for p in Path("/dev/shm").glob(f"{shm_prefix}*")]:
-        if time.monotonic() >= deadline:
-            pytest.fail(f"left behind: {left}")
-        time.sleep(0.1)
-
-
-def members(group: int) -> list[str]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(f"{process.pid} {process.name()}")
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
 
 
 def test_batches_requests_that_arrive_together(triton):
@@ -194,39 +171,11 @@ def test_a_broken_model_is_named(tmp_path):
     assert "mock_lookup" in raised.value.log_tail
 
 
-class Command:
-    """A ``stepwise serve`` process, with its address, its Triton process and its shm prefix."""
-
-    def __init__(self, repository: Path, temporary: Path) -> None:
-        ports = ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]
-        self.process = subprocess.Popen(
-            [STEPWISE, "serve", "--repository", str(repository), *ports],
-            cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(temporary)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        lines = iter(self.process.stdout.readline, "")
-        self.grpc_url = next(
-            found[1] for line in lines if (found := re.search(r"gRPC +(\S+)", line))
-        )
-        (self.triton,) = psutil.Process(self.process.pid).children()
-        prefix = re.search(r"shm-region-prefix-name=(\S+)", " ".join(self.triton.cmdline()))
-        self.shm_prefix = prefix[1]
-
-    def finish(self) -> tuple[int, str]:
-        _, errors = self.process.communicate(timeout=30)
-        assert_nothing_left(self.triton.pid, self.shm_prefix)
-        return self.process.returncode, errors
-
-
 @pytest.fixture
 def command(repository, tmp_path) -> Iterator[Command]:
     running = Command(repository, tmp_path)
     yield running
-    running.process.kill()
-    running.process.communicate()
+    running.close()
 
 
 class Stream:
@@ -253,6 +202,7 @@ class Stream:
 
 
 def test_a_running_request_finishes_before_the_server_stops(command):
+    group, prefix = command.triton.pid, command.shm_prefix
     idle = Stream(command.grpc_url, steps=1)
     assert next(idle.values()) == 1  # its stream stays open
     running = Stream(command.grpc_url, steps=30).values()
@@ -262,29 +212,19 @@ def test_a_running_request_finishes_before_the_server_stops(command):
     with pytest.raises(InferenceServerException, match="no available versions"):
         list(Stream(command.grpc_url, steps=1).values())
     assert [first, *running] == [step**2 for step in range(1, 31)]
-    assert command.finish()[0] == 0
+    assert command.end()[0] == 0
+    assert left(group, prefix) == []
 
 
 def test_a_second_interrupt_stops_at_once(command):
+    group, prefix = command.triton.pid, command.shm_prefix
     stream = Stream(command.grpc_url, steps=10_000)
     next(stream.values())
     command.process.send_signal(signal.SIGINT)
     time.sleep(0.5)
     command.process.send_signal(signal.SIGINT)
-    assert command.finish()[0] == 0
+    assert command.end()[0] == 0
+    assert left(group, prefix) == []
     # The server did not wait for the request.
     with pytest.raises(InferenceServerException):
         list(stream.values())
-
-
-def test_the_command_fails_when_triton_dies(command):
-    command.triton.kill()
-    status, errors = command.finish()
-    assert status == 1
-    assert "Triton died with exit status -9" in errors
-    assert "Started GRPCInferenceService" in errors
-
-
-def test_killing_the_command_kills_triton(command):
-    command.process.kill()
-    assert_nothing_left(command.triton.pid, command.shm_prefix, within=15)

@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.error
 import urllib.request
 import uuid
 from pathlib import Path
@@ -9,10 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from tritonclient import grpc
 
-from stepwise.description.settings import Settings
-from stepwise.encoding.prompts import encode_prompts
 from stepwise.families.sd3 import SD3
 from tests.support import raw
 
@@ -110,25 +108,6 @@ def test_fifty_cancellations_leave_nothing_behind(server, client):
     assert {path.name for path in Path("/dev/shm").iterdir()} == regions
 
 
-def test_a_direct_client_of_the_denoiser_cancels_by_disconnecting(server, request_log):
-    plain = grpc.InferenceServerClient(server.grpc_url)
-
-    def run(component, inputs):
-        answer = plain.infer(f"sd3_{component.name}", raw.tensors(**inputs))
-        return {output.name: answer.as_numpy(output.name) for output in component.outputs}
-
-    prepared = plain.infer("sd3_prepare", raw.tensors(**LONG))
-    settings = Settings.from_json(prepared.as_numpy("settings")[0])
-    ids = {tensor.name: prepared.as_numpy(tensor.name) for tensor in SD3.encoder_inputs}
-    embeddings = encode_prompts(SD3, ids, settings, run)
-    plain.close()
-    name = str(uuid.uuid4())
-    with raw.Stream(server) as stream:
-        stream.send("sd3_denoise", name, settings=prepared.as_numpy("settings"), **embeddings)
-        assert stream.next()[1] is None
-    assert logged(request_log, name)["outcome"] == "CANCELLED"
-
-
 def test_the_denoiser_refuses_a_request_without_embeddings(server):
     with raw.Stream(server) as stream:
         stream.send("sd3_denoise", settings="{}")
@@ -197,3 +176,15 @@ def test_metrics_count_steps_pictures_and_outcomes(server, client):
     assert pictures / steps == 3
     assert seen[f"stepwise_step_seconds_total{{{labels}}}"] > 0
     assert seen[done] == 1
+
+
+@pytest.mark.parametrize("path", ["generate", "generate_stream", "infer"])
+def test_http_takes_no_requests_unless_it_is_opened(server, path):
+    request = urllib.request.Request(
+        f"{server.http_url}/v2/models/sd3/{path}", json.dumps(LONG).encode(), method="POST"
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=SECONDS)
+    assert refused.value.code == 403
+    with urllib.request.urlopen(f"{server.http_url}/v2/health/ready", timeout=SECONDS) as ready:
+        assert ready.status == 200

@@ -67,7 +67,6 @@ def request(
     deadline=math.inf,
     sampler="euler",
     schedule=SCHEDULE,
-    disconnected=lambda: False,
     frames=0,
     **serving,
 ):
@@ -100,12 +99,7 @@ def request(
     answers = Answers()
     name = name or f"request-{next(_NAMES)}"
 
-    def asked():
-        assert not answers.done.is_set(), "polled after the final response"
-        return disconnected()
-
-    built = Request(name, settings, rows, table(settings), answers.send, answers.fail, asked)
-    return built, answers
+    return Request(name, settings, rows, table(settings), answers.send, answers.fail), answers
 
 
 def predict(latents, timesteps, conditioning):

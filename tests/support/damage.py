@@ -9,6 +9,7 @@ import torch
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from tests.support.special_files import KINDS as SPECIAL
 from tests.unit.export.conftest import MINIATURE
 
 FILES = sorted(str(p.relative_to(MINIATURE)) for p in MINIATURE.rglob("*") if p.is_file())
@@ -89,6 +90,11 @@ def _dangle(folder: Path, name: str) -> None:
     (folder / name).symlink_to(folder / "nowhere")
 
 
+def _make_special(folder: Path, name: str, kind: str) -> None:
+    (folder / name).unlink()
+    SPECIAL[kind](folder / name)
+
+
 def _edit(folder: Path, name: str, key: float, value: object) -> None:
     """Remove a key (if ``value`` is Ellipsis) or set it to another value."""
     fields = json.loads((folder / name).read_text())
@@ -143,6 +149,7 @@ KINDS: dict[Callable[..., None], tuple[st.SearchStrategy, ...]] = {
     _rename: (_anything,),
     _mistake: (_anything,),
     _dangle: (_anything,),
+    _make_special: (_files, st.sampled_from(sorted(SPECIAL))),
     _edit: (_texts, _share, st.sampled_from([..., *VALUES])),
     _family: (st.sampled_from(FAMILIES),),
     _weights: (_weight_files, _share, _change),

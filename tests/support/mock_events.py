@@ -126,7 +126,8 @@ class TritonPythonModel:
     def count(self, name, settings, sender):
         steps, every = settings["steps"], settings["preview_every"]
         pause = STEP_SECONDS * (10 if settings["prompt"] == "slow" else 1)
-        seed = settings.get("seed", random.getrandbits(40))
+        seed = settings.get("seed", -1)
+        seed = random.getrandbits(40) if seed == -1 else seed
         for step in range(1, steps + 1):
             time.sleep(pause)
             if name in self.cancelled:

@@ -29,21 +29,28 @@ def one(value):
 class Stream:
     """One stream to a server; responses keep their order of arrival."""
 
-    def __init__(self, server):
+    def __init__(self, server, headers=None):
+        self._headers = headers
         self._answers = queue.Queue()
         self._server = grpc.InferenceServerClient(server.grpc_url)
 
     def __enter__(self):
-        self._server.start_stream(lambda result, error: self._answers.put((result, error)))
+        self._server.start_stream(
+            lambda result, error: self._answers.put((result, error)), headers=self._headers
+        )
         return self
 
     def __exit__(self, *_):
         self._server.stop_stream(cancel_requests=True)
         self._server.close()
 
-    def send(self, model, request_id="", **values):
+    def send(self, model, request_id="", parameters=None, **values):
         self._server.async_stream_infer(
-            model, tensors(**values), request_id=request_id, enable_empty_final_response=True
+            model,
+            tensors(**values),
+            request_id=request_id,
+            enable_empty_final_response=True,
+            parameters=parameters,
         )
 
     def next(self):

@@ -1,8 +1,11 @@
 """The asyncio version of ``client.client``: the same methods, awaited or iterated over."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
+from weakref import WeakSet
 
 import grpc.aio
 
@@ -10,19 +13,35 @@ from stepwise.client import protocol
 from stepwise.client.async_stream import Stream, drain, tell_if_possible
 from stepwise.client.errors import ClientError
 from stepwise.client.events import Event, whole
-from stepwise.client.failover import Attempts, Servers, abandoned
+from stepwise.client.failover import TIMEOUT, Attempts, RequestAttempts, Servers
 from stepwise.client.protocol import About, Request, Setting
 
 
 class AsyncClient:
-    """As ``Client``, for one event loop. Opens its connections at the first call."""
+    """As ``Client``, for one event loop, with ``async with``. Connects at the first call."""
 
     def __init__(
-        self, urls: str | Sequence[str] = "127.0.0.1:8001", timeout: float | None = None
+        self,
+        urls: str | Sequence[str] = "127.0.0.1:8001",
+        timeout: float | None = TIMEOUT,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.timeout = timeout
-        self._servers = Servers(urls, grpc.aio.insecure_channel)
+        self._servers = Servers(urls, grpc.aio, headers)
         self._configs: dict[str, Any] = {}
+        self._streams: WeakSet[Stream] = WeakSet()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """As ``Client.close``."""
+        await asyncio.gather(*(stream.abort() for stream in self._streams))
+        for server in self._servers.all:
+            await server.aclose()
 
     async def pipelines(self) -> tuple[str, ...]:
         """As ``Client.pipelines``."""
@@ -30,7 +49,7 @@ class AsyncClient:
         for server in attempts:
             with attempts.on(server):
                 asked = protocol.server_metadata()
-                answer = await server.stub.ServerMetadata(asked, timeout=attempts.seconds_left)
+                answer = await server.call("ServerMetadata", asked, attempts.seconds_left)
                 return protocol.pipelines(answer, server.url)
         raise attempts.refusal()
 
@@ -60,8 +79,10 @@ class AsyncClient:
         return whole(await self._results(asked))
 
     def _start(self, request: Request) -> "AsyncEvents":
-        attempts = Attempts(self._servers.round_robin(), self.timeout)
-        stream = Stream(request, attempts, self._events(request, attempts))
+        self._servers.require_open()
+        attempts = RequestAttempts(self._servers.round_robin(), self.timeout, request)
+        stream = Stream(attempts, self._events(request, attempts))
+        self._streams.add(stream)
         return AsyncEvents(request.id, stream)
 
     async def _results(self, request: Request) -> list[Event]:
@@ -71,6 +92,7 @@ class AsyncClient:
     async def _config(
         self, pipeline: str, suffix: str = "", attempts: Attempts | None = None
     ) -> Any:
+        self._servers.require_open()
         model = f"{pipeline}{suffix}"
         if model in self._configs:
             return self._configs[model]
@@ -78,7 +100,7 @@ class AsyncClient:
         for server in attempts:
             with attempts.on(server):
                 asked = protocol.config(model)
-                answer = await server.stub.ModelConfig(asked, timeout=attempts.seconds_left)
+                answer = await server.call("ModelConfig", asked, attempts.seconds_left)
                 return self._configs.setdefault(model, answer.config)
         raise await self._refusal(pipeline, attempts)
 
@@ -90,15 +112,22 @@ class AsyncClient:
                     return protocol.unknown_pipeline(pipeline, served)
         return attempts.refusal()
 
-    async def _events(self, request: Request, attempts: Attempts) -> AsyncGenerator[Event, None]:
+    async def _events(
+        self, request: Request, attempts: RequestAttempts
+    ) -> AsyncGenerator[Event, None]:
         pipeline = request.pipeline
-        message = request.message(await self._config(pipeline, attempts=attempts))
+        config = await self._config(pipeline, attempts=attempts)
+        about = protocol.about(await self._config(pipeline, "_prepare", attempts))
+        recorded = request.recorded(about)
         for server in attempts:
+            await asyncio.sleep(attempts.pause)
             with attempts.on(server):
-                call = server.stub.ModelStreamInfer(iter([message]), timeout=attempts.seconds_left)
+                call, sent = attempts.send(server, config), attempts.request
                 try:
                     async for response in call:
-                        yield attempts.event(server, response)
+                        event = attempts.event(server, response)
+                        if event is not None:
+                            yield replace(event, request=recorded)
                     attempts.end()
                     return
                 except ClientError:
@@ -108,8 +137,8 @@ class AsyncClient:
                     # Before the server is notified, so that gRPC completes the call first: a call
                     # completed after its event loop has ended logs an error in the next loop.
                     call.cancel()
-                    if abandoned(error):
-                        await tell_if_possible(server, request)
+                    if attempts.abandoned(error):
+                        await tell_if_possible(server, sent)
                     raise
         raise await self._refusal(pipeline, attempts)
 

@@ -11,12 +11,12 @@ from contextlib import suppress
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from stepwise.client.client import CANCEL_SECONDS
-from stepwise.client.errors import ClientError, of_status, of_text
+from stepwise.client.connection import Server
+from stepwise.client.errors import Cancelled, ClientError, of_status, of_text
 from stepwise.client.events import Event
-from stepwise.client.failover import Attempts, Server
+from stepwise.client.failover import RequestAttempts
 from stepwise.client.protocol import Request
 
 # An event loop refers to its tasks weakly.
@@ -24,12 +24,9 @@ _TASKS: set[asyncio.Task[None]] = set()
 
 
 class Stream:
-    """Receives the events that the generator ``events`` yields for ``request``."""
+    """Receives the events that the generator ``events`` yields for the request of ``attempts``."""
 
-    def __init__(
-        self, request: Request, attempts: Attempts, events: AsyncGenerator[Event, None]
-    ) -> None:
-        self._request = request
+    def __init__(self, attempts: RequestAttempts, events: AsyncGenerator[Event, None]) -> None:
         self._attempts = attempts
         self._events = events
         self._received: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
@@ -75,9 +72,19 @@ class Stream:
         server = self._attempts.cancel()
         if server is not None:
             try:
-                await tell(server, self._request)
+                await tell(server, self._attempts.request)
             except grpc.RpcError as error:
                 raise of_status(error, server.url) from error
+
+    async def abort(self) -> None:
+        """Cancel the request and wait for its end; the consumer gets Cancelled."""
+        with suppress(ClientError):
+            await self.cancel()
+        if self._reader is not None:
+            await asyncio.wait({self._reader}, timeout=CANCEL_SECONDS)
+            if not self._reader.done():
+                self._received.put_nowait(Cancelled("the client was closed"))
+                self._reader.cancel()
 
     async def ended(self) -> None:
         """Wait until the server has ended the stream."""
@@ -100,10 +107,10 @@ class Stream:
         server = self._attempts.cancel()
         if server is not None:
             try:
-                await tell_if_possible(server, self._request)
+                await tell_if_possible(server, self._attempts.request)
             except asyncio.CancelledError:
                 # The end of asyncio.run has cancelled the call with gRPC's own tasks for it.
-                await tell_if_possible(server, self._request)
+                await tell_if_possible(server, self._attempts.request)
         await asyncio.wait({reader}, timeout=CANCEL_SECONDS)
         reader.cancel()
 
@@ -123,7 +130,7 @@ async def drain(call: Any) -> None:
 
 async def tell(server: Server, request: Request) -> None:
     """Cancel ``request`` on ``server``; raises the error of the server or of gRPC."""
-    call = server.stub.ModelStreamInfer(iter([request.cancelling()]), timeout=CANCEL_SECONDS)
+    call = server.call("ModelStreamInfer", iter([request.cancelling()]), CANCEL_SECONDS)
     # Read to the end for the reason that ``drain`` has.
     for response in [response async for response in call]:
         if response.error_message:
@@ -136,7 +143,7 @@ async def tell_if_possible(server: Server, request: Request) -> None:
     Uses a new connection, because the client's may have been garbage-collected with its consumer.
     """
     with suppress(grpc.RpcError, ClientError):
-        await tell(Server(server.url, grpc.aio.insecure_channel), request)
+        await tell(server.separate(), request)
 
 
 def _spawn(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -1,39 +1,73 @@
 """Calls a pipeline over gRPC and iterates over its responses; for asyncio, see ``async_client``."""
 
+import atexit
+import sys
 import threading
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
+from weakref import WeakSet
 
 import grpc
 
 from stepwise.client import protocol
+from stepwise.client.connection import Server
 from stepwise.client.errors import ClientError, of_status, of_text
 from stepwise.client.events import Event, whole
-from stepwise.client.failover import Attempts, Server, Servers, abandoned
+from stepwise.client.failover import TIMEOUT, Attempts, RequestAttempts, Servers
 from stepwise.client.protocol import About, Request, Setting
 
 # To send and confirm a cancel, which usually takes a few milliseconds.
 CANCEL_SECONDS = 1.0
+_CLIENTS: WeakSet["Client"] = WeakSet()
 
 
 class Client:
     """Connections to servers of the same pipelines. Thread-safe.
 
-    ``urls`` is "host:port", several separated by commas, or a sequence. Requests are distributed
-    round-robin; if a server cannot take one, the next server is tried (see ``Attempts``).
-    ``timeout`` limits a whole request in seconds, from ``generate`` on; None sets no limit.
+    ``urls`` is "host:port" or, with TLS, "https://host:port"; several are separated by commas, or a
+    sequence. Requests are distributed round-robin; if a server cannot take one, the next server is
+    tried (see ``Attempts``). ``timeout`` limits a whole request in seconds, from ``generate`` on;
+    the default is 25 hours, None sets no limit. ``headers`` are sent with every call, such as
+    ``{"authorization": "Bearer …"}``. Raises InvalidRequest for a URL or header that gRPC does not
+    accept.
 
-    All requests to a server share one connection, opened at the first request. It does not survive
-    a fork: use a client in one process only.
+    All requests to a server share one connection, opened at the first request and closed by
+    ``close``, at the end of ``with Client(…) as client:``, or when the client is collected. It does
+    not survive a fork: use a client in one process only.
     """
 
     def __init__(
-        self, urls: str | Sequence[str] = "127.0.0.1:8001", timeout: float | None = None
+        self,
+        urls: str | Sequence[str] = "127.0.0.1:8001",
+        timeout: float | None = TIMEOUT,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.timeout = timeout
-        self._servers = Servers(urls, grpc.insecure_channel)
+        self._servers = Servers(urls, grpc, headers)
         self._configs: dict[str, Any] = {}
+        # By id: requests that a server may be working on.
+        self._active: dict[str, tuple[Server, Request]] = {}
+        _CLIENTS.add(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections, from any thread. Active requests are cancelled.
+
+        Their iterators raise Cancelled, and further calls ClientError.
+        """
+        active = list(self._active.values())
+        for server in self._servers.all:
+            server.close()
+        for server, request in active:
+            _tell_in_background(server, request)
 
     def pipelines(self) -> tuple[str, ...]:
         """The names of the pipelines that the first server that answers serves.
@@ -44,7 +78,7 @@ class Client:
         for server in attempts:
             with attempts.on(server):
                 asked = protocol.server_metadata()
-                answer = server.stub.ServerMetadata(asked, timeout=attempts.seconds_left)
+                answer = server.call("ServerMetadata", asked, attempts.seconds_left)
                 return protocol.pipelines(answer, server.url)
         raise attempts.refusal()
 
@@ -85,7 +119,8 @@ class Client:
         return whole(self._results(Request(pipeline, {"prompt": prompt, **settings}, "video")))
 
     def _start(self, request: Request) -> "Events":
-        attempts = Attempts(self._servers.round_robin(), self.timeout)
+        self._servers.require_open()
+        attempts = RequestAttempts(self._servers.round_robin(), self.timeout, request)
         return Events(request, attempts, self._events(request, attempts))
 
     def _results(self, request: Request) -> list[Event]:
@@ -94,6 +129,7 @@ class Client:
 
     def _config(self, pipeline: str, suffix: str = "", attempts: Attempts | None = None) -> Any:
         """The config of a pipeline's ensemble, or of another of its models, cached."""
+        self._servers.require_open()
         model = f"{pipeline}{suffix}"
         if model in self._configs:
             return self._configs[model]
@@ -101,7 +137,7 @@ class Client:
         for server in attempts:
             with attempts.on(server):
                 asked = protocol.config(model)
-                answer = server.stub.ModelConfig(asked, timeout=attempts.seconds_left)
+                answer = server.call("ModelConfig", asked, attempts.seconds_left)
                 return self._configs.setdefault(model, answer.config)
         raise self._refusal(pipeline, attempts)
 
@@ -114,22 +150,29 @@ class Client:
                     return protocol.unknown_pipeline(pipeline, served)
         return attempts.refusal()
 
-    def _events(self, request: Request, attempts: Attempts) -> Generator[Event, None, None]:
+    def _events(self, request: Request, attempts: RequestAttempts) -> Generator[Event, None, None]:
         pipeline = request.pipeline
-        message = request.message(self._config(pipeline, attempts=attempts))
+        config = self._config(pipeline, attempts=attempts)
+        about = protocol.about(self._config(pipeline, "_prepare", attempts))
+        recorded = request.recorded(about)
         for server in attempts:
+            time.sleep(attempts.pause)
             with attempts.on(server):
-                call = server.stub.ModelStreamInfer(iter([message]), timeout=attempts.seconds_left)
+                call, sent = attempts.send(server, config), attempts.request
+                self._active[request.id] = server, sent
                 try:
                     for response in call:
-                        yield attempts.event(server, response)
+                        event = attempts.event(server, response)
+                        if event is not None:
+                            yield replace(event, request=recorded)
                     attempts.end()
                     return
                 except BaseException as error:
-                    if abandoned(error):
-                        _tell_in_background(server, request)
+                    if attempts.abandoned(error):
+                        _tell_in_background(server, sent)
                     raise
                 finally:
+                    del self._active[request.id]
                     call.cancel()
         raise self._refusal(pipeline, attempts)
 
@@ -138,10 +181,9 @@ class Events(Iterator[Event]):
     """An active request: the iterator of its events. ``request_id`` identifies it in logs."""
 
     def __init__(
-        self, request: Request, attempts: Attempts, events: Generator[Event, None, None]
+        self, request: Request, attempts: RequestAttempts, events: Generator[Event, None, None]
     ) -> None:
         self.request_id = request.id
-        self._request = request
         self._attempts = attempts
         self._events = events
 
@@ -160,15 +202,27 @@ class Events(Iterator[Event]):
         server = self._attempts.cancel()
         if server is not None:
             try:
-                _tell(server, self._request)
+                _tell(server, self._attempts.request)
             except grpc.RpcError as error:
                 raise of_status(error, server.url) from error
 
 
+@atexit.register
+def _leave() -> None:
+    """Cancel the active requests of a program that ends.
+
+    Their iterators are collected after that, when no thread can start any more: Python 3.11 would
+    wait for it forever.
+    """
+    end = time.monotonic() + CANCEL_SECONDS
+    for server, request in [each for client in _CLIENTS for each in client._active.values()]:
+        if time.monotonic() < end:
+            with suppress(grpc.RpcError, ClientError):
+                _tell(server.separate(), request)
+
+
 def _tell(server: Server, request: Request) -> None:
-    for response in server.stub.ModelStreamInfer(
-        iter([request.cancelling()]), timeout=CANCEL_SECONDS
-    ):
+    for response in server.call("ModelStreamInfer", iter([request.cancelling()]), CANCEL_SECONDS):
         if response.error_message:
             raise of_text(response.error_message, server.url)
 
@@ -177,9 +231,12 @@ def _tell_in_background(server: Server, request: Request) -> None:
     """Cancel the request on the server without waiting; ignore a failure to do so.
 
     An iterator may be garbage-collected in any thread, even the connection's own, together with the
-    connection. So this uses a new thread and a new connection.
+    connection. So this uses a new thread and a new connection. At the end of the program ``_leave``
+    has done it.
     """
-    own = Server(server.url, grpc.insecure_channel)
+    if sys.is_finalizing():
+        return
+    own = server.separate()
 
     def tell() -> None:
         with suppress(grpc.RpcError, ClientError):

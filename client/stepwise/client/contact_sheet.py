@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from stepwise.client import files
 from stepwise.client.events import Event
 from stepwise.client.media.video import Frame
 
@@ -35,8 +36,11 @@ def keeping(slices: Iterator[Event], frames: int, kept: dict[int, Frame]) -> Ite
         yield event
 
 
-def save(kept: Mapping[int, Frame], path: Path) -> None:
-    """Write frames, uint8 (height, width, 3) by index, in rows of four on white."""
+def save(kept: Mapping[int, Frame], path: Path, *, force: bool = False) -> None:
+    """Write frames, uint8 (height, width, 3) by index, in rows of four on white.
+
+    Raises OutputError if the file exists (without ``force``) or cannot be written.
+    """
     height, width = next(iter(kept.values())).shape[:2]
     columns = min(_COLUMNS, len(kept))
     size = (columns * (width + _GAP) - _GAP, ceil(len(kept) / columns) * (height + _GAP) - _GAP)
@@ -45,4 +49,5 @@ def save(kept: Mapping[int, Frame], path: Path) -> None:
         row, column = divmod(place, columns)
         corner = (column * (width + _GAP), row * (height + _GAP))
         made.paste(Image.fromarray(kept[index]), corner)
-    made.save(path, "PNG")
+    with files.written(path, force=force) as partial:
+        made.save(partial, "PNG")

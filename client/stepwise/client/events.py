@@ -1,12 +1,15 @@
 """The events that a request's iterator yields."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import InferResult
+
+from stepwise.client.errors import OutputError
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Event:
     slice of the video, sent in order, or a preview's small first frame. None for progress and for
     pictures. ``index`` counts the pictures of ``num_images``; for videos it is the slice's first
     frame. Times are in milliseconds. ``mean_batch`` is the mean number of pictures or videos in the
-    batches of this one's steps.
+    batches of this one's steps. ``request`` holds the pipeline, the prompt and all settings.
     """
 
     kind: str
@@ -34,6 +37,7 @@ class Event:
     notes: tuple[str, ...]
     image: npt.NDArray[np.uint8] | None
     frames: npt.NDArray[np.uint8] | None = None
+    request: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def shown(self) -> npt.NDArray[np.uint8] | None:
@@ -44,6 +48,21 @@ class Event:
     def asked_seed(self) -> int:
         """The request's seed. Each further picture of a request uses the next seed."""
         return self.seed if self.frames is not None else self.seed - self.index
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write a picture as PNG, or a whole video as MP4, GIF or WebP, by the suffix of ``path``.
+
+        The file holds the request, for ``stepwise repeat``. Raises InvalidRequest for an event that
+        is no result, a slice of a video or another suffix; OutputError if the file exists (without
+        ``force``) or cannot be written, or if the libraries for it are not installed.
+        """
+        try:
+            from stepwise.client.media import result
+        except ModuleNotFoundError as error:
+            raise OutputError(
+                f"{path}: saving needs {error.name}: pip install 'stepwise-client[cli]'"
+            ) from error
+        result.save(self, Path(path), force=force)
 
 
 def parse(response: Any) -> Event:

@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from stepwise.client import input_files
 from stepwise.client.errors import InvalidRequest
+from stepwise.client.protocol import FILE
 
-# Keys of the note that a video file keeps about an input picture.
-FILE, DIGEST = "file", "sha256"
+# In the note that a video file keeps about an input picture, next to its file.
+DIGEST = "sha256"
 
 
 def taken(
@@ -38,11 +40,19 @@ def _found(name: str, given: str | Mapping[str, str]) -> Path:
     """The picture's file, verified against its digest if ``given`` is a note."""
     if isinstance(given, str):
         return Path(given)
-    path, again = Path(given[FILE]), f"give it again with --{name.replace('_', '-')} FILE"
+    again = f"give it again with --{name.replace('_', '-')} FILE"
+    if given[FILE] is None:
+        raise InvalidRequest(f"{name}: the input picture was an array, without a file; {again}")
+    path = Path(given[FILE])
     try:
+        input_files.check(path)
         same = _digest(path) == given[DIGEST]
-    except OSError as error:
+    except FileNotFoundError as error:
         raise InvalidRequest(f"{name}: the input picture {path} is missing; {again}") from error
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(
+            f"{name}: the input picture {path} cannot be read: {error}; {again}"
+        ) from error
     if not same:
         raise InvalidRequest(f"{name}: the input picture {path} has changed; {again}")
     return path
@@ -59,6 +69,7 @@ def _size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
 
 def _read(name: str, path: Path, size: tuple[int, int] | None) -> npt.NDArray[np.uint8]:
     try:
+        input_files.check(path)
         with Image.open(path) as opened:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -70,4 +81,5 @@ def _read(name: str, path: Path, size: tuple[int, int] | None) -> npt.NDArray[np
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

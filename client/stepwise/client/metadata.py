@@ -8,13 +8,15 @@ from typing import Any
 import av
 from PIL import ExifTags, Image
 
+from stepwise.client import input_files
 from stepwise.client.errors import InvalidRequest
 from stepwise.client.events import Event
+from stepwise.client.protocol import PIPELINE as PIPELINE
 
 # The name of a PNG file's text chunk, and the first word of a comment.
 KEY = "stepwise"
-# Stored with the settings: the pipeline's name and a video's frames per second.
-PIPELINE, FPS = "pipeline", "fps"
+# Stored with the settings of a video: its frames per second.
+FPS = "fps"
 # Settings that do not change the result.
 OF_THE_MOMENT = {"preview_every", "deadline_ms", "priority", "client"}
 
@@ -35,8 +37,9 @@ def text(request: Mapping[str, Any], event: Event, **own: int) -> str:
 def load(path: Path) -> dict[str, Any]:
     """The request stored in the file at ``path``. Raises InvalidRequest if there is none."""
     try:
+        input_files.check(path)
         stored = _of_video(path) if path.suffix.lower() == ".mp4" else _of_picture(path)
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InvalidRequest(f"{path}: cannot be read as a picture or video: {error}") from error
     if stored is None:
         raise InvalidRequest(
@@ -45,7 +48,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         request: dict[str, Any] = json.loads(stored)
         return {"prompt": request["prompt"], PIPELINE: request[PIPELINE], **request}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidRequest(f"{path}: its request is damaged: {error!r}") from error
 
 

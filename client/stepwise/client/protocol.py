@@ -4,7 +4,7 @@ import difflib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +14,16 @@ from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
 from stepwise.client.errors import InvalidRequest, ServerUnavailable
 
+# In a recorded request: the pipeline's name, and the file of an input picture.
+PIPELINE, FILE = "pipeline", "file"
+
 Setting = str | int | float | Sequence[int] | npt.NDArray[np.uint8]
 
 # Before the names of the pipelines, in the name of a server that ``stepwise serve`` started.
 _SERVER_ID = "stepwise:"
+
+# The two values of a setting that is true or false, in this order.
+_TRUTH = ("false", "true")
 
 # By the output that a method needs: the error for a pipeline without it.
 _WANTED = {
@@ -72,6 +78,22 @@ class Request:
         dims = {tensor.name: tuple(tensor.dims) for tensor in model_config.input}
         known = {name: (kind, dims[name]) for name, kind in input_types(model_config).items()}
         return _inference(self.pipeline, self.id, known, self.settings)
+
+    def recorded(self, about: About) -> dict[str, Any]:
+        """The request with all defaults, for the file of a result; its values are JSON's.
+
+        An input picture is recorded as one without a file.
+        """
+        given = {name: _plain(value) for name, value in self.settings.items()}
+        return {**about.defaults, PIPELINE: self.pipeline, **given}
+
+    def again(self, seed: int | None) -> "Request":
+        """The request for a second attempt, with the ``seed`` of the first one if it is known.
+
+        It has another ID because the server of the first attempt may still work on it.
+        """
+        seeds = {} if seed is None else {"seed": seed}
+        return replace(self, id=str(uuid.uuid4()), settings={**self.settings, **seeds})
 
     def cancelling(self) -> Any:
         """A ``ModelInferRequest`` that cancels this one.
@@ -153,6 +175,17 @@ def _inference(
     return message
 
 
+def _plain(value: Any) -> Any:
+    """A setting as JSON has it."""
+    if isinstance(value, np.ndarray):
+        return {FILE: None}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float) else str(value)
+
+
 def _image(name: str, value: Setting) -> npt.NDArray[np.uint8]:
     """The picture, uint8 (height, width, 3). Raises InvalidRequest for anything else."""
     if (
@@ -184,10 +217,9 @@ def _convert(name: str, value: Setting, dtype: str, length: int) -> npt.NDArray[
             raise OverflowError
         return converted
     except (ValueError, OverflowError, TypeError) as error:
-        due = "a number" if length == 1 else f"{length} numbers separated by a comma,"
-        raise InvalidRequest(
-            f"{name}: got {_told(value)}; {due} of type {dtype} is needed"
-        ) from error
+        number = "a number" if length == 1 else f"{length} numbers separated by a comma,"
+        due = "true or false" if dtype == "BOOL" else f"{number} of type {dtype}"
+        raise InvalidRequest(f"{name}: got {_told(value)}; {due} is needed") from error
 
 
 def _items(value: Setting) -> Sequence[Any]:
@@ -198,6 +230,8 @@ def _items(value: Setting) -> Sequence[Any]:
 
 
 def _number(item: Any, dtype: str) -> float:
+    if dtype == "BOOL":
+        return _TRUTH.index(str(item).lower())
     return float(item) if dtype.startswith("FP") else int(item)
 
 

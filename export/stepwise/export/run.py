@@ -14,7 +14,7 @@ from pathlib import Path
 
 from stepwise.description.formats import graph_format
 from stepwise.description.graph_files import GRAPH, graph_digest
-from stepwise.description.manifest import FILE, TOKENIZERS
+from stepwise.description.manifest import FILE, TOKENIZERS, Manifest
 from stepwise.description.spec import Component
 from stepwise.export import progress
 from stepwise.export.checkpoint.tokenizer import chat_templates, token_length, write_tokenizers
@@ -28,6 +28,7 @@ from stepwise.export.onnx.parity_report import Parity
 from stepwise.export.onnx.shapes import traced, untraced
 from stepwise.export.progress import Stage
 from stepwise.export.repository import records, triton_configs
+from stepwise.export.repository.axis_ranges import largest_sizes
 from stepwise.export.repository.component_config import graph_config
 from stepwise.export.repository.keys import export_key
 from stepwise.export.repository.layout import Target, describe, replaced, write_manifest
@@ -60,14 +61,17 @@ def export(target: Target, feeds: Feeds) -> list[Parity]:
         rows += kept
     write_tokenizers(target.checkpoint, target.prepare / TOKENIZERS)
     parity_report.write(rows, target.prepare)
-    _write_manifest(target, tokens)
+    manifest = _manifest(target, tokens)
+    for component in family.components:
+        _write_config(target, manifest, component)
+    write_manifest(manifest, target.prepare)
     return rows
 
 
 def _export_component(
     target: Target, component: Component, tokens: Mapping[str, int], feeds: Feeds
 ) -> list[Parity]:
-    """Reuse or export one component; its model folder is complete or has no version."""
+    """Reuse or export one component; its version folder is complete or absent."""
     start = time.monotonic()
     with replaced(target.version(component)) as folder:
         rows = records.take(target, component, folder)
@@ -76,8 +80,6 @@ def _export_component(
             records.take_trace(target, component, folder)
             rows = _made(target, component, tokens, feeds, folder)
             records.write(target, component, rows, folder)
-        text = triton_configs.render(graph_config(component, target.name, folder / GRAPH))
-        (target.model(component) / triton_configs.FILE).write_text(text)
     records.keep(target.version(component))
     log.info("%s: %s in %.1f s", component.name, told, time.monotonic() - start)
     return rows
@@ -159,9 +161,15 @@ def checked_graph(
     return rows
 
 
-def _write_manifest(target: Target, tokens: dict[str, int]) -> None:
+def _write_config(target: Target, manifest: Manifest, component: Component) -> None:
+    largest = largest_sizes(target, manifest, component)
+    config = graph_config(component, target.name, target.version(component) / GRAPH, largest)
+    (target.model(component) / triton_configs.FILE).write_text(triton_configs.render(config))
+
+
+def _manifest(target: Target, tokens: dict[str, int]) -> Manifest:
     components = target.checkpoint.family.components
-    manifest = replace(
+    return replace(
         describe(target.checkpoint, target.name, tokens, chat_templates(target.checkpoint)),
         precision=target.precision,
         graphs={c.name: graph_digest(target.version(c)) for c in components},
@@ -171,4 +179,3 @@ def _write_manifest(target: Target, tokens: dict[str, int]) -> None:
             c.name: graph_format(c, target.precision, target.is_quantized(c)) for c in components
         },
     )
-    write_manifest(manifest, target.prepare)

@@ -19,6 +19,7 @@ class _Entry:
     steps: int = 0
     batch_sum: int = 0
     cancelled: bool = False
+    released: bool = False
 
     def summary(self, outcome: str, now: float) -> Summary:
         arrived = self.request.settings.arrived
@@ -42,8 +43,8 @@ class ActiveRequests:
         entry = self._entries.get(request.id)
         return entry is not None and entry.request is request
 
-    def enter(self, request: Request, now: float) -> None:
-        """Add a request.
+    def check(self, request: Request, now: float) -> None:
+        """Raise the error of a request that may not enter.
 
         Raises InvalidRequest if an active request has the same ID, Cancelled if its cancellation
         came first, and Expired if its deadline has passed.
@@ -54,6 +55,9 @@ class ActiveRequests:
             raise _cancelled()
         if now >= request.settings.deadline:
             raise expired(request.settings, now)
+
+    def enter(self, request: Request) -> None:
+        """Add a request that ``check`` accepted."""
         self._entries[request.id] = _Entry(request, request.settings.num_images)
 
     def cancel(self, request_id: str, now: float) -> None:
@@ -66,6 +70,17 @@ class ActiveRequests:
         while len(recent) >= REMEMBER_AT_MOST:
             del recent[next(iter(recent))]
         self._cancelled = {**recent, request_id: now}
+
+    def release(self, request_id: str) -> bool:
+        """Mark a request as one that nobody will decode; false if it is not active."""
+        entry = self._entries.get(request_id)
+        if entry is not None:
+            entry.released = True
+        return entry is not None
+
+    def released(self, request: Request) -> bool:
+        """Whether nobody will decode an active request."""
+        return self._entries[request.id].released
 
     def stopped(self, now: float) -> list[tuple[Request, RequestError]]:
         """The cancelled and expired requests, each with its error."""

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 # A progress response costs about 3 ms of CPU time, spread over four processes. So each picture
 # sends at most ten a second, and all pictures together use at most 15 ms per second of each core.
 PROGRESS_SECONDS = 0.1
+# Waiting requests report too, so that a request whose client left ends, and no proxy ends a silent
+# stream.
+WAITING_SECONDS = 1.0
 PROGRESS_PER_SECOND = 5 * (os.cpu_count() or 1)
 DONE = "DONE"
 
@@ -77,8 +80,15 @@ class Batcher:
             if self._held and request.id in self._held:
                 raise id_in_use(request)
             self._queue.check(request, len(self._held or ()))
-            self._active.enter(request, now)
+            self._active.check(request, now)
             self._queue.submit(request, now)
+            self._active.enter(request)
+
+    @property
+    def occupied(self) -> int:
+        """The pictures that count against the capacity."""
+        with self._lock:
+            return len(self._queue) + len(self._held or ())
 
     def cancel(self, request_id: str) -> bool:
         """Stop a request before its next step, or refuse it on arrival if it is not active yet.
@@ -92,9 +102,12 @@ class Batcher:
             return True
 
     def release(self, request_id: str) -> None:
-        """Stop counting a held request against the capacity."""
+        """Stop counting a held request against the capacity.
+
+        A decoder that gives up may say so before the last step of its request is finished.
+        """
         with self._lock:
-            if self._held is not None:
+            if self._held is not None and not self._active.release(request_id):
                 self._held.discard(request_id)
 
     def present(self) -> list[Request]:
@@ -188,17 +201,23 @@ class Batcher:
             with self._lock:
                 self._queue.remove([picture])
                 if self._active.finished(picture.request):
-                    summary = self._active.leave(picture.request, DONE, now)
-                    if self._held is not None:
+                    if self._held is not None and not self._active.released(picture.request):
                         self._held.add(picture.request.id)
+                    summary = self._active.leave(picture.request, DONE, now)
         if summary is not None:
             self._watcher.ended(picture.request, summary)
         picture.request.send(event, latents, summary)
 
     def _tell(self, pictures: list[Picture]) -> None:
-        """Send due progress within the rate limit, to the least recently updated picture first."""
+        """Send due progress of running and waiting pictures, the least recently updated first.
+
+        Of a request that waits as a whole, the first picture reports.
+        """
         now = self._clock()
+        with self._lock:
+            waiting = [each for each in self._queue.waiting() if each.index == 0]
         due = [picture for picture in pictures if now >= picture.told + PROGRESS_SECONDS]
+        due += [picture for picture in waiting if now >= picture.told + WAITING_SECONDS]
         for picture in sorted(due, key=lambda picture: (picture.told, picture.tellings)):
             if now < self._next_progress:
                 return

@@ -1,17 +1,17 @@
 """The thread that steps a batcher while there is work."""
 
 import logging
-import threading
 from collections.abc import Callable
 
 from stepwise.batching.batcher import Batcher
 from stepwise.batching.request import Request
+from stepwise.batching.worker import Worker
 from stepwise.description.errors import Unavailable
 
 log = logging.getLogger(__name__)
 
 
-class Loop:
+class Loop(Worker):
     """Starts a thread that steps ``batcher`` until ``close``.
 
     If the thread dies of an exception, every request gets an error and then ``died`` is called.
@@ -20,25 +20,14 @@ class Loop:
     def __init__(self, batcher: Batcher, died: Callable[[], None] = lambda: None) -> None:
         self._batcher = batcher
         self._died = died
-        self._wake = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="denoise", daemon=True)
-        self._thread.start()
+        super().__init__("denoise")
 
     def submit(self, request: Request) -> None:
         """Queue a request. Raises as ``Batcher.submit`` does, and Unavailable when closing."""
         with self._wake:
-            if self._closing:
-                raise Unavailable("the server is stopping; try again after it restarts")
+            self._require_open()
             self._batcher.submit(request)
             self._wake.notify()
-
-    def close(self) -> None:
-        """Finish all running and waiting requests, then end the thread."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        self._thread.join()
 
     def _run(self) -> None:
         try:

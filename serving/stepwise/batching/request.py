@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from stepwise.description.errors import RequestError
 from stepwise.description.family import Conditioning
-from stepwise.description.settings import Settings
+from stepwise.description.settings import RANDOM_SEED, Settings
 from stepwise.request.events import Event, Kind
 from stepwise.request.response import shrink
 from stepwise.sampling import noise, samplers
@@ -38,7 +38,6 @@ class Request:
     ``shared`` is the conditioning that all rows of a call share. A picture may be a video, with
     latents (channels, frames, height, width). ``send`` takes each event, latents if the event is a
     preview or a result, and a summary with the last event; ``fail`` takes an error and a summary.
-    ``disconnected`` is true once the client has disconnected; any thread may call it.
     """
 
     id: str
@@ -47,7 +46,6 @@ class Request:
     table: Table
     send: Callable[[Event, Float32 | None, Summary | None], None]
     fail: Callable[[RequestError, Summary], None]
-    disconnected: Callable[[], bool] = lambda: False
     shared: Conditioning = field(default_factory=dict)
 
     @property
@@ -61,10 +59,10 @@ class Request:
         shape = self.settings.latent_shape
         return shape[1] if self.settings.video else 1
 
-    def pictures(self) -> Iterator["Picture"]:
-        """The request's pictures, with seeds counting up."""
+    def pictures(self, now: float = 0.0) -> Iterator["Picture"]:
+        """The request's pictures, with seeds counting up; ``now`` is when they begin to wait."""
         for index in range(self.settings.num_images):
-            yield Picture(self, index)
+            yield Picture(self, index, told=now)
 
 
 def table(settings: Settings) -> Table:
@@ -95,7 +93,9 @@ class Picture:
     @property
     def seed(self) -> int:
         """The seed of this picture alone."""
-        return self.request.settings.seed + self.index
+        seed = self.request.settings.seed + self.index
+        # Noise depends on the low 32 bits only.
+        return seed if seed != RANDOM_SEED else seed & 0xFFFFFFFF
 
     @property
     def num_rows(self) -> int:
@@ -157,4 +157,6 @@ class Picture:
             notes=settings.notes,
             video=None if kind == "progress" else settings.video,
             request=self.request.id,
+            member=settings.member,
+            silent=kind == "progress" and not settings.progress,
         )

@@ -27,6 +27,11 @@ class Unavailable(RequestError):
     code = "UNAVAILABLE"
 
 
+def stopping() -> Unavailable:
+    """The error of a server that accepts no more work."""
+    return Unavailable("the server is stopping; try again after it restarts")
+
+
 class Cancelled(RequestError):
     """The client cancelled the request."""
 

@@ -1,13 +1,14 @@
 """Format numbers of an export's files. A change to the written files increments it.
 
-A graph's number is its component's ``format``. The server refuses a repository or an engine with
-another format; the exporter exports it again and keeps everything else.
+A graph's number is its component's ``format``; its config counts as a file of the pipeline. The
+server refuses a repository or an engine with another format; the exporter exports it again and
+keeps everything else.
 """
 
 from stepwise.description.spec import Component
 
 # The manifest, tokenizers and all other files of a pipeline that belong to no component.
-REPOSITORY = 3
+REPOSITORY = 4
 # The conversion of a float32 graph to float16.
 HALF = 1
 # The quantization of a float32 graph, and its measurements.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise.description import formats
+from stepwise.description.files import read_json
 from stepwise.description.vae_caches import Cache
 
 FILE = "manifest.json"
@@ -115,8 +116,8 @@ class Manifest:
 
     @staticmethod
     def read(folder: Path) -> "Manifest":
-        """Read ``manifest.json`` from the folder of ``<name>_prepare``."""
-        fields = json.loads((folder / FILE).read_text())
+        """Read ``manifest.json`` from the folder of ``<name>_prepare``; raises UnusableFile."""
+        fields = read_json(folder / FILE)
         fields["sides"] = Sides(**fields["sides"])
         fields["missing"] = tuple(fields["missing"])
         fields["loras"] = tuple(fields.get("loras", ()))

@@ -4,13 +4,14 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from stepwise.description.errors import InvalidRequest
 from stepwise.description.manifest import VideoLayout
 
 # Height and width in pixels.
 Size = tuple[int, int]
 
 DEFAULT_PRIORITY = 1
+# In a request: any seed. No picture has it, so that sending a picture's seed repeats the picture.
+RANDOM_SEED = -1
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,16 @@ class Settings:
 
     ``height`` and ``width`` are pixels. ``latent_shape`` is (channels, height, width) for pictures
     and (channels, frames, height, width) for videos, which also have ``frames`` and a ``video``
-    layout. A denoiser call of this size has at most ``batch_cap`` rows. ``schedule`` is the
-    checkpoint's scheduler config. ``time_ids`` is SDXL's micro-conditioning: original size, crop
-    and target size, vertical before horizontal. ``clip_skip`` counts the layers of CLIP that the
-    prompt skips in addition to the last. With ``zero_negative`` there is no negative prompt, and
-    its embeddings are zeros. ``guidance_rescale`` is the share of the guided prediction that is
-    rescaled to the positive one's deviation. ``arrived`` and ``deadline`` are seconds on the
-    machine's monotonic clock. Priority 0 is the highest. ``asked`` is the original request, for
-    the log.
+    layout. Without ``progress`` there are no responses before the first preview or result. A
+    denoiser call of this size has at most ``batch_cap`` rows. ``schedule`` is the checkpoint's
+    scheduler config. ``time_ids`` is SDXL's micro-conditioning: original size, crop and target
+    size, vertical before horizontal. ``clip_skip`` counts the layers of CLIP that the prompt skips
+    in addition to the last. With ``zero_negative`` there is no negative prompt, and its embeddings
+    are zeros. ``guidance_rescale`` is the share of the guided prediction that is rescaled to the
+    positive one's deviation. ``arrived`` and ``deadline`` are seconds on the machine's monotonic
+    clock. Priority 0 is the highest. ``client`` is a name that the request chose, ``peer`` the one
+    that a trusted front gave its sender, "" without such a front. ``asked`` is the original
+    request, for the log.
     """
 
     steps: int
@@ -47,9 +50,11 @@ class Settings:
     guidance_rescale: float = 0.0
     frames: int = 1
     video: VideoLayout | None = None
+    progress: bool = True
     preview_every: int = 0
     priority: int = DEFAULT_PRIORITY
     client: str = ""
+    peer: str = ""
     asked: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -58,26 +63,25 @@ class Settings:
         """The size in the form used by metrics, logs and batch caps."""
         return resolution((self.height, self.width), self.frames if self.video else None)
 
+    @property
+    def member(self) -> tuple[str, str]:
+        """The peer and the client, which have equal shares of the denoiser."""
+        return self.peer, self.client
+
     def to_json(self) -> str:
         """One line of JSON."""
         return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str | bytes) -> "Settings":
-        """The inverse of ``to_json``. Raises InvalidRequest if ``text`` is anything else."""
-        try:
-            fields = json.loads(text)
-            fields["latent_shape"] = tuple(fields["latent_shape"])
-            fields["time_ids"] = tuple(fields["time_ids"])
-            fields["notes"] = tuple(fields["notes"])
-            if fields["video"] is not None:
-                fields["video"] = VideoLayout.from_fields(fields["video"])
-            return Settings(**fields)
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvalidRequest(
-                f"settings: got {text[:80]!r}; allowed is only the output of prepare ({error}); "
-                "send requests to the ensemble"
-            ) from error
+        """The inverse of ``to_json``, for a line with a checked signature."""
+        fields = json.loads(text)
+        fields["latent_shape"] = tuple(fields["latent_shape"])
+        fields["time_ids"] = tuple(fields["time_ids"])
+        fields["notes"] = tuple(fields["notes"])
+        if fields["video"] is not None:
+            fields["video"] = VideoLayout.from_fields(fields["video"])
+        return Settings(**fields)
 
 
 def words(size: Size) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-DType = Literal["FP32", "FP16", "INT32", "INT64", "UINT8", "BYTES"]
+DType = Literal["FP32", "FP16", "INT32", "INT64", "UINT8", "BOOL", "BYTES"]
 # A multiple of a dynamic axis is written ``8*height``.
 Dim = int | str
 
@@ -38,8 +38,8 @@ class Component:
     encoder's tokenizer. A text encoder's inputs are token ids, then inputs named after settings. In
     a ``chat`` encoder the prompt is a message of a chat, and an attention mask follows the ids.
     Triton batches up to ``max_batch`` requests; with 0 the caller passes batches of any size. A
-    checkpoint may lack an ``optional`` component. A change to the exported graph or its config
-    increments ``format``.
+    checkpoint may lack an ``optional`` component. A change to the exported graph increments
+    ``format``.
     """
 
     name: str
@@ -65,6 +65,8 @@ class Component:
 
 # Request tensors of every pipeline that control serving, not the picture.
 SERVING = (
+    # Without progress, a picture gets one response, which Triton's ``generate`` needs.
+    Tensor("progress", "BOOL", (1,), optional=True),
     Tensor("preview_every", "INT32", (1,), optional=True),
     Tensor("deadline_ms", "INT32", (1,), optional=True),
     Tensor("priority", "INT32", (1,), optional=True),

@@ -51,6 +51,15 @@ class EmbeddingCache:
             return running.result()
         return self._encode(key, encode)
 
+    def kept(self, encoder: str, inputs: Mapping[str, Array]) -> Outputs | None:
+        """The outputs of ``encoder`` for ``inputs`` if they are kept, without waiting."""
+        key = _digest(encoder, inputs)
+        with self._lock:
+            kept = self._kept.get(key)
+            if kept is not None:
+                self.hits += 1
+        return None if kept is None else self._used(key, kept)
+
     def _encode(self, key: bytes, encode: Callable[[], Outputs]) -> Outputs:
         try:
             outputs = encode()

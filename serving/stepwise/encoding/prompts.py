@@ -28,8 +28,18 @@ def encode_prompt(
 
     ``prepared`` holds the inputs of all encoders by ``ensemble_name``.
     """
-    names = {tensor.name: ensemble_name(role, encoder, tensor) for tensor in encoder.inputs}
-    outputs = run({name: prepared[names[name]] for name in names})
+    return embeddings(encoder, role, run(feed(encoder, role, prepared)))
+
+
+def feed(encoder: Component, role: str, prepared: Mapping[str, Array]) -> dict[str, Array]:
+    """One text encoder's inputs for one prompt, by their names in its graph."""
+    return {
+        tensor.name: prepared[ensemble_name(role, encoder, tensor)] for tensor in encoder.inputs
+    }
+
+
+def embeddings(encoder: Component, role: str, outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """One text encoder's outputs for one prompt, by ``ensemble_name``."""
     return {
         ensemble_name(role, encoder, tensor): outputs[tensor.name] for tensor in encoder.outputs
     }
@@ -39,11 +49,11 @@ def encode_prompts(
     family: Family, prepared: Mapping[str, Array], settings: Settings, run: RunComponent
 ) -> dict[str, Array]:
     """The embeddings of the prompts that ``settings`` uses, by ``ensemble_name``."""
-    embeddings: dict[str, Array] = {}
+    encoded: dict[str, Array] = {}
     for role in family.encoded_roles(settings):
         for encoder in family.encoders:
-            embeddings |= encode_prompt(encoder, role, prepared, bound(run, encoder))
-    return embeddings
+            encoded |= encode_prompt(encoder, role, prepared, bound(run, encoder))
+    return encoded
 
 
 def unused_embeddings(family: Family, settings: Settings) -> Iterator[tuple[str, Array]]:

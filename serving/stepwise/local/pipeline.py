@@ -25,7 +25,12 @@ from stepwise.video.image_conditioning import inpaint_latents
 
 Setting = str | int | float | Sequence[int] | NDArray[np.uint8]
 
-_TYPES: Mapping[str, Any] = {"FP32": np.float32, "INT32": np.int32, "INT64": np.int64}
+_TYPES: Mapping[str, Any] = {
+    "BOOL": np.bool_,
+    "FP32": np.float32,
+    "INT32": np.int32,
+    "INT64": np.int64,
+}
 
 
 def open_session(graph: Path) -> onnxruntime.InferenceSession:
@@ -41,7 +46,7 @@ class LocalPipeline:
     def __init__(self, repository: str | Path, name: str) -> None:
         """Load the graphs of the pipeline ``name`` into memory.
 
-        Raises FileNotFoundError if ``repository`` holds no such pipeline.
+        Raises UnusableFile if ``repository`` holds no such pipeline.
         """
         folder = Path(repository, f"{name}_prepare")
         self._prepare = Preparer(FAMILIES[Manifest.read(folder).family], folder)

@@ -6,13 +6,14 @@ height in pixels, values are rows: ``{"832x1248": 4}``. Video keys begin with th
 one picture at a time.
 """
 
-import json
+import os
 from pathlib import Path
 
 import numpy as np
 
 from stepwise.description.errors import InvalidRequest
 from stepwise.description.family import Family
+from stepwise.description.files import read_json
 from stepwise.description.manifest import Manifest
 from stepwise.description.settings import resolution
 from stepwise.request.sizes import picture_size, video_frames
@@ -23,10 +24,10 @@ FILE = "caps.json"
 def read(folder: Path, family: Family, manifest: Manifest) -> dict[str, int]:
     """The caps in ``folder``, empty without a file. Raises ValueError if a cap is not allowed."""
     path = folder / FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
     try:
-        caps = dict(json.loads(path.read_text()))
+        caps = dict(read_json(path))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: got no JSON object ({error}); write it as {_EXAMPLE}") from error
     for size, rows in caps.items():

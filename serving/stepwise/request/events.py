@@ -15,8 +15,10 @@ class Event:
 
     ``index`` is the picture's place among ``num_images``. Times are milliseconds in the queue and
     in denoising so far. ``mean_batch`` is the mean number of pictures per step. ``video`` is the
-    layout for decoding video latents. ``request`` is the ID of the request. In its last event,
-    ``record`` is its entry for the request log.
+    layout for decoding video latents. ``request`` is the ID of the request, and ``member`` its peer
+    and client, which have equal turns in decoding. A ``silent`` event gets
+    no response: ``decode`` only checks whether the client is still there. In a request's last
+    event, ``record`` is its entry for the request log.
     """
 
     kind: Kind
@@ -30,6 +32,8 @@ class Event:
     notes: tuple[str, ...]
     video: VideoLayout | None = None
     request: str = ""
+    member: tuple[str, str] = ("", "")
+    silent: bool = False
     record: dict[str, Any] | None = None
 
     def to_json(self) -> str:
@@ -38,9 +42,9 @@ class Event:
 
     @staticmethod
     def from_json(text: str | bytes) -> "Event":
-        """The inverse of ``to_json``."""
+        """The inverse of ``to_json``, for a line with a checked signature."""
         fields = json.loads(text)
-        fields["notes"] = tuple(fields["notes"])
+        fields["notes"], fields["member"] = tuple(fields["notes"]), tuple(fields["member"])
         if fields["video"] is not None:
             fields["video"] = VideoLayout.from_fields(fields["video"])
         return Event(**fields)

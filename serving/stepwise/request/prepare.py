@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stepwise.description import files
 from stepwise.description.errors import InvalidRequest
 from stepwise.description.family import Family
 from stepwise.description.fields import Array, text
@@ -26,10 +27,16 @@ class Preparer:
         self.family = family
         self.manifest = Manifest.read(folder)
         self._caps = batch_caps.read(folder, family, self.manifest)
-        self._tokenizers = {
-            name: Tokenizer.from_file(str(folder / TOKENIZERS / f"{name}.json"))
-            for name in self.manifest.tokens
-            if name not in self.manifest.missing
+        present = [name for name in self.manifest.tokens if name not in self.manifest.missing]
+        paths = {name: folder / TOKENIZERS / f"{name}.json" for name in present}
+        for path in paths.values():
+            files.check(path)
+        self._tokenizers = {name: Tokenizer.from_file(str(path)) for name, path in paths.items()}
+        # A tokenizer reads a megabyte for seconds, although it returns only the first tokens. None
+        # of them is longer than the vocabulary's longest.
+        self._characters = {
+            name: self.manifest.tokens[name] * max(map(len, tokenizer.get_vocab()))
+            for name, tokenizer in self._tokenizers.items()
         }
 
     def __call__(
@@ -78,12 +85,13 @@ class Preparer:
             fed[name] = np.zeros((1, self.manifest.tokens[encoder.name]), np.int64)
             return False
         before, after = self.manifest.templates.get(encoder.name, ("", ""))
-        encoding = self._tokenizers[encoder.name].encode(f"{before}{words}{after}")
+        read = words[: self._characters[encoder.name]]
+        encoding = self._tokenizers[encoder.name].encode(f"{before}{read}{after}")
         fed[name] = np.asarray([encoding.ids], np.int64)
         if encoder.mask is not None:
             mask = np.asarray([encoding.attention_mask], np.int64)
             fed[ensemble_name(role, encoder, encoder.mask)] = mask
-        return bool(encoding.overflowing)
+        return bool(encoding.overflowing) or read != words
 
     def _cut_note(self, field: str, encoders: list[str]) -> str:
         limits = ", ".join(f"{name} {self.manifest.tokens[name]}" for name in encoders)

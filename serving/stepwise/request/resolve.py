@@ -8,7 +8,13 @@ from stepwise.description.errors import InvalidRequest
 from stepwise.description.family import Family, Limits
 from stepwise.description.fields import Array, integer, integers, number, text
 from stepwise.description.manifest import Manifest
-from stepwise.description.settings import DEFAULT_PRIORITY, Settings, Size, resolution
+from stepwise.description.settings import (
+    DEFAULT_PRIORITY,
+    RANDOM_SEED,
+    Settings,
+    Size,
+    resolution,
+)
 from stepwise.request.sizes import picture_size, video_frames
 from stepwise.sampling.samplers import SAMPLERS, table
 from stepwise.sampling.schedules import SamplerError
@@ -62,6 +68,7 @@ def resolve(
         schedule=manifest.schedule,
         arrived=arrived,
         deadline=arrived + integer(inputs, "deadline_ms", longest, limits.deadline_ms) / 1000,
+        progress=bool(inputs["progress"][0]) if "progress" in inputs else True,
         preview_every=integer(inputs, "preview_every", 0, limits.preview_every),
         priority=integer(inputs, "priority", DEFAULT_PRIORITY, limits.priority),
         client=text(inputs, "client", "", limits.client_bytes),
@@ -100,10 +107,10 @@ def _sampler(
 
 
 def _seed(inputs: Mapping[str, Array], num_images: int) -> int:
-    """The first picture's seed; the others count up from it and must fit 64 bits."""
-    if "seed" not in inputs:
+    """The first picture's seed, drawn if not given; the others count up and must fit 64 bits."""
+    seed = int(inputs["seed"][0]) if "seed" in inputs else RANDOM_SEED
+    if seed == RANDOM_SEED:
         return secrets.randbits(_SEED_BITS)
-    seed = int(inputs["seed"][0])
     if seed > _LARGEST_SEED - num_images + 1:
         raise InvalidRequest(
             f"seed: got {seed} for {num_images} images; "

@@ -8,6 +8,7 @@ from google.protobuf import text_format
 from tokenizers import Tokenizer
 from tritonclient.grpc import model_config_pb2
 
+from stepwise.description import files
 from stepwise.description.graph_files import graph_digest
 from stepwise.description.manifest import TOKENIZERS
 from stepwise.server.engines import engine_problems
@@ -64,9 +65,10 @@ def _config_problems(pipeline: Exported) -> Iterator[str]:
     for model in pipeline.models:
         path = pipeline.folder.parent / model / "config.pbtxt"
         try:
+            files.check(path)
             config = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-        except FileNotFoundError:
-            yield f"{path} is missing: {_EXPORT_AGAIN}."
+        except files.UnusableFile as error:
+            yield f"{error}: {_EXPORT_AGAIN}."
         except (text_format.ParseError, UnicodeDecodeError) as error:
             yield f"{path} is not a model config ({error}): restore it or {_EXPORT_AGAIN}."
         else:
@@ -87,7 +89,10 @@ def _tokenizer_problems(pipeline: Exported) -> Iterator[str]:
     for encoder in pipeline.manifest["tokens"].keys() - set(pipeline.manifest["missing"]):
         path = pipeline.folder / TOKENIZERS / f"{encoder}.json"
         try:
+            files.check(path)
             Tokenizer.from_file(str(path))
+        except files.UnusableFile as error:
+            yield f"{error}: {_EXPORT_AGAIN}."
         except Exception as error:  # tokenizers raises nothing more specific
             yield f"{path} cannot be loaded ({error}): {_EXPORT_AGAIN}."
 

@@ -1,22 +1,28 @@
 """``stepwise serve`` serves a model repository until it is stopped; ``stepwise check`` verifies it.
 
-Ctrl-C or SIGTERM stops the server after running requests finish; a second one stops it at once.
+Ctrl-C or SIGTERM stops the server after running requests finish; a second one stops it at once. A
+server that dies is started again.
 """
 
 import argparse
 import logging
+import re
 import signal
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NoReturn
 
 from stepwise.server.check import check as check_repository
 from stepwise.server.errors import NothingToServe, OldExport, ServerError, TritonFailed
 from stepwise.server.flags import LOOPBACK, Ports
 from stepwise.server.process import Server, serving
+from stepwise.server.supervisor import supervise
 
 logger = logging.getLogger("server")
 
 _DEFAULTS = Ports()
+_HEADER = re.compile(r"[A-Za-z0-9-]+")
 
 
 def serve(words: list[str]) -> int:
@@ -49,26 +55,34 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0 if check_repository(arguments.repository, arguments.pipelines) else 1
 
 
-def _serve(arguments: argparse.Namespace) -> int:
+def _serve(arguments: argparse.Namespace) -> NoReturn:
     if arguments.host not in (LOOPBACK, "localhost"):
         logger.warning(
             "Listening on %s: anyone who can reach these ports can send requests (but not load or "
             "unload models). Triton has no authentication: put a gateway or a firewall in front.",
             arguments.host,
         )
-    with serving(
-        arguments.repository,
-        grpc_port=arguments.grpc_port,
-        http_port=arguments.http_port,
-        metrics_port=arguments.metrics_port,
-        host=arguments.host,
-        request_log=arguments.request_log,
-        log_prompts=not arguments.hide_prompts,
-        names=arguments.pipelines,
-    ) as server:
-        _announce(server)
-        server.wait()
-    return 0
+
+    def start(ports: Ports) -> AbstractContextManager[Server]:
+        return serving(
+            arguments.repository,
+            grpc_port=ports.grpc,
+            http_port=ports.http,
+            metrics_port=ports.metrics,
+            host=arguments.host,
+            request_log=arguments.request_log,
+            log_prompts=not arguments.hide_prompts,
+            names=arguments.pipelines,
+            peer_header=arguments.peer_header or "",
+            http_inference=arguments.http_inference,
+        )
+
+    ports = Ports(arguments.grpc_port, arguments.http_port, arguments.metrics_port)
+    if arguments.no_restart:
+        with start(ports) as server:
+            _announce(server)
+            server.wait()
+    supervise(start, ports, _announce)
 
 
 def _announce(server: Server) -> None:
@@ -107,7 +121,8 @@ def _serve_parser() -> argparse.ArgumentParser:
     parser = _parser(
         "serve",
         "Serve the exported pipelines of a model repository with Triton, until Ctrl-C. Running "
-        "requests are answered first; a second Ctrl-C stops at once.",
+        "requests are answered first; a second Ctrl-C stops at once. If a process of the server "
+        "dies, stops or hangs, the server starts again at the same ports.",
     )
     parser.add_argument("--grpc-port", type=int, default=_DEFAULTS.grpc, help="0: any free port")
     parser.add_argument("--http-port", type=int, default=_DEFAULTS.http, help="0: any free port")
@@ -121,7 +136,32 @@ def _serve_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--hide-prompts", action="store_true", help="leave prompts out of the request log"
     )
+    parser.add_argument(
+        "--peer-header",
+        type=_header,
+        metavar="NAME",
+        help="header in which a trusted proxy names the sender, such as x-forwarded-for; senders "
+        "then get equal shares",
+    )
+    parser.add_argument(
+        "--http-inference",
+        action="store_true",
+        help="also take requests over HTTP, which pages of other sites can send from a browser",
+    )
+    parser.add_argument(
+        "--no-restart",
+        action="store_true",
+        help="end with exit status 1 when the server dies, for those who run a supervisor",
+    )
     return parser
+
+
+def _header(text: str) -> str:
+    if not _HEADER.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}; a header's name has letters, digits and hyphens"
+        )
+    return text.lower()
 
 
 def _names(text: str) -> tuple[str, ...]:

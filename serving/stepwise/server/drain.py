@@ -10,65 +10,65 @@ around a decoupled Python model that responds from its own thread and makes BLS 
   request open, answered or not, so this state does not show whether requests are running;
 - a request holds every model of its ensemble until its final response. So ``<name>_prepare``,
   unloaded after the ensemble, stays UNLOADING until the last request is finished (and one second
-  more, until its own process ends).
+  more, until its own process ends);
+- a request of a gRPC stream that Triton itself refuses, for a wrong type or shape, holds its model
+  forever. If one was sent to ``<name>_prepare``, only the pipeline's own counts show its end.
 """
 
 import json
 import logging
-import re
 import time
 import urllib.request
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
+from stepwise.request.shared_state import working
 from stepwise.server.flags import KEY_HEADER
 
 logger = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 60.0
 _POLL_SECONDS = 0.05
-_TELL_SECONDS = 2.0
-_PICTURES = re.compile(r"^stepwise_(?:active|waiting)\{.*\} (\S+)$", re.MULTILINE)
+_LOG_SECONDS = 2.0
+# Longer than a request's way from one stage to the next, where no stage counts it.
+_IDLE_SECONDS = 2.0
 
 
 def drain(
     http_url: str,
-    metrics_url: str,
     key: str,
     pipelines: Collection[str],
+    state: Path,
     limit: float = DRAIN_SECONDS,
 ) -> None:
     """Refuse new requests to these pipelines and wait until running ones are finished.
 
-    ``key`` is the key that Triton was started with. Waits at most ``limit`` seconds and then logs a
-    warning if requests are still running. Raises ``OSError`` if the server cannot be reached.
+    ``key`` is the key that Triton was started with, ``state`` the folder of its models. Waits at
+    most ``limit`` seconds and then logs a warning if requests are still running. Raises ``OSError``
+    if the server cannot be reached.
     """
     started = time.monotonic()
     first_stages = [f"{name}_prepare" for name in pipelines]
     for model in (*pipelines, *first_stages):
         _post(f"{http_url}/v2/repository/models/{model}/unload", key)
-    told = False
+    logged, worked = False, started
     while busy := _unloading(http_url, key, first_stages):
-        waited = time.monotonic() - started
+        now = time.monotonic()
+        waited = now - started
+        if working(state, pipelines):
+            worked = now
+        elif now - worked > _IDLE_SECONDS:
+            return
         if waited > limit:
             logger.warning(
                 "stopping although requests are still running after %.0f s: %s", waited, busy
             )
             return
-        if not told and waited > _TELL_SECONDS and _pictures(metrics_url):
-            told = True
+        if not logged and worked == now and waited > _LOG_SECONDS:
+            logged = True
             logger.info("waiting up to %.0f s for running requests (Ctrl-C: stop now)", limit)
         time.sleep(_POLL_SECONDS)
-
-
-def _pictures(metrics_url: str) -> float:
-    """The number of running and waiting pictures.
-
-    Even without any, many models take seconds to unload.
-    """
-    with urllib.request.urlopen(metrics_url, timeout=10) as response:
-        page = response.read().decode()
-    return sum(map(float, _PICTURES.findall(page)))
 
 
 def _unloading(http_url: str, key: str, models: Collection[str]) -> list[str]:

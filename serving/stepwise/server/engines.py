@@ -3,13 +3,14 @@
 import hashlib
 import importlib
 import importlib.util
-import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stepwise.description.files import read_json
 from stepwise.server.formats import ENGINES, engine_problem
 from stepwise.server.repository import Exported
 
@@ -26,10 +27,10 @@ def engine_problems(pipeline: Exported) -> Iterator[str]:
     lacks is not compared.
     """
     path = pipeline.folder / ENGINES
-    if not path.is_file():
+    if not os.path.lexists(path):
         return
     try:
-        records: list[Record] = json.loads(path.read_text())
+        records: list[Record] = read_json(path)
         gpu = compute_capability()
         for record in records:
             yield from _first_problem(pipeline, record, gpu)

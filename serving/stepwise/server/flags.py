@@ -1,7 +1,11 @@
 """The settings of a server, and the ``tritonserver`` arguments and environment for them."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from stepwise.request.peers import VARIABLE as PEER_HEADER
+from stepwise.request.shared_state import VARIABLE as STATE
 
 LOOPBACK = "127.0.0.1"
 # Seconds that Triton needs to unload no models, and 100 models in addition.
@@ -11,10 +15,15 @@ _MOST_LOADED_AT_ONCE = 64
 # Interfaces that need the key: loading and unloading models, registering memory, and redirecting
 # traces and logs. Clients need none of these.
 RESTRICTED = ("model-repository", "shared-memory", "trace", "logging")
+# Over HTTP, pages of other sites could send requests from a user's browser.
+RESTRICTED_OVER_HTTP = (*RESTRICTED, "inference")
 KEY_HEADER = "stepwise-key"
 # Before the names of the pipelines in Triton's server metadata, the only place that clients without
 # the key can read them from: the model index is restricted.
 SERVER_ID = "stepwise:"
+# Milliseconds between two pings of a client. Our clients ping a silent stream every 20 s, and
+# Triton closes the connection of a client that pings more often than every 5 minutes by default.
+_LEAST_PING_INTERVAL = 10_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,9 @@ class Settings:
     if it exists, else its ``config.pbtxt``. ``key`` opens the ``RESTRICTED`` interfaces, as the
     header ``KEY_HEADER`` over HTTP and ``triton-grpc-protocol-<KEY_HEADER>`` over gRPC. Models
     append a line per request to the file ``request_log``, with its prompts if ``log_prompts``.
+    They share a key and counts in the folder ``state``. ``peer_header`` is the header in which a
+    trusted front names the sender of a request. Without ``http_inference``, HTTP takes requests
+    only with the key.
     """
 
     repository: Path
@@ -44,11 +56,14 @@ class Settings:
     backends: Path
     shm_prefix: str
     key: str
+    state: Path
     ports: Ports = Ports()
     host: str = LOOPBACK
     config_name: str | None = None
     request_log: Path | None = None
     log_prompts: bool = True
+    peer_header: str = ""
+    http_inference: bool = False
 
     @property
     def exit_seconds(self) -> int:
@@ -57,19 +72,19 @@ class Settings:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The environment variables that configure the Python models' request log."""
-    if settings.request_log is None:
-        return {}
-    return {
-        "STEPWISE_REQUEST_LOG": str(settings.request_log.resolve()),
-        "STEPWISE_LOG_PROMPTS": str(int(settings.log_prompts)),
-    }
+    """The environment variables that configure the Python models."""
+    variables = {STATE: str(settings.state), PEER_HEADER: settings.peer_header}
+    if settings.request_log is not None:
+        variables["STEPWISE_REQUEST_LOG"] = str(settings.request_log.resolve())
+        variables["STEPWISE_LOG_PROMPTS"] = str(int(settings.log_prompts))
+    return variables
 
 
 def arguments(settings: Settings) -> list[str]:
     """The arguments of ``tritonserver`` for these settings, without the program's name."""
     ports = settings.ports
-    restriction = f"{','.join(RESTRICTED)}:{KEY_HEADER}={settings.key}"
+    over_http = RESTRICTED if settings.http_inference else RESTRICTED_OVER_HTTP
+    forwarded = re.escape(settings.peer_header)
     return [
         f"--id={SERVER_ID}{','.join(settings.pipelines)}",
         f"--model-repository={settings.repository}",
@@ -83,11 +98,17 @@ def arguments(settings: Settings) -> list[str]:
         f"--backend-config=python,shm-region-prefix-name={settings.shm_prefix}",
         f"--grpc-address={settings.host}",
         f"--grpc-port={ports.grpc}",
+        f"--grpc-http2-min-recv-ping-interval-without-data={_LEAST_PING_INTERVAL}",
         f"--http-address={settings.host}",
         f"--http-port={ports.http}",
         f"--metrics-address={settings.host}",
         f"--metrics-port={ports.metrics}",
-        f"--grpc-restricted-protocol={restriction}",
-        f"--http-restricted-api={restriction}",
+        f"--grpc-restricted-protocol={','.join(RESTRICTED)}:{KEY_HEADER}={settings.key}",
+        f"--http-restricted-api={','.join(over_http)}:{KEY_HEADER}={settings.key}",
+        *(
+            f"--{protocol}-header-forward-pattern=(?i)^{forwarded}$"
+            for protocol in ("grpc", "http")
+            if forwarded
+        ),
         f"--exit-timeout-secs={settings.exit_seconds}",
     ]

@@ -1,12 +1,14 @@
 """Checks that exports have the formats that this version serves."""
 
-import json
+import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from stepwise.description import formats
+from stepwise.description.files import UnusableFile, read_json
 from stepwise.description.manifest import FILE as MANIFEST
-from stepwise.server.errors import OldExport
+from stepwise.server.errors import OldExport, ServerError
 from stepwise.server.repository import Exported
 
 ENGINES = "engines.json"
@@ -44,7 +46,7 @@ def _due(pipeline: Exported) -> dict[str, int | str]:
 
 def _engine_problems(pipeline: Exported) -> Iterator[str]:
     path = pipeline.folder / ENGINES
-    for record in json.loads(path.read_text()) if path.is_file() else ():
+    for record in _records(path) if os.path.lexists(path) else ():
         problem = engine_problem(record)
         if problem:
             target = record["library"].replace("_", "-")
@@ -54,6 +56,15 @@ def _engine_problems(pipeline: Exported) -> Iterator[str]:
                 f"{pipeline.folder.parent / record['file']} {problem}: build it again with "
                 f"{pipeline.command} --target {target}{gpu}"
             )
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    try:
+        return list(read_json(path))
+    except (UnusableFile, TypeError) as error:
+        raise ServerError(
+            f"{path} is not a record of engines ({error}): remove it and build them again."
+        ) from error
 
 
 def engine_problem(record: dict[str, Any]) -> str | None:

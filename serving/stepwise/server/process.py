@@ -5,27 +5,27 @@ import os
 import secrets
 import signal
 import subprocess
-import tempfile
 import time
 import urllib.request
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+import psutil
 from tqdm import tqdm
 
-from stepwise.server import installation, log, ports, repository
+from stepwise.server import installation, log, ports, remains, repository
 from stepwise.server.drain import drain
 from stepwise.server.errors import TritonFailed
 from stepwise.server.flags import LOOPBACK, Ports, Settings, arguments, environment
 from stepwise.server.formats import refuse_old
+from stepwise.server.health import Watched, watching
 from stepwise.server.installation import Installation
-from stepwise.server.model_watchdog import watching
 
 logger = logging.getLogger(__name__)
 
-_SHARED_MEMORY = Path("/dev/shm")
 _POLL_SECONDS = 0.05
 
 
@@ -33,8 +33,8 @@ _POLL_SECONDS = 0.05
 class Server:
     """A running tritonserver.
 
-    ``log`` is its log file. ``lost`` names the model that died, if Triton was stopped because of
-    it.
+    ``log`` is its log file. ``lost`` says which of its processes is of no use any more, if Triton
+    was killed because of it.
     """
 
     process: subprocess.Popen[bytes]
@@ -62,7 +62,7 @@ class Server:
         """The process ID of tritonserver, which is also its process group's ID."""
         return self.process.pid
 
-    def wait(self) -> None:
+    def wait(self) -> NoReturn:
         """Wait until Triton ends by itself and raise ``TritonFailed``."""
         self.process.wait()
         raise self.failure()
@@ -71,19 +71,18 @@ class Server:
         """The error that explains why Triton ended."""
         reason = f"Triton died with exit status {self.process.returncode}."
         if self.lost:
-            reason = (
-                f"The process of {self.lost} died, and Triton was stopped because it neither "
-                "restarts a model nor reports its loss: start the server again."
-            )
+            reason = f"{self.lost}, which Triton neither reports nor repairs, so it was ended."
         return TritonFailed(reason, log.tail(self.log))
 
-    def lose(self, model: str) -> None:
-        """Stop Triton after a model's death; other requests may finish during the exit timeout."""
-        self.lost = model
-        self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(self.settings.exit_seconds + 1)
-        self.process.kill()
+    def lose(self, problem: str) -> None:
+        """Kill Triton because of a process of no use; its clients lose their connections.
+
+        Its requests cannot be saved: they need the process, or calls of other models, which an
+        ending Triton refuses.
+        """
+        self.lost = problem
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -96,52 +95,57 @@ def serving(
     request_log: Path | None = None,
     log_prompts: bool = True,
     names: Collection[str] = (),
+    peer_header: str = "",
+    http_inference: bool = False,
 ) -> Iterator[Server]:
     """Serve the exported pipelines of a model repository within this context.
 
     Serves the pipelines called ``names``, or all. Port 0 is any free port. ``request_log`` gets a
-    line of JSON for each answered request. The context starts once every model is ready. At its
-    end, running requests finish first, and no process or shared memory is left afterwards. If a
-    model's process dies, Triton is stopped. Raises ``NothingToServe``, ``OldExport``, ``PortTaken``
-    or ``TritonFailed``.
+    line of JSON for each answered request. ``peer_header`` is the header in which a trusted front
+    names senders. HTTP takes requests only with ``http_inference``. The context starts once every
+    model is ready. At its end, running requests finish first, and no process or shared memory is
+    left afterwards, also if this process is killed. If a model's process dies, stops or hangs,
+    Triton is ended. Raises ``NothingToServe``, ``OldExport``, ``PortTaken`` or ``TritonFailed``.
     """
     pipelines = repository.exported(folder, names)
     refuse_old(pipelines)
     chosen = ports.choose(Ports(grpc_port, http_port, metrics_port), host)
-    with tempfile.TemporaryDirectory(prefix="stepwise-") as temporary:
-        triton = installation.find(Path(temporary, "backends"))
+    with remains.scratch() as temporary:
+        triton = installation.find(temporary / "backends")
         settings = Settings(
             repository=folder.resolve(),
             pipelines=tuple(pipeline.name for pipeline in pipelines),
             models=tuple(model for pipeline in pipelines for model in pipeline.models),
             backends=triton.backends,
-            shm_prefix=f"{Path(temporary).name}-",
+            shm_prefix=remains.shm_prefix(temporary),
             # Other users of this machine can read the key in the process list; clients cannot.
             key=secrets.token_hex(),
+            state=temporary / "state",
             ports=chosen,
             host=host,
             config_name=triton.config_name,
             request_log=request_log,
             log_prompts=log_prompts,
+            peer_header=peer_header,
+            http_inference=http_inference,
         )
-        server = _start(triton, settings, Path(temporary, "triton.log"))
-        try:
+        server = _start(triton, settings, temporary / "triton.log")
+        remains.note(temporary, server.pid)
+        with ExitStack() as stack:
+            stack.callback(_stop, server)
             _wait_ready(server)
-            try:
-                with watching(server.pid, server.lose):
-                    yield server
-                if server.lost:
-                    raise server.failure()
-            finally:
-                _drain(server)
-        finally:
-            _stop(server)
+            stack.callback(_drain, server)
+            watched = Watched(server.pid, server.http_url, settings.state, settings.pipelines)
+            with watching(watched, server.lose):
+                yield server
+            if server.lost:
+                raise server.failure()
 
 
 def _start(triton: Installation, settings: Settings, output: Path) -> Server:
     # A separate session, so that Ctrl-C reaches only this process, which drains Triton first.
-    # setpriv stops Triton if this process is killed.
-    command = ["setpriv", "--pdeathsig", "TERM", str(triton.binary), *arguments(settings)]
+    # setpriv ends Triton if this process is killed before ``remains`` knows it.
+    command = ["setpriv", "--pdeathsig", "KILL", str(triton.binary), *arguments(settings)]
     with output.open("wb") as sink:
         process = subprocess.Popen(
             command,
@@ -185,7 +189,7 @@ def _drain(server: Server) -> None:
         return
     try:
         settings = server.settings
-        drain(server.http_url, server.metrics_url, settings.key, settings.pipelines)
+        drain(server.http_url, settings.key, settings.pipelines, settings.state)
     except OSError as error:
         logger.warning("Triton does not respond and is stopped without draining: %s", error)
     except KeyboardInterrupt:
@@ -194,18 +198,30 @@ def _drain(server: Server) -> None:
 
 
 def _stop(server: Server) -> None:
-    """Stop Triton and remove its processes and shared memory; an interrupt only skips the wait.
+    """Stop Triton and its models; an interrupt only skips the wait.
 
-    Requests are finished by now, or a warning has named the rest, so processes that do not stop in
-    time are killed without a message.
+    Requests are finished by now, or a warning has named the rest. While clients are connected, one
+    of them may still be reading its responses, so Triton gets its exit timeout. Processes that do
+    not stop in time are killed without a message.
     """
     try:
-        server.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            server.process.wait(server.settings.exit_seconds + 1)
+        if _has_clients(server):
+            server.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                server.process.wait(server.settings.exit_seconds + 1)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.process.wait()
-        for region in _SHARED_MEMORY.glob(f"{server.settings.shm_prefix}*"):
-            region.unlink(missing_ok=True)
+
+
+def _has_clients(server: Server) -> bool:
+    """Whether anyone is connected to the ports for requests."""
+    ports = server.settings.ports
+    with suppress(psutil.NoSuchProcess):
+        connections = psutil.Process(server.pid).net_connections("tcp")
+        return any(
+            each.status == psutil.CONN_ESTABLISHED and each.laddr.port in (ports.grpc, ports.http)
+            for each in connections
+        )
+    return False

@@ -1,6 +1,5 @@
 """Finds the exported pipelines of a model repository."""
 
-import json
 import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from stepwise.description.family import Family
+from stepwise.description.files import UnusableFile, read_json
 from stepwise.description.manifest import FILE as MANIFEST
 from stepwise.families import FAMILIES
 from stepwise.server.errors import NothingToServe, ServerError
@@ -86,9 +86,11 @@ def exported(repository: Path, names: Collection[str] = ()) -> tuple[Exported, .
 
 def _read(path: Path) -> Exported:
     try:
-        manifest = json.loads(path.read_text())
+        manifest = read_json(path)
         manifest["graphs"], manifest["tokens"], manifest["missing"]
-    except (ValueError, KeyError, TypeError) as error:
+    except UnusableFile as error:
+        raise ServerError(f"{error}: export the pipeline again.") from error
+    except (KeyError, TypeError) as error:
         raise ServerError(
             f"{path} is not a manifest ({error!r}): export the pipeline again."
         ) from error

@@ -7,21 +7,36 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from stepwise.description.errors import ModelFailed, RequestError, Unavailable
+from stepwise.description.errors import ModelFailed, RequestError, Unavailable, stopping
 from stepwise.description.fields import Array
 from stepwise.description.spec import Tensor
+from stepwise.request import shared_state
+from stepwise.request.call_limit import CallLimit
 from stepwise.request.log import write as log_request
+from stepwise.request.signature import Signer
 
 log = logging.getLogger(__name__)
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 # Part of Triton's error for a model's calls during shutdown.
 _STOPPING = "Server not ready"
+# Part of Triton's error for a call of a model without its process.
+_DEAD = "is not healthy"
 
 
 def parameter(args: Mapping[str, str], name: str) -> str:
     """A string parameter of the model's config."""
     return str(json.loads(args["model_config"])["parameters"][name]["string_value"])
+
+
+def signer(pipeline: str) -> Signer:
+    """Signs and checks the messages between the models of ``pipeline``."""
+    return Signer(shared_state.key(shared_state.folder()), pipeline)
+
+
+def call_limit(pipeline: str, stage: str) -> CallLimit:
+    """The limit for the calls of one stage of ``pipeline``."""
+    return CallLimit(shared_state.folder(), pipeline, stage)
 
 
 def metric_families() -> Any:
@@ -65,9 +80,12 @@ def refuse(request: Any, pipeline: str, error: Exception, **described: Any) -> A
 
 
 def send(sender: Any, answer: Any, last: bool) -> None:
-    """Send one response; ignore the error if the client has disconnected."""
+    """Send one response, or with None only its flag; ignore an error if the client has left."""
     try:
-        sender.send(answer, flags=FINAL if last else 0)
+        if answer is None:
+            sender.send(flags=FINAL if last else 0)
+        else:
+            sender.send(answer, flags=FINAL if last else 0)
     except pb_utils.TritonModelException as error:
         log.info("cannot deliver a response: %s", error)
 
@@ -89,6 +107,7 @@ class Kept:
 
 
 def call(
+    limit: CallLimit,
     model: str,
     inputs: Mapping[str, Array | Kept],
     outputs: Sequence[Tensor],
@@ -96,12 +115,30 @@ def call(
 ) -> dict[str, Any]:
     """Run another model over BLS and return its outputs by name.
 
-    ``outputs`` are copied to arrays; ``kept`` outputs become ``Kept``. Raises ModelFailed if the
-    model fails, and Unavailable while Triton is stopping.
+    ``outputs`` are copied to arrays; ``kept`` outputs become ``Kept``. ``limit`` publishes when the
+    call must have returned. Raises ModelFailed if the model fails, and Unavailable if its process
+    has ended or Triton is stopping.
     """
-    answer = pb_utils.InferenceRequest(
+    work = sum(0 if isinstance(value, Kept) else value.size for value in inputs.values())
+    with limit.calling(model, work):
+        answer = _answer(model, inputs, (*outputs, *kept))
+    if answer.has_error():
+        message = answer.error().message()
+        if _STOPPING in message:
+            raise stopping()
+        if _DEAD in message:
+            raise Unavailable(f"the process of {model} has ended; the server must restart")
+        raise ModelFailed(f"{model}: {message}")
+    read = (pb_utils.get_output_tensor_by_name(answer, output.name) for output in outputs)
+    # The response owns the tensors' memory.
+    copies = {tensor.name(): tensor.as_numpy().copy() for tensor in read}
+    return {**copies, **{output.name: Kept(answer, output.name) for output in kept}}
+
+
+def _answer(model: str, inputs: Mapping[str, Array | Kept], outputs: Sequence[Tensor]) -> Any:
+    return pb_utils.InferenceRequest(
         model_name=model,
-        requested_output_names=[output.name for output in (*outputs, *kept)],
+        requested_output_names=[output.name for output in outputs],
         inputs=[
             value.named(name) if isinstance(value, Kept) else pb_utils.Tensor(name, value)
             for name, value in inputs.items()
@@ -109,15 +146,6 @@ def call(
         # A model on a GPU would leave its outputs there, and numpy cannot read them.
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
     ).exec()
-    if answer.has_error():
-        message = answer.error().message()
-        if _STOPPING in message:
-            raise Unavailable("the server is stopping; try again after it restarts")
-        raise ModelFailed(f"{model}: {message}")
-    read = (pb_utils.get_output_tensor_by_name(answer, output.name) for output in outputs)
-    # The response owns the tensors' memory.
-    copies = {tensor.name(): tensor.as_numpy().copy() for tensor in read}
-    return {**copies, **{output.name: Kept(answer, output.name) for output in kept}}
 
 
 def tell(model: str, inputs: Mapping[str, Array]) -> None:

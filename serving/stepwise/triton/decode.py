@@ -14,17 +14,20 @@ from stepwise.description.manifest import VideoLayout
 from stepwise.description.spec import CANCEL, DECODED, EVENT
 from stepwise.description.vae_caches import with_caches
 from stepwise.families import FAMILIES
-from stepwise.request import log
+from stepwise.request import log, shared_state
 from stepwise.request.events import Event, cancelled
 from stepwise.request.response import Float32, response
+from stepwise.request.signature import shapes
 from stepwise.triton.bridge import (
     FINAL,
     as_request_error,
     call,
+    call_limit,
     failure,
     pack,
     parameter,
     send,
+    signer,
     tell,
     unpack,
 )
@@ -38,7 +41,9 @@ _REMEMBER_AT_MOST = 1000
 
 
 class Decode:
-    """Decodes each request's events in order; requests take turns, one picture or slice at a time.
+    """Decodes each request's events in order, one picture or slice at a time.
+
+    Peers take turns, within a peer its clients, and within a client its requests.
 
     Only a few videos are decoded at a time, and later ones wait for one to end. Single pictures,
     previews and progress do not wait.
@@ -49,22 +54,34 @@ class Decode:
         self._name = parameter(args, "name")
         self._family = FAMILIES[parameter(args, "pipeline")]
         self._decoder = f"{self._name}_{self._family.decoder.name}"
+        self._signer = signer(self._name)
         self._cancelled: dict[str, None] = {}
         self._videos: deque[Event] = deque()
-        self._turns = RoundRobin("decode")
+        self._limit = call_limit(self._name, shared_state.DECODE)
+        shared = shared_state.folder()
+        occupancy = shared_state.Occupancy(shared, self._name, shared_state.DECODE)
+        self._turns = RoundRobin("decode", occupancy.write)
 
     def execute(self, requests: list[Any]) -> None:
         """Queue events and their latents, or stop a cancelled request."""
         for request in requests:
-            inputs, sender = unpack(request), request.get_response_sender()
-            told = inputs[EVENT.name][0]
-            if (stopped := cancelled(told)) is not None:
-                self._stop(stopped)
-                sender.send(flags=FINAL)
-                continue
-            event = Event.from_json(told)
-            latents = inputs[self._family.latents.name].copy()
-            self._turns.submit(request.request_id(), self._answer(event, latents, sender))
+            sender = request.get_response_sender()
+            try:
+                self._queue(request, unpack(request), sender)
+            except Exception as error:
+                send(sender, failure(error), last=True)
+
+    def _queue(self, request: Any, inputs: Mapping[str, Array], sender: Any) -> None:
+        latents = self._family.latents.name
+        tensors = shapes(inputs, (latents,))
+        line = self._signer.check("event", request.request_id(), inputs[EVENT.name][0], tensors)
+        if (stopped := cancelled(line)) is not None:
+            self._stop(stopped)
+            sender.send(flags=FINAL)
+            return
+        event = Event.from_json(line)
+        owner = (*event.member, event.request)
+        self._turns.submit(owner, self._answer(event, inputs[latents].copy(), sender))
 
     def finalize(self) -> None:
         """Finish running requests."""
@@ -80,12 +97,12 @@ class Decode:
         began, failed = time.monotonic(), {}
         try:
             if event.video is not None and latents.shape[1] > 1:
-                yield from self._begin(event)
+                yield from self._begin(event, sender)
             for answer, last in self._responses(event, latents):
-                self._check(event)
+                self._check(event, sender)
                 if last:
                     self._release(event)
-                send(sender, pack(answer), last)
+                send(sender, None if event.silent else pack(answer), last)
                 yield
         except Exception as error:
             self._give_up(event)
@@ -98,17 +115,24 @@ class Decode:
             decoding = {"decoding_ms": 1000 * (time.monotonic() - began)}
             log.write({**event.record, **decoding, **failed})
 
-    def _begin(self, event: Event) -> Iterator[None]:
+    def _begin(self, event: Event, sender: Any) -> Iterator[None]:
         """Yield until fewer than ``_AT_ONCE`` videos are ahead of this one."""
         self._videos.append(event)
         while event not in list(self._videos)[:_AT_ONCE]:
-            self._check(event)
+            self._check(event, sender)
             yield
 
-    def _check(self, event: Event) -> None:
+    def _check(self, event: Event, sender: Any) -> None:
+        """Raise Cancelled if the client cancelled the request or left.
+
+        A model learns only of clients that left before its part began, which is why progress is
+        sent to ``decode`` all the time.
+        """
         if event.request in self._cancelled:
             del self._cancelled[event.request]
             raise Cancelled("the request was cancelled")
+        if sender.is_cancelled():
+            raise Cancelled("the client has left")
 
     def _release(self, event: Event) -> None:
         """Free the video's place in ``denoise`` before its client sees the end and sends more."""
@@ -123,8 +147,12 @@ class Decode:
             self._tell(DECODED.name, event)
 
     def _tell(self, name: str, event: Event) -> None:
-        request = np.asarray([event.request.encode()], np.object_)
-        tell(f"{self._name}_denoise", {name: request})
+        tell(f"{self._name}_denoise", {name: self._message(name, event.request)})
+
+    def _message(self, name: str, request_id: str) -> Array:
+        if name == DECODED.name:
+            return self._signer.sign("decoded", "", request_id)
+        return np.asarray([request_id.encode()], np.object_)
 
     def _responses(self, event: Event, latents: Float32) -> Iterator[tuple[dict[str, Array], bool]]:
         """Each response of an event, and whether it is the last."""
@@ -141,8 +169,8 @@ class Decode:
     def _picture(self, latents: Float32) -> Array:
         decoder = self._family.decoder
         inputs = {decoder.inputs[0].name: latents[None]}
-        pictures = call(self._decoder, inputs, decoder.outputs)[decoder.outputs[0].name]
-        picture: Array = pictures[0]
+        outputs = call(self._limit, self._decoder, inputs, decoder.outputs)
+        picture: Array = outputs[decoder.outputs[0].name][0]
         return picture
 
     def _run(self, layout: VideoLayout) -> sliced_vae.Run:
@@ -150,6 +178,6 @@ class Decode:
         caches = with_caches(decoder, layout.decoder_caches).outputs[len(decoder.outputs) :]
 
         def run(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-            return call(self._decoder, inputs, decoder.outputs, caches)
+            return call(self._limit, self._decoder, inputs, decoder.outputs, caches)
 
         return run

@@ -1,49 +1,47 @@
 """Runs the jobs of many owners round-robin in one thread."""
 
 import logging
-import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+
+from stepwise.batching.worker import Worker
 
 log = logging.getLogger(__name__)
 
 
-class RoundRobin:
+class RoundRobin(Worker):
     """Runs jobs in one thread. A job is an iterator, and each ``next()`` does one piece of it.
 
-    The jobs of one owner run in order. Owners take turns, one piece each, so a long job delays
-    others by at most one piece. A job that raises ends.
+    An owner is a path, such as a client and its request, and all owners' paths have one length.
+    Clients take turns, one piece each, and within a client its requests. The jobs of one owner run
+    in order. So a long job delays others by at most one piece, and a client with many requests
+    delays others no more than one with a single request. A job that raises ends.
+    ``changed`` gets the number of jobs.
     """
 
-    def __init__(self, name: str) -> None:
-        self._jobs: OrderedDict[str, deque[Iterator[None]]] = OrderedDict()
-        self._wake = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+    def __init__(self, name: str, changed: Callable[[int], None]) -> None:
+        self._line, self._jobs, self._changed = _Line(), 0, changed
+        changed(0)
+        super().__init__(name)
 
-    def submit(self, owner: str, job: Iterator[None]) -> None:
+    def submit(self, owner: Sequence[str], job: Iterator[None]) -> None:
         """Queue a job after its owner's other jobs."""
         with self._wake:
-            self._jobs.setdefault(owner, deque()).append(job)
+            self._line.append(owner, job)
+            self._count(1)
             self._wake.notify()
-
-    def close(self) -> None:
-        """Finish all jobs, then end the thread."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        self._thread.join()
 
     def _run(self) -> None:
-        while (owner := self._next()) is not None:
-            job = self._jobs[owner][0]
-            done = self._advance(job)
-            with self._wake:
-                if done:
-                    self._jobs[owner].popleft()
-                if not self._jobs[owner]:
-                    del self._jobs[owner]
+        while (turn := self._next()) is not None:
+            owner, job = turn
+            if self._advance(job):
+                with self._wake:
+                    self._line.pop(owner)
+                    self._count(-1)
+
+    def _count(self, more: int) -> None:
+        self._jobs += more
+        self._changed(self._jobs)
 
     def _advance(self, job: Iterator[None]) -> bool:
         """Do one piece of a job; true if the job has ended."""
@@ -53,13 +51,46 @@ class RoundRobin:
             log.exception("a job ended with an error")
             return True
 
-    def _next(self) -> str | None:
-        """The next owner, moved to the end of the line; None once closing and out of jobs."""
+    def _next(self) -> tuple[list[str], Iterator[None]] | None:
+        """The next owner and its first job; None once closing and out of jobs."""
         with self._wake:
-            while not (self._jobs or self._closing):
+            while not (self._line or self._closing):
                 self._wake.wait()
-            if not self._jobs:
-                return None
-            owner = next(iter(self._jobs))
-            self._jobs.move_to_end(owner)
-            return owner
+            return self._line.rotate() if self._line else None
+
+
+class _Line:
+    """Members in the order of their turns, each with a line of its own, and jobs of its own."""
+
+    def __init__(self) -> None:
+        self._members: OrderedDict[str, _Line] = OrderedDict()
+        self._jobs: deque[Iterator[None]] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._members or self._jobs)
+
+    def append(self, owner: Sequence[str], job: Iterator[None]) -> None:
+        """Queue a job after those of its owner."""
+        line = self
+        for name in owner:
+            line = line._members.setdefault(name, _Line())
+        line._jobs.append(job)
+
+    def rotate(self) -> tuple[list[str], Iterator[None]]:
+        """The next owner and its first job; each member on the path goes to its line's end."""
+        line, owner = self, []
+        while line._members:
+            owner.append(next(iter(line._members)))
+            line._members.move_to_end(owner[-1])
+            line = line._members[owner[-1]]
+        return owner, line._jobs[0]
+
+    def pop(self, owner: Sequence[str]) -> None:
+        """Remove the first job of an owner, and members without jobs."""
+        if not owner:
+            self._jobs.popleft()
+            return
+        member = self._members[owner[0]]
+        member.pop(owner[1:])
+        if not member:
+            del self._members[owner[0]]

@@ -4,10 +4,12 @@ import asyncio
 import socket
 import time
 
+import numpy as np
 import pytest
 
-from stepwise.client import AsyncClient, Client, ServerUnavailable
+from stepwise.client import AsyncClient, Cancelled, Client, ServerUnavailable
 from stepwise.server.drain import drain
+from tests.support.scenes import scene
 from tests.support.servers import assert_freed, dying, running
 
 
@@ -40,7 +42,7 @@ def test_requests_skip_a_server_that_drains(server, doomed):
     client = Client([doomed.grpc_url, server.grpc_url])
     under_way = client.generate("mock", "a star", steps=20)
     next(under_way)
-    drain(doomed.http_url, doomed.metrics_url, doomed.settings.key, ["mock"], limit=0)
+    drain(doomed.http_url, doomed.settings.key, ["mock"], doomed.settings.state, limit=0)
     assert [client.pictures("mock", "a star", seed=n)[0].seed for n in range(4)] == [0, 1, 2, 3]
     assert list(under_way)[-1].kind == "result"
 
@@ -64,29 +66,89 @@ def test_a_silent_host_is_skipped(server):
         assert client.pictures("mock", "a star", steps=1)
 
 
+LOST = "{} was lost; the request was sent again"
+
+
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_request_is_not_silently_repeated_when_its_server_dies(server, doomed, index):
+def test_a_request_is_sent_again_when_its_server_dies(server, doomed, index):
     client = Client([doomed.grpc_url, server.grpc_url])
-    events = client.generate("mock", "a star", steps=10_000, num_images=index + 1)
-    seed = [next(events) for _ in range(index + 1)][-1].seed - index
+    events = client.generate("mock", "a star", steps=60, num_images=index + 1)
+    before = [next(events) for _ in range(index + 1)]
     doomed.process.kill()
-    with pytest.raises(ServerUnavailable, match=rf"lost at step \d+ of 10000.* seed={seed} for"):
-        list(events)
-    assert running(server) == ()
+    after = list(events)
+    results = [event for event in after if event.kind == "result"]
+    assert [event.seed for event in results] == [before[0].seed + n for n in range(index + 1)]
+    # Events of the first server may be on their way to the caller after its death.
+    marked = [event for event in (*before, *after) if event.notes]
+    assert marked == after[-len(marked) :]
+    assert all(event.notes == (LOST.format(doomed.grpc_url),) for event in marked)
+    assert marked[0].step == 1
     for _ in range(4):
         assert client.pictures("mock", "a star", steps=1)
 
 
-def test_an_async_request_is_not_silently_repeated_when_its_server_dies(server, doomed):
+def test_an_async_request_is_sent_again_when_its_server_dies(server, doomed):
     async def run():
         async for event in AsyncClient([doomed.grpc_url, server.grpc_url]).generate(
-            "mock", "a star", steps=10_000, seed=5
+            "mock", "a star", steps=60
         ):
-            if event.step == 1:
+            if event.step == 30 and not event.notes:
                 doomed.process.kill()
+            yield event
 
-    with pytest.raises(ServerUnavailable, match=r"lost at step \d+ of 10000.* seed=5 for"):
-        asyncio.run(run())
+    async def collect():
+        return [event async for event in run()]
+
+    events = asyncio.run(collect())
+    assert len({event.seed for event in events}) == 1
+    assert (events[-1].kind, events[-1].notes) == ("result", (LOST.format(doomed.grpc_url),))
+    assert [event.step for event in events].count(1) == 2
+
+
+def test_a_video_that_is_sent_again_has_each_slice_once(repository):
+    """The only server dies while it sends slices, and comes back."""
+    with dying(repository) as first:
+        client = Client(first.grpc_url)
+        events = client.generate("film", "a star", steps=2, frames=49, seed=5)
+        before = []
+        while len([event for event in before if event.kind == "result"]) < 4:
+            before.append(next(events))
+    with dying(repository, first.settings.ports.grpc):
+        after = list(events)
+    slices = [event for event in (*before, *after) if event.kind == "result"]
+    assert [event.index for event in slices] == [0, *range(1, 49, 4)]
+    assert after[-1].notes == (LOST.format(first.grpc_url),)
+    assert np.array_equal(np.concatenate([event.frames for event in slices]), scene(49, 48, 64, 5))
+
+
+def until_sent_again(events):
+    """Read events until those of the second attempt."""
+    while not next(events).notes:
+        pass
+
+
+def test_a_request_whose_second_server_dies_as_well_is_an_error(doomed, repository):
+    with dying(repository) as second:
+        client = Client([doomed.grpc_url, second.grpc_url])
+        events = client.generate("mock", "a star", steps=10_000, seed=5)
+        next(events)
+        doomed.process.kill()
+        until_sent_again(events)
+        second.process.kill()
+        with pytest.raises(ServerUnavailable, match=r"was lost;.* send it again.* seed=5 for"):
+            list(events)
+
+
+def test_a_cancelled_request_is_not_sent_again(doomed, server):
+    client = Client([doomed.grpc_url, server.grpc_url])
+    events = client.generate("mock", "a star", steps=10_000)
+    next(events)
+    doomed.process.kill()
+    until_sent_again(events)
+    events.cancel()
+    with pytest.raises(Cancelled, match="stopped at step"):
+        list(events)
+    assert_freed(server)
 
 
 def test_a_restarted_server_is_used_again(repository):

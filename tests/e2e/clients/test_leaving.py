@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 from contextlib import aclosing
 
@@ -9,6 +11,13 @@ import pytest
 
 from stepwise.client import AsyncClient, Cancelled, Client, ServerUnavailable, TimedOut
 from tests.support.servers import assert_freed
+
+UNFINISHED = """
+from stepwise.client import Client
+events = Client("%s").generate("mock", "a star", steps=10_000)
+print(next(events).step, flush=True)
+input()
+"""
 
 
 def started(client):
@@ -124,6 +133,24 @@ def test_an_abandoned_async_request_is_stopped_on_the_server(server, leave, capl
         asyncio.run(leave(AsyncClient(server.grpc_url)))
         assert_freed(server)
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["served", "lost"])
+def test_a_program_may_end_before_its_request(server, doomed, lost):
+    """With the iterator in a global variable, which is collected last."""
+    url = doomed.grpc_url if lost else server.grpc_url
+    program = subprocess.Popen(
+        [sys.executable, "-c", UNFINISHED % url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout.readline() == "1\n"
+    if lost:
+        doomed.process.kill()
+    program.communicate("\n", timeout=60)
+    assert program.returncode == 0
+    assert_freed(server)
 
 
 def test_another_thread_may_cancel(server, client):

@@ -6,6 +6,7 @@ import pytest
 from stepwise.client.errors import (
     Cancelled,
     InvalidRequest,
+    Lost,
     NotServed,
     RequestFailed,
     ServerUnavailable,
@@ -23,20 +24,24 @@ from stepwise.client.errors import (
         ("[DEADLINE_EXCEEDED] 500 ms have passed", TimedOut, "500 ms have passed"),
         ("[UNAVAILABLE] the queue is full", ServerUnavailable, "here:1: the queue is full"),
         ("[INTERNAL] it broke", RequestFailed, "it broke"),
+        ("Stub process 'sd3_prepare_0_0' is not healthy.", Lost, "here:1: Stub process"),
+        ("[request id: 7] Server is stopping, scheduler for model", Lost, "here:1: [request id"),
+        ("[UNAVAILABLE] gone; the server must restart", Lost, "here:1: gone; the server must"),
         ("nobody knows", RequestFailed, "nobody knows"),
     ],
 )
 def test_a_streamed_error_keeps_the_servers_message(text, kind, says):
     error = of_text(text, "here:1")
-    assert (type(error), str(error)) == (kind, says)
+    assert type(error) is kind
+    assert str(error).startswith(says)
 
 
 @pytest.mark.parametrize(
     ("status", "kind", "hint"),
     [
-        (grpc.StatusCode.UNAVAILABLE, ServerUnavailable, True),
+        (grpc.StatusCode.UNAVAILABLE, Lost, True),
         (grpc.StatusCode.NOT_FOUND, NotServed, True),
-        (grpc.StatusCode.CANCELLED, ServerUnavailable, False),
+        (grpc.StatusCode.CANCELLED, Lost, False),
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequest, False),
         (grpc.StatusCode.INTERNAL, RequestFailed, False),
     ],
@@ -46,6 +51,19 @@ def test_only_the_error_of_a_missing_server_has_the_hint(status, kind, hint):
     assert type(error) is kind
     assert ("is the server running" in str(error)) is hint
     assert str(error).startswith("here:1: why") is issubclass(kind, ServerUnavailable)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:9",
+        "DNS resolution failed for nowhere:1",
+        "Received http2 header with status: 503",
+    ],
+)
+def test_a_server_that_did_not_get_the_request_was_not_lost(text):
+    status = SimpleNamespace(code=lambda: grpc.StatusCode.UNAVAILABLE, details=lambda: text)
+    assert type(of_status(status, "here:1")) is ServerUnavailable
 
 
 def test_a_model_that_a_server_lacks_may_be_on_the_next_one():

@@ -1,11 +1,14 @@
 import hashlib
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from diffusers.pipelines.easyanimate.pipeline_easyanimate_inpaint import preprocess_image
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from stepwise.client import input_images
+from stepwise.client import input_images, metadata
 from stepwise.client.errors import InvalidRequest
 
 NAMES = ("start_image", "end_image")
@@ -66,6 +69,37 @@ def test_a_file_that_is_no_picture_is_refused(tmp_path):
     for name in ("text.png", "none.png", "."):
         with pytest.raises(InvalidRequest, match=r"end_image: .* cannot be read as a picture"):
             input_images.taken({"end_image": str(tmp_path / name)}, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (os.mkfifo, "it is a FIFO, socket or device where a regular file should be"),
+        (lambda path: path.symlink_to("/dev/zero"), "it is a FIFO, socket or device where a"),
+        (Path.mkdir, "it is a folder where a regular file should be"),
+        (Path.touch, "it is empty"),
+        (lambda path: (path.touch(), os.truncate(path, 2 << 40)), "it has 2,199,023,255,552 bytes"),
+        (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
+    ],
+    ids=["FIFO", "device", "folder", "empty", "sparse", "loop"],
+)
+def test_a_file_that_no_program_should_read_is_refused(tmp_path, make, problem):
+    path = tmp_path / "start.png"
+    make(path)
+    for given in (str(path), {"file": str(path), "sha256": "0"}):
+        with pytest.raises(InvalidRequest, match=f"start_image: .*{problem}"):
+            input_images.taken({"start_image": given}, NAMES)
+    for to_repeat in (path, path.rename(tmp_path / "start.mp4")):
+        with pytest.raises(InvalidRequest, match=r"start.* cannot be read as a picture or video"):
+            metadata.load(to_repeat)
+
+
+def test_a_recorded_request_may_not_be_nested_deeply(tmp_path, picture):
+    chunks = PngInfo()
+    chunks.add_text(metadata.KEY, "[" * 100_000)
+    Image.fromarray(picture).save(tmp_path / "deep.png", pnginfo=chunks)
+    with pytest.raises(InvalidRequest, match=r"deep.png: its request is damaged: RecursionError"):
+        metadata.load(tmp_path / "deep.png")
 
 
 def test_a_recorded_file_that_is_missing_or_changed_is_refused(path):

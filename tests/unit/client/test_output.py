@@ -4,17 +4,17 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from stepwise.client.errors import InvalidRequest
+from stepwise.client.errors import InvalidRequest, OutputError
 from stepwise.client.events import Event
-from stepwise.client.output import advance, numbered, output
+from stepwise.client.output import advance, check, numbered, output
 from stepwise.client.protocol import About
 
-PICTURES = About({"steps": 28, "num_images": 1}, {}, (), (), "sd3")
+PICTURES = About({"steps": 28, "num_images": 1}, {"num_images": [1, 4]}, (), (), "sd3")
 VIDEOS = About({"steps": 50, "frames": 49}, {}, (), (), "easyanimate")
 
 
 def options(path=None, **given):
-    named = {"fps": None, "contact_sheet": None, **given}
+    named = {"fps": None, "contact_sheet": None, "previews": None, "force": False, **given}
     return Namespace(output=path and Path(path), **named)
 
 
@@ -43,6 +43,36 @@ def test_conflicting_options_are_refused(about, given, says):
 
 def test_several_pictures_get_numbered_files():
     assert [numbered(Path("a/b.png"), i).as_posix() for i in (0, 1)] == ["a/b.png", "a/b-1.png"]
+
+
+@pytest.mark.parametrize(
+    ("about", "request_", "given", "older"),
+    [
+        (PICTURES, {"num_images": "4"}, {}, "b-3.png"),
+        (PICTURES, {"num_images": 99}, {}, "b-3.png"),
+        (PICTURES, {"num_images": "many"}, {}, "b.png"),
+        (PICTURES, {}, {"previews": "p"}, "p/b-step-005.png"),
+        (PICTURES, {}, {"previews": "p"}, "p/b-2-step-1000.png"),
+        (VIDEOS, {}, {}, "b.png"),
+        (VIDEOS, {}, {"contact_sheet": "sheets/a.png"}, "sheets/a.png"),
+    ],
+)
+def test_every_file_is_checked_before_the_request(tmp_path, about, request_, given, older):
+    paths = {name: tmp_path / path for name, path in given.items()}
+    path = tmp_path / "b.png"
+    check(path, request_, about, options(**paths))
+    (tmp_path / older).write_text("kept")
+    with pytest.raises(OutputError) as error:
+        check(path, request_, about, options(**paths))
+    assert str(error.value).startswith(f"{tmp_path / older} exists; ")
+    check(path, request_, about, options(**paths, force=True))
+    assert (tmp_path / older).read_text() == "kept"
+
+
+def test_files_that_the_request_does_not_write_may_exist(tmp_path):
+    for name in ("b-4.png", "b-1.png.txt", "c-step-005.png", "b-step-x.png"):
+        (tmp_path / name).touch()
+    check(tmp_path / "b.png", {"num_images": 1}, PICTURES, options(previews=tmp_path))
 
 
 def test_the_bar_counts_the_steps_of_all_pictures():

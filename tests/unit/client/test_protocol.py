@@ -59,6 +59,18 @@ def test_a_setting_of_two_numbers_has_three_spellings(config, crop):
             Request("sdxl", {"crop": wrong}).message(config)
 
 
+@pytest.mark.parametrize(("value", "sent"), [(True, 1), (False, 0), ("true", 1), ("False", 0)])
+def test_a_setting_that_is_true_or_false_has_two_spellings(config, value, sent):
+    kind = model_config_pb2.DataType.Value("TYPE_BOOL")
+    config.input.add(name="progress", data_type=kind, dims=[1])
+    message = Request("sd3", {"progress": value}).message(config)
+    assert message.inputs[0].datatype == "BOOL"
+    assert message.raw_input_contents[0] == bytes([sent])
+    for wrong in (2, "yes", "", 0.5):
+        with pytest.raises(InvalidRequest, match="progress: got .*; true or false is needed"):
+            Request("sd3", {"progress": wrong}).message(config)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

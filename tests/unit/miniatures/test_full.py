@@ -20,6 +20,7 @@ SIZES = {
     ("sd3", "text_encoder_2", CLIPTextModelWithProjection): 695,
     ("sd3", "text_encoder_3", T5EncoderModel): 4762,
     ("sdxl", "unet", UNet2DConditionModel): 2567,
+    ("sdxl_turbo_narrow", "text_encoder_2", CLIPTextModelWithProjection): 695,
     ("easyanimate", "transformer", EasyAnimateTransformer3DModel): 6814,
     ("easyanimate", "text_encoder", Qwen2VLForConditionalGeneration): 8291,
 }

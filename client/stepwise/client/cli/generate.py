@@ -9,9 +9,10 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from stepwise.client import contact_sheet, input_images, metadata, output, presets
-from stepwise.client.cli.options import add_url
+from stepwise.client.cli.options import add_server, headers, parse
 from stepwise.client.client import Client
 from stepwise.client.errors import ClientError, InvalidRequest
+from stepwise.client.failover import TIMEOUT
 from stepwise.client.media import video as video_files
 from stepwise.client.protocol import About
 
@@ -31,7 +32,8 @@ _SETTINGS = """
 Every setting of the pipeline is an option of the same name: --steps, --seed, --guidance-scale,
 --negative-prompt, --sampler, --height, --width, --preview-every and so on. An omitted setting gets
 the preset's value, or else {fallback}the server's default. Separate two numbers with a comma:
---original-size 768,512. For an unknown setting, the error lists the pipeline's settings.
+--original-size 768,512. For an unknown setting, the error lists the pipeline's settings. Options
+may stand anywhere; a prompt that begins with a dash goes to the end, after --.
 
 Ctrl-C also cancels the request on the server. Exit status: 0 for success, 1 for an error (one
 sentence), 130 after Ctrl-C.
@@ -49,35 +51,37 @@ stepwise video easyanimate "a red star moving to the right" --frames 49 --output
 _REPEATED = """Makes a picture or video again, from the request stored in its file. A video made
 from pictures reads the same picture files again.
 
-stepwise repeat out.png
+stepwise repeat star.png --output again.png
 """
 
 
 def generate(words: list[str]) -> int:
     """Make pictures. Returns the exit status."""
-    return _main(words, _parser("generate", _PICTURES), "picture")
+    return _main(words, "generate", _PICTURES, "picture")
 
 
 def video(words: list[str]) -> int:
     """Make a video. Returns the exit status."""
-    return _main(words, _parser("video", _VIDEOS), "video")
+    return _main(words, "video", _VIDEOS, "video")
 
 
 def repeat(words: list[str]) -> int:
     """Repeat the request stored in a file. Returns the exit status."""
-    return _main(words, _parser("repeat", _REPEATED), "either")
+    return _main(words, "repeat", _REPEATED, "either")
 
 
 def either(words: list[str]) -> int:
     """Make pictures or a video, whichever the pipeline makes. Returns the exit status."""
-    return _main(words, _parser("video", _PICTURES + _VIDEOS), "either")
+    return _main(words, "video", _PICTURES + _VIDEOS, "either")
 
 
-def _main(words: list[str], parser: argparse.ArgumentParser, made: Made) -> int:
-    options, rest = parser.parse_known_args(words)
+def _main(words: list[str], command: str, purpose: str, made: Made) -> int:
+    positionals = ("file",) if command == "repeat" else ("pipeline", "prompt")
     try:
-        settings = _with_previews(_settings(rest), options)
-        _generate(Client(options.url, options.timeout), settings, options, made)
+        options, settings = parse(_parser(command, purpose), words, positionals)
+        settings = _with_previews(settings, options)
+        with Client(options.url, options.timeout, headers(options)) as client:
+            _generate(client, settings, options, made)
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -100,9 +104,12 @@ def _parser(command: str, purpose: str) -> argparse.ArgumentParser:
     else:
         parser.add_argument("pipeline", help="a pipeline that the server serves")
         parser.add_argument("prompt", help="text that describes the result")
-    add_url(parser)
+    add_server(parser)
     parser.add_argument(
         "--output", type=Path, help=f"file to write (default: {_DEFAULT_FILES[command]})"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace files that exist (default: refuse)"
     )
     _add_video_options(parser, shown=command != "generate")
     parser.add_argument(
@@ -118,7 +125,12 @@ def _parser(command: str, purpose: str) -> argparse.ArgumentParser:
         help="recommended values of a checkpoint's authors for omitted\n"
         "settings; stepwise presets lists them",
     )
-    parser.add_argument("--timeout", type=float, help="seconds for the whole request")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=TIMEOUT,
+        help=f"seconds for the whole request (default: {TIMEOUT:.0f})",
+    )
     return parser
 
 
@@ -157,21 +169,6 @@ def _request(options: argparse.Namespace) -> dict[str, Any]:
     return {metadata.PIPELINE: options.pipeline, "prompt": options.prompt}
 
 
-def _settings(rest: list[str]) -> dict[str, str]:
-    """Pairs of ``--name value`` or ``--name=value`` as settings by name."""
-    words, settings = list(rest), {}
-    while words:
-        option, has_value, value = words.pop(0).partition("=")
-        if not option.startswith("--"):
-            raise InvalidRequest(f"got {option!r}; give settings as --name value")
-        if not has_value:
-            if not words:
-                raise InvalidRequest(f"{option}: a value is missing")
-            value = words.pop(0)
-        settings[option[2:].replace("-", "_")] = value
-    return settings
-
-
 def _with_previews(settings: dict[str, str], options: argparse.Namespace) -> dict[str, str]:
     """The settings, with previews requested if ``--previews`` names a folder."""
     if options.previews is not None:
@@ -196,7 +193,7 @@ def _generate(
     fps = settings.pop(metadata.FPS, video_files.FPS)
     sent, noted = input_images.taken(settings, about.images)
     request = {**about.defaults, metadata.PIPELINE: pipeline, **noted}
-    _make_folders(path, options)
+    output.check(path, request, about, options)
     with (
         tqdm(unit=output.STEPS, bar_format=output.BAR, leave=False) as bar,
         closing(client.generate(pipeline, **sent)) as events,
@@ -204,7 +201,7 @@ def _generate(
         if about.makes_videos:
             output.write_video(events, bar, path, request, options, options.fps or fps)
         else:
-            output.write_pictures(events, bar, path, request, options.previews)
+            output.write_pictures(events, bar, path, request, options)
 
 
 def _check(made: Made, pipeline: str, about: About) -> None:
@@ -212,9 +209,3 @@ def _check(made: Made, pipeline: str, about: About) -> None:
     if made not in (makes, "either"):
         command = "video" if about.makes_videos else "generate"
         raise InvalidRequest(f"{pipeline} makes {makes}s: use stepwise {command}")
-
-
-def _make_folders(path: Path, options: argparse.Namespace) -> None:
-    sheet = options.contact_sheet
-    for folder in filter(None, [path.parent, options.previews, sheet and sheet.parent]):
-        folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ Lists the pipelines that a running server serves, one per line.
 import argparse
 import sys
 
-from stepwise.client.cli.options import add_url
+from stepwise.client.cli.options import add_server, headers
 from stepwise.client.client import Client
 from stepwise.client.errors import ClientError
 
@@ -21,10 +21,11 @@ def main(arguments: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    add_url(parser)
+    add_server(parser)
     options = parser.parse_args(arguments)
     try:
-        print("\n".join(Client(options.url, timeout=SECONDS).pipelines()))
+        with Client(options.url, SECONDS, headers(options)) as client:
+            print("\n".join(client.pipelines()))
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

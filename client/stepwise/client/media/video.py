@@ -17,7 +17,7 @@ import numpy.typing as npt
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import ExifTags, Image
 
-from stepwise.client import metadata
+from stepwise.client import files, metadata
 from stepwise.client.errors import RequestFailed
 from stepwise.client.events import Event
 
@@ -42,23 +42,27 @@ _CONTAINER = {"flush_packets": "1", "movflags": "+faststart"}
 _BT709 = Colorspace.ITU709, ColorRange.MPEG
 
 
-def save(slices: Iterable[Event], path: Path, request: Mapping[str, Any], fps: int = FPS) -> None:
+def save(
+    slices: Iterable[Event],
+    path: Path,
+    request: Mapping[str, Any],
+    fps: int = FPS,
+    *,
+    force: bool = False,
+) -> None:
     """Write a video from the results of one request in order; ``path``'s suffix is in ``KINDS``.
 
     ``request`` (pipeline, prompt, settings, including ``frames``) is stored in the file; ``fps`` is
     1 to ``MOST_FPS``. The file appears only when complete: an error in ``slices`` is raised and
-    leaves no file. Raises RequestFailed if frames are missing.
+    leaves no file. Raises RequestFailed if frames are missing, OutputError if the file exists
+    (without ``force``) or cannot be written.
     """
     arriving = iter(slices)
     first = next(arriving)
     stored = metadata.comment(metadata.text(request, first, fps=fps))
-    partial = path.with_name(f".{path.name}.part")
-    try:
+    with files.written(path, force=force) as partial:
         frames = _frames(chain([first], arriving), int(request["frames"]))
         KINDS[path.suffix.lower()](frames, partial, fps, stored)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _frames(slices: Iterable[Event], due: int) -> Iterator[Frame]:

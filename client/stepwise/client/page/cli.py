@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from stepwise.client.async_client import AsyncClient
-from stepwise.client.cli.options import add_url
+from stepwise.client.cli.options import add_server, headers
 from stepwise.client.client import Client
 from stepwise.client.errors import ClientError
 from stepwise.client.protocol import About
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         description=__doc__,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    add_url(parser)
+    add_server(parser)
     parser.add_argument("--port", type=int, default=7860, help="the page's port (default: 7860)")
     parser.add_argument(
         "--pipeline",
@@ -51,15 +51,16 @@ def main(arguments: list[str]) -> int:
         # Reported before the server is called.
         raise ModuleNotFoundError("the page needs gradio", name="gradio")
     try:
-        client = Client(options.url)
-        _serve(options.url, options.port, {name: client.about(name) for name in options.pipeline})
+        with Client(options.url, headers=headers(options)) as client:
+            abouts = {name: client.about(name) for name in options.pipeline}
+        _serve(AsyncClient(options.url, headers=headers(options)), options.port, abouts)
     except ClientError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _serve(url: str, port: int, abouts: dict[str, About]) -> None:
+def _serve(client: AsyncClient, port: int, abouts: dict[str, About]) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with TemporaryDirectory(prefix="stepwise-page-") as folder, suppress(KeyboardInterrupt):
         # Gradio creates its folder when imported, and the other commands do not need gradio.
@@ -67,7 +68,7 @@ def _serve(url: str, port: int, abouts: dict[str, About]) -> None:
         from stepwise.client.page import html, layout
         from stepwise.client.page.handlers import Page
 
-        page = Page(AsyncClient(url), abouts, Path(folder))
+        page = Page(client, abouts, Path(folder))
         uploaded = _MOST_UPLOADED if any(one.images for one in abouts.values()) else _NO_UPLOAD
         url = _launch(layout.blocks(page), port, html.CSS, uploaded)
         try:

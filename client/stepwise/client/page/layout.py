@@ -86,7 +86,7 @@ def _fields(pipelines: list[str], about: About) -> dict[str, Any]:
         for side in ("height", "width"):
             field(gr.Textbox, side, side.title(), placeholder=_BLANK_SIDE, min_width=100)
         field(gr.Dropdown, "bucket", "Size", info=_SIZE, allow_custom_value=True, min_width=160)
-        field(gr.Textbox, "seed", "Seed", placeholder="random", min_width=100)
+        field(gr.Textbox, "seed", "Seed", placeholder="random, or -1", min_width=100)
         # A separate row would leave a gap while these are hidden.
         for name, label in form.IMAGES.items():
             field(gr.Image, name, label, **_UPLOAD)

@@ -13,7 +13,13 @@ from stepwise.description.family import Family
 from stepwise.description.manifest import Sides
 from stepwise.description.spec import Component
 from stepwise.export.checkpoint.lora_file import Lora
-from stepwise.export.checkpoint.safetensors_files import check_sizes, check_weights, read_json
+from stepwise.export.checkpoint.safetensors_files import (
+    check_files,
+    check_sizes,
+    check_weights,
+    read_files,
+    read_json,
+)
 from stepwise.export.errors import CheckpointError
 from stepwise.families import FAMILIES
 from stepwise.families.stable_diffusion import CLIP_SKIP
@@ -188,25 +194,26 @@ class Checkpoint:
 def open_folder(folder: Path, family: Family, file: Path | None = None) -> Checkpoint:
     """Open ``folder`` as a checkpoint of ``family``; raises CheckpointError if it is not one.
 
-    Validates component folders, configs and the lengths of all weight files, without reading
+    Validates all files, component folders, configs and the lengths of weight files, without reading
     weights. If ``file`` holds the weights, the folder needs none.
     """
-    if not folder.is_dir():
+    is_folder = folder.is_dir()
+    if not is_folder or folder / INDEX not in read_files(folder):
+        problem = f"has no {INDEX}" if is_folder else "is not a folder"
         raise CheckpointError(
-            f"{folder} is not a folder; give the folder of a checkpoint in the diffusers layout"
-        )
-    if not (folder / INDEX).is_file():
-        raise CheckpointError(
-            f"{folder} has no {INDEX}; give the folder of a checkpoint in the diffusers layout"
+            f"{folder} {problem}; give the folder of a checkpoint in the diffusers layout"
         )
     index = read_json(folder / INDEX)
     _check_class(folder, index, family)
+    for subfolder in ("scheduler", *_subfolders(family)):
+        check_files(folder / subfolder)
     missing = tuple(c.name for c in family.components if c.optional and _absent(folder, index, c))
     for component in family.components:
         if component.name not in missing:
             _check_component(folder, component)
+            place = folder / component.subfolder
             if file is None:
-                check_sizes(_config(folder, component), check_weights(folder / component.subfolder))
+                check_sizes(place / "config.json", check_weights(place))
     checkpoint = Checkpoint(folder, family, missing, file)
     _check_schedule(checkpoint)
     return checkpoint
@@ -242,11 +249,13 @@ def _check_component(folder: Path, component: Component) -> None:
                 f"{folder} lacks {component.name}: {folder / subfolder} should be there; "
                 "download the checkpoint again"
             )
-    read_json(_config(folder, component))
+    read_json(folder / component.subfolder / "config.json")
 
 
-def _config(folder: Path, component: Component) -> Path:
-    return folder / component.subfolder / "config.json"
+def _subfolders(family: Family) -> Iterator[str]:
+    """The folders of all components and tokenizers; two components may share one."""
+    parts = ((c.subfolder, c.tokenizer) for c in family.components)
+    return filter(None, dict.fromkeys(chain.from_iterable(parts)))
 
 
 def weights_digest(checkpoint: Checkpoint) -> str:
@@ -272,8 +281,7 @@ def _file_digest(path: Path, _inode: int, _size: int, _changed: int) -> bytes:
 
 def component_files(checkpoint: Checkpoint, component: Component) -> list[tuple[str, Path]]:
     """The files that a component is loaded from, without LoRAs, each with its role."""
-    folder = checkpoint.folder / component.subfolder
-    files = sorted(path for path in folder.glob("*") if path.is_file())
+    files = read_files(checkpoint.folder / component.subfolder)
     if checkpoint.file:
         files = [path for path in files if path.suffix != ".safetensors"]
     named = [(path.name, path) for path in files]
@@ -283,10 +291,8 @@ def component_files(checkpoint: Checkpoint, component: Component) -> list[tuple[
 def _sources(checkpoint: Checkpoint) -> Iterator[tuple[str, Path]]:
     """Each of the checkpoint's files, with its role."""
     files = [checkpoint.folder / INDEX, checkpoint.folder / SCHEDULER]
-    parts = [(c.subfolder, c.tokenizer) for c in checkpoint.family.components]
-    # Two components may share a folder.
-    for subfolder in filter(None, dict.fromkeys(chain.from_iterable(parts))):
-        files += sorted(p for p in (checkpoint.folder / subfolder).glob("*") if p.is_file())
+    for subfolder in _subfolders(checkpoint.family):
+        files += read_files(checkpoint.folder / subfolder)
     if checkpoint.file:
         files = [path for path in files if path.suffix != ".safetensors"]
         yield "file", checkpoint.file

@@ -1,6 +1,7 @@
 """Parses ``--lora`` and refuses LoRA files that cannot be fused."""
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class Lora:
 def parse_lora(text: str) -> Lora:
     """Parse ``file`` or ``file:scale``; CheckpointError unless the scale is finite and not 0."""
     file, colon, scale = text.rpartition(":")
-    if not colon or Path(text).is_file():
+    if not colon or os.path.isfile(text):
         return Lora(Path(text), 1.0)
     try:
         value = float(scale)
@@ -56,7 +57,7 @@ def parse_lora(text: str) -> Lora:
 
 def check_lora(lora: Lora) -> str:
     """The layout of a file's names, one of LAYOUTS; CheckpointError if it cannot be fused."""
-    if not lora.file.is_file() or lora.file.suffix != ".safetensors":
+    if lora.file.suffix != ".safetensors" or not os.path.lexists(lora.file):
         raise CheckpointError(
             f"{lora.file} is no .safetensors file; give --lora the path of one, or path:scale"
         )

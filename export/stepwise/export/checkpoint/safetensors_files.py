@@ -1,16 +1,36 @@
-"""Finds the weight files of a component and validates them."""
+"""Checks the files of a checkpoint, and finds and validates the weights of a component."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from stepwise.description import files
 from stepwise.export.errors import CheckpointError
 
+# The files that a library may read, by patterns of their names, and their greatest sizes in bytes.
+# The first matching pattern counts. The largest known tokenizers have 40 MB.
+_LIMITS = {
+    "*.safetensors": 100_000_000_000,
+    "tokenizer*.json": 100_000_000,
+    "vocab.json": 100_000_000,
+    "*.txt": 100_000_000,
+    "*.model": 100_000_000,
+    "*.index*.json": 20_000_000,
+    "*.json": 2_000_000,
+    "*.jinja": 1_000_000,
+}
+# Further chat templates of a tokenizer.
+_TEMPLATES = "additional_chat_templates"
 _HEADER_LENGTH_BYTES = 8
+# The limit of the safetensors library.
+_MOST_HEADER_BYTES = 100_000_000
 _STEMS = ("diffusion_pytorch_model", "model")
 _VARIANTS = (None, "fp16")
 _DTYPES = {"F64", "F32", "F16", "BF16"}
@@ -35,19 +55,51 @@ class Weights:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; CheckpointError if the file is missing or holds something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; download the checkpoint again") from error
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}); download it again"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON ({error}); download it again") from error
+    with _refused():
+        value = files.read_json(path, _limit(path))
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}; it should hold an object")
     return value
+
+
+def check_files(folder: Path) -> None:
+    """Check every file of a folder that a library may read, before any does.
+
+    Raises CheckpointError if one is not a regular file, is unreadable, empty or larger than files
+    of its kind, or is JSON that is invalid or nested deeply.
+    """
+    with _refused():
+        for path in (*read_files(folder), *read_files(folder / _TEMPLATES)):
+            if path.suffix == ".json":
+                files.read_json(path, _limit(path))
+            else:
+                files.check(path, _limit(path))
+
+
+def read_files(folder: Path) -> list[Path]:
+    """The sorted files of a folder that a library may read; none if there is no folder."""
+    try:
+        found = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be listed ({error.strerror}); download the checkpoint again"
+        ) from error
+    return [path for path in found if _limit(path)]
+
+
+def _limit(path: Path) -> int:
+    """The greatest size of a file in bytes; 0 for one that no library reads."""
+    return next((most for name, most in _LIMITS.items() if fnmatchcase(path.name, name)), 0)
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    try:
+        yield
+    except files.UnusableFile as error:
+        raise CheckpointError(f"{error}; download it again") from error
 
 
 def weights(folder: Path) -> Weights:
@@ -72,8 +124,10 @@ def weights(folder: Path) -> Weights:
 
 def _shards(index: Path) -> tuple[Path, ...]:
     places = read_json(index).get("weight_map")
-    if not (isinstance(places, dict) and places and all(map(_is_name, places.values()))):
-        raise CheckpointError(f"{index} has no weight_map naming its shards; download it again")
+    if not (isinstance(places, dict) and places and all(map(_is_shard, places.values()))):
+        raise CheckpointError(
+            f"{index} has no weight_map naming .safetensors files next to it; download it again"
+        )
     shards = tuple(index.parent / name for name in sorted(set(places.values())))
     for shard in shards:
         if not shard.is_file():
@@ -81,8 +135,9 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return shards
 
 
-def _is_name(value: object) -> bool:
-    return isinstance(value, str)
+def _is_shard(value: object) -> bool:
+    """Whether a name is that of a weights file in the same folder, which ``check_files`` checks."""
+    return isinstance(value, str) and re.fullmatch(r"[^/\0]+\.safetensors", value) is not None
 
 
 def check_weights(folder: Path) -> Shapes:
@@ -153,7 +208,9 @@ def _numbers(config: dict[str, Any]) -> Iterator[tuple[str, int | float]]:
 
 
 def _check_length(path: Path) -> None:
-    """Compare a file's size with the length that its header states."""
+    """Check the kind of a file, and compare its size with the length that its header states."""
+    with _refused():
+        files.check(path, _limit(path))
     got, expected = path.stat().st_size, _expected_length(path)
     if got != expected:
         raise CheckpointError(
@@ -171,12 +228,17 @@ def _expected_length(path: Path) -> int:
         start = _HEADER_LENGTH_BYTES + int.from_bytes(file.read(_HEADER_LENGTH_BYTES), "little")
         if start > path.stat().st_size:
             return start
+        if start > _MOST_HEADER_BYTES:
+            raise CheckpointError(
+                f"{path} is corrupt: it has a header of {start:,} bytes where at most "
+                f"{_MOST_HEADER_BYTES:,} are allowed; download it again"
+            )
         header = file.read(start - _HEADER_LENGTH_BYTES)
     try:
         tensors = json.loads(header)
         tensors.pop("__metadata__", None)
         return start + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is corrupt: its first {start:,} bytes are no safetensors header; "
             "download it again"

@@ -1,5 +1,10 @@
 """Writes a checkpoint's tokenizers as files of the ``tokenizers`` library that pad and truncate."""
 
+import json
+import signal
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,9 @@ LONGEST = 256
 _VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("spiece.model",))
 # Graphs are checked at half the length.
 SHORTEST = 2
+_RENDERER = Path(__file__).with_name("render_template.py")
+# The program ends itself sooner, unless it gets no processor.
+_RENDERER_SECONDS = 120
 # Prompts that a chat template must leave unchanged.
 _PROBES = ("a star", "", "  two\nlines \n\n", "<b>&amp; {{ it }} {% if %}")
 
@@ -52,7 +60,7 @@ def chat_templates(checkpoint: Checkpoint) -> dict[str, tuple[str, str]]:
 def _template(folder: Path) -> tuple[str, str]:
     tokenizer = _read(folder)
     try:
-        texts = [_message(tokenizer, prompt) for prompt in _PROBES]
+        texts = _rendered(json.dumps(_chats(tokenizer), default=str))
     except Exception as error:  # a broken template can raise anything
         raise CheckpointError(
             f"{folder} has no usable chat template ({reason(error)}), which its text encoder "
@@ -62,16 +70,38 @@ def _template(folder: Path) -> tuple[str, str]:
     for prompt, text in zip(_PROBES, texts, strict=True):
         if text != f"{before}{prompt}{after}":
             raise CheckpointError(
-                f"{folder}: its chat template makes {text!r} of the prompt {prompt!r}; it should "
-                "only put fixed text before and after the prompt"
+                f"{folder}: its chat template makes {text!r:.200} of the prompt {prompt!r}; it "
+                "should only put fixed text before and after the prompt"
             )
     return before, after
 
 
-def _message(tokenizer: Any, prompt: str) -> str:
-    """A prompt as EasyAnimatePipeline passes it to the tokenizer."""
-    messages = [{"role": "user", "content": [{"type": "text", "text": prompt}]}]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+def _chats(tokenizer: Any) -> dict[str, Any]:
+    """The probes as EasyAnimatePipeline passes prompts to ``tokenizer.apply_chat_template``."""
+    contents = [[{"type": "text", "text": prompt}] for prompt in _PROBES]
+    return {
+        "template": tokenizer.get_chat_template(),
+        "chats": [[{"role": "user", "content": content}] for content in contents],
+        "tokens": tokenizer.special_tokens_map,
+    }
+
+
+@cache
+def _rendered(chats: str) -> list[str]:
+    """The texts of chats by ``render_template.py``; ValueError if its template is unusable."""
+    command = [sys.executable, "-P", str(_RENDERER)]
+    done = subprocess.run(
+        command, input=chats, capture_output=True, text=True, timeout=_RENDERER_SECONDS, check=False
+    )
+    if done.returncode < 0:
+        ended = signal.Signals(-done.returncode)
+        raise ValueError(
+            "it takes too long" if ended == signal.SIGXCPU else f"it ends by {ended.name}"
+        )
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return list(answer["texts"])
 
 
 def write_tokenizer(folder: Path, length: int, path: Path, side: str | None = None) -> None:

@@ -15,9 +15,8 @@ import onnx_ir as ir
 
 from stepwise.export.errors import PrecisionError
 from stepwise.export.families.base import Keep
-from stepwise.export.onnx.cleanup import drop_unused
 from stepwise.export.onnx.exporter import save
-from stepwise.export.onnx.initializers import casts_weight, widen
+from stepwise.export.onnx.initializers import casts_weight, drop_unused, widen
 from stepwise.export.onnx.module_names import stays
 
 LARGEST = float(np.finfo(np.float16).max)

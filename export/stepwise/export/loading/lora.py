@@ -36,6 +36,9 @@ _TEXT = {
 }
 # The key of PEFT's settings in a file's metadata, as diffusers writes it.
 _SETTINGS = "lora_adapter_metadata"
+# Patterns that take little time to match with any name: no groups, few repetitions.
+_PATTERN = re.compile(r"([\w.\\^$|-]|\.\*){1,300}")
+_MOST_STARS = 3
 # Names of kohya's that diffusers translates wrongly, and equivalents that it translates correctly.
 _SAME = {"add_embedding_linear_1": "label_emb_0_0", "add_embedding_linear_2": "label_emb_0_2"}
 _ADVICE = "give a LoRA that was trained on this family"
@@ -117,7 +120,7 @@ def _scaled(lora: Lora) -> State:
     """A file's matrices by their names, ``up`` times alpha / rank, in float32."""
     with safe_open(lora.file, framework="pt") as file:
         left = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        settings = json.loads((file.metadata() or {}).get(_SETTINGS, "{}"))
+        settings = _settings(lora, (file.metadata() or {}).get(_SETTINGS, "{}"))
     state: State = {}
     for name in filter(_DOWN.fullmatch, list(left)):
         base, up = _base(name), _up(name)
@@ -136,6 +139,24 @@ def _scaled(lora: Lora) -> State:
     if not any(value.any() for name, value in state.items() if not _DOWN.fullmatch(name)):
         raise CheckpointError(f"{lora.file} would change nothing, as it is untrained; give another")
     return state
+
+
+def _settings(lora: Lora, text: str) -> dict[str, Any]:
+    """PEFT's settings of each component."""
+    try:
+        settings = dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{lora.file}: its {_SETTINGS} is no JSON object ({reason(error)}); download it again"
+        ) from error
+    for key, patterns in settings.items():
+        for pattern in (patterns or ()) if key.endswith(".alpha_pattern") else ():
+            if not _PATTERN.fullmatch(pattern) or pattern.count("*") > _MOST_STARS:
+                raise CheckpointError(
+                    f"{lora.file}: got {pattern[:100]!r} in {key}; allowed are names of modules "
+                    f"with up to {_MOST_STARS} '.*'"
+                )
+    return settings
 
 
 def _base(name: str) -> str:

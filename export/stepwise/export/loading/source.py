@@ -27,6 +27,7 @@ def open_source(
     for lora in parsed:
         check_lora(lora)
     path = Path(source)
+    _check_access(path)
     if config is not None and not path.is_file():
         raise CheckpointError(f"--config {config}: {source} is no file; leave --config out")
     opened = replace(_open(source, path, family, config), loras=parsed, config=config)
@@ -43,8 +44,19 @@ def _as_served(checkpoint: Checkpoint) -> Checkpoint:
     return replace(checkpoint, family=exporter.served(checkpoint))
 
 
+def _check_access(path: Path) -> None:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # perhaps a repository
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); give the folder or file of a checkpoint"
+        ) from error
+
+
 def _open(source: str, path: Path, family: Family, config: Path | None) -> Checkpoint:
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return open_original(path, family, family_export(family.name).single_file, config)
     if path.exists() or path.parent.exists() or not _REPOSITORY.fullmatch(source):
         return open_folder(path, family)

@@ -23,6 +23,7 @@ from stepwise.export.loading.mapped_weights import faked
 from stepwise.export.modules.exportable import Exportable
 from stepwise.export.onnx import initializers
 from stepwise.export.onnx.graph_files import LARGEST_INLINE_BYTES, TRACE
+from stepwise.export.onnx.module_names import drop_other_notes
 from stepwise.export.onnx.shapes import Sizes
 
 # onnxscript's default rules without the one that replaces two slices by a split. It lists all nodes
@@ -101,6 +102,7 @@ def write_trace(
     if program is None:
         raise GraphError(f"{component.name}: the exporter gave no program")
     initializers.empty(program.model.graph, module.state_dict())
+    drop_other_notes(program.model.graph)
     ir.save(program.model, path)
 
 

@@ -137,6 +137,13 @@ def _initializer(tensor: ir.TensorProtocol, dtype: ir.DataType) -> ir.Value:
     return value
 
 
+def drop_unused(graph: ir.Graph) -> None:
+    """Remove weights that no node reads."""
+    for name, value in list(graph.initializers.items()):
+        if not value.uses() and not value.is_graph_output():
+            del graph.initializers[name]
+
+
 def release(graph: ir.Graph) -> None:
     """Drop all weights: the exporter's rewriter keeps parts of a graph after it is done."""
     for value in graph.initializers.values():

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
+from stepwise.description.files import read_json
 from stepwise.description.vae_caches import output_name
 
 FILE = "parity.json"
@@ -42,7 +43,7 @@ def write(rows: Iterable[Parity], folder: Path) -> None:
 
 def read(folder: Path) -> list[Parity]:
     """Read ``parity.json`` from ``folder``."""
-    fields = json.loads((folder / FILE).read_text())
+    fields = read_json(folder / FILE)
     return [Parity(**{**row, "shape": tuple(row["shape"])}) for row in fields]
 
 

@@ -6,6 +6,7 @@ from stepwise.description.family import Family
 from stepwise.description.manifest import Sides
 from stepwise.description.spec import Dim, axis
 
+Shape = tuple[int, ...]
 Sizes = Mapping[str, int]
 # In pixels, for pictures: larger ones show no more of a graph, but take minutes and gigabytes.
 LARGEST_SIDE = 256
@@ -57,7 +58,7 @@ def untraced(family: Family, sides: Sides, scale: int, tokens: int) -> tuple[Siz
     )
 
 
-def shape(named: Sequence[Dim], fixed: Sequence[int], sizes: Sizes) -> tuple[int, ...]:
+def shape(named: Sequence[Dim], fixed: Sequence[int], sizes: Sizes) -> Shape:
     """A tensor's shape with the spec's named axes at ``sizes``; others are as in ``fixed``."""
     return tuple(
         _size(dim, sizes) if isinstance(dim, str) else own

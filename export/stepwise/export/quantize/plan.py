@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from stepwise.description.files import UnusableFile, read_json
 from stepwise.export.errors import QuantizationError, reason
 from stepwise.export.options import FLOAT_BITS
 from stepwise.export.quantize.calibration.activation_ranges import Clipping
@@ -66,11 +67,13 @@ class Plan:
     def read(cls, path: Path) -> "Plan":
         """Read a plan that was written or edited; QuantizationError names a mistake in it."""
         try:
-            given = json.loads(path.read_text())
+            given = read_json(path)
             checkpoint, source, budget, layers = (given[field.name] for field in fields(cls))
             entries = {name: _entry(path, name, entry) for name, entry in layers.items()}
         except QuantizationError:
             raise
+        except UnusableFile as error:
+            raise QuantizationError(f"{error}; make a new plan") from error
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise QuantizationError(
                 f"{path} is not a plan ({type(error).__name__}: {reason(error)}); make a new one"

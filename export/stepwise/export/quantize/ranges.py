@@ -1,11 +1,11 @@
 """Stores the ranges of a plan, so that the plan can be followed again without calibration."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from stepwise.description.files import read_json
 from stepwise.export.quantize.calibration.activation_ranges import Activation, Activations, Range
 from stepwise.export.quantize.plan import Entry
 
@@ -27,7 +27,7 @@ def rows(activations: Activations, plan: Mapping[str, Entry], recorded: str) -> 
 def read(path: Path, plan: Mapping[str, Entry], recorded: str) -> dict[str, Activation] | None:
     """The ranges in a file; None if the file or a range is missing, or a range does not match."""
     try:
-        given = json.loads(path.read_text())
+        given = read_json(path)
         right = all(
             (given[name]["recorded"], given[name]["clipping"]) == (recorded, entry.clipping)
             for name, entry in plan.items()

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
+from stepwise.description import files
 from stepwise.export.checkpoint.folder import Checkpoint, weights_digest
 from stepwise.export.errors import QuantizationError, reason
 from stepwise.export.families import family_export, quantizable
@@ -15,6 +16,8 @@ from stepwise.export.quantize.layers import Layer, find
 from stepwise.export.quantize.plan import Plan, check
 from stepwise.export.quantize.search.choose import protected_names
 from stepwise.export.quantize.search.runtimes import RUNTIMES, limit
+
+_MOST_PROMPTS_BYTES = 1_000_000
 
 
 def validate(checkpoint: Checkpoint, wanted: Quantization) -> None:
@@ -62,7 +65,10 @@ def layers_of(checkpoint: Checkpoint) -> tuple[Layer, ...]:
 def read_prompts(path: Path) -> tuple[str, ...]:
     """The prompts in a file, one per line; QuantizationError if there is none."""
     try:
+        files.check(path, _MOST_PROMPTS_BYTES)
         lines = path.read_text(encoding="utf-8").splitlines()
+    except files.UnusableFile as error:
+        raise QuantizationError(f"{error}; give a text file with one prompt a line") from error
     except (OSError, ValueError) as error:
         raise QuantizationError(
             f"{path} cannot be read ({reason(error)}); give a text file with one prompt a line"

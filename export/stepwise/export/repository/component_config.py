@@ -1,11 +1,13 @@
 """The Triton config of a graph or an engine, with its exact dims."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
 from tritonclient.grpc import model_config_pb2 as pb
 
+from stepwise.description.axis_limits import PARAMETER, Sizes
 from stepwise.description.spec import Component, Tensor
 from stepwise.export.repository.triton_configs import data_type, strings
 
@@ -17,15 +19,21 @@ _PARAMETERS = {"intra_op_thread_count": "0", "session.force_spinning_stop": "1"}
 Shapes = Mapping[str, Sequence[int]]
 
 
-def graph_config(component: Component, name: str, path: Path) -> pb.ModelConfig:
-    """The config of ``<name>_<component>``, served from the graph at ``path``."""
+def graph_config(
+    component: Component, name: str, path: Path, largest: Sequence[Sizes]
+) -> pb.ModelConfig:
+    """The config of ``<name>_<component>``, served from the graph at ``path``.
+
+    ``largest`` lists the largest sizes of the dynamic axes of the graph's inputs.
+    """
     graph = onnx.load(str(path), load_external_data=False).graph
     shapes = {
         value.name: [-1 if d.dim_param else d.dim_value for d in value.type.tensor_type.shape.dim]
         for value in (*graph.input, *graph.output)
     }
     config = _config(component, name, "onnxruntime", shapes)
-    config.MergeFrom(pb.ModelConfig(parameters=strings(_PARAMETERS)))
+    parameters = {**_PARAMETERS, PARAMETER: json.dumps(largest)}
+    config.MergeFrom(pb.ModelConfig(parameters=strings(parameters)))
     return config
 
 

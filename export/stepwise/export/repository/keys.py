@@ -23,7 +23,7 @@ from stepwise.export.checkpoint.folder import (
     weights_digest,
 )
 from stepwise.export.checkpoint.lora_file import Lora
-from stepwise.export.checkpoint.safetensors_files import check_file, read_json
+from stepwise.export.checkpoint.safetensors_files import check_file, read_files, read_json
 from stepwise.export.repository.layout import Target
 
 _WRITERS = ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript")
@@ -102,7 +102,7 @@ def _tokenizer(checkpoint: Checkpoint, encoder: Component) -> str:
     if not encoder.tokenizer:
         return ""
     folder = checkpoint.folder / encoder.tokenizer
-    return files_digest((path.name, path) for path in sorted(folder.glob("*")) if path.is_file())
+    return files_digest((path.name, path) for path in read_files(folder))
 
 
 def _reaches(lora: Lora, component: Component) -> bool:

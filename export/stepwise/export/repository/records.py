@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from stepwise.description.files import read_json
 from stepwise.description.graph_files import GRAPH, graph_digest
 from stepwise.description.manifest import Manifest
 from stepwise.description.spec import Component
@@ -156,7 +157,7 @@ def _record(folder: Path, key: str) -> Finished | None:
 
 
 def _read(folder: Path) -> Finished:
-    given: dict[str, Any] = json.loads((folder / FILE).read_text())
+    given: dict[str, Any] = read_json(folder / FILE)
     return Finished(**given)
 
 

@@ -7,12 +7,14 @@ compares them with its machine.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from stepwise.description import formats
+from stepwise.description.files import read_json
 from stepwise.description.graph_files import GRAPH
 from stepwise.description.manifest import Manifest
 from stepwise.description.spec import Component
@@ -94,7 +96,7 @@ def build_engines(
 def read(folder: Path) -> list[Engine]:
     """The records in ``folder``; none without ``engines.json``. Records without a format get 0."""
     path = folder / FILE
-    records = json.loads(path.read_text()) if path.is_file() else []
+    records = read_json(path) if os.path.lexists(path) else []
     return [Engine(**{"format": 0, **fields}) for fields in records]
 
 

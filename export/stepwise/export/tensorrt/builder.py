@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from stepwise.export.errors import EngineError
+from stepwise.export.onnx.shapes import Shape
 from stepwise.export.tensorrt import builder_log
 from stepwise.export.tensorrt.builder_log import Kernel
 from stepwise.export.tensorrt.libraries import LIBRARIES, load
-from stepwise.export.tensorrt.profiles import Profiles, Shape, covering
+from stepwise.export.tensorrt.profiles import Profiles, covering
 
 # Layers by their type and the datatype of their first output.
 Layers = dict[str, dict[str, int]]

@@ -9,13 +9,13 @@ from diffusers import StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from stepwise.export.errors import CheckpointError
 from stepwise.export.loading.source import open_source
 from stepwise.families import FAMILIES
 from stepwise.sampling import schedules
 from tests.support import originals
 from tests.support.family import PARTS, SDXL, key, load_model
 from tests.support.paths import ROOT
+from tests.unit.export.conftest import sentence
 
 UNET, CLIP_G = "model.diffusion_model.", "conditioner.embedders.1.model."
 # A few weight names that identify files of other families.
@@ -55,16 +55,6 @@ def edit(path, change):
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path)
-
-
-def sentence(action):
-    with pytest.raises(CheckpointError) as error:
-        action()
-    message = str(error.value)
-    print(message)
-    assert "\n" not in message
-    assert len(message) < 700
-    return message
 
 
 def refused(path, folder, *words, pipeline=SDXL):

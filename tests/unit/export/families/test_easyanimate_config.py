@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -20,7 +19,6 @@ from stepwise.export.onnx.parity_report import Parity
 from stepwise.export.preflight.resources import costs
 from stepwise.export.preflight.smoke_test import LARGEST_VIDEO_SIDE, rehearse
 from stepwise.export.repository.layout import Target, describe
-from stepwise.export.tensorrt.profiles import Profile, profiles
 from stepwise.families.easyanimate import EASYANIMATE, EASYANIMATE_I2V
 from tests.support.family import key
 
@@ -282,39 +280,6 @@ def test_weights_that_give_non_finite_values_are_named(continuing):
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(CheckpointError, match="vae"):
         rehearse(open_checkpoint(continuing, EASYANIMATE_I2V))
-
-
-def test_profiles_cover_all_allowed_videos(videos, checkpoints):
-    checkpoint = open_checkpoint(checkpoints["easyanimate_i2v"], EASYANIMATE_I2V)
-    where = Target(checkpoint, videos, "easyanimate_i2v")
-    manifest, pipeline = Manifest.read(where.prepare), checkpoint.family
-    ((text,), (encoder,), (denoiser,), (decoder,)) = (
-        profiles(where, manifest, component) for component in pipeline.components
-    )
-    assert set(text.values()) == {Profile((1, 256), (2, 256), (8, 256))}
-    assert denoiser["latents"] == Profile((1, 16, 1, 4, 4), (2, 16, 13, 6, 6), (4, 16, 37, 12, 12))
-    assert denoiser["inpaint_latents"].maximum == (4, 17, 37, 12, 12)
-    assert denoiser["rotary_cos"] == Profile((4, 32), (117, 32), (1332, 32))
-    assert encoder["levels"] == Profile((1, 3, 4, 32, 32), (1, 3, 4, 48, 48), (1, 3, 4, 96, 96))
-    # Previews have a quarter of the side; a slice is one latent frame.
-    assert decoder["latents"] == Profile((1, 16, 1, 1, 1), (1, 16, 1, 6, 6), (1, 16, 1, 12, 12))
-    assert decoder["cache_22"].maximum == (1, 16, 2, 96, 96)
-    assert decoder["first"] == Profile((1,), (1,), (1,))
-
-
-def test_decoders_are_built_for_tiles(videos, checkpoints):
-    checkpoint = open_checkpoint(checkpoints["easyanimate_i2v"], EASYANIMATE_I2V)
-    where = Target(checkpoint, videos, "easyanimate_i2v")
-    manifest = Manifest.read(where.prepare)
-    manifest = replace(manifest, sides=Sides(480, 240, 1440, 16), size=(480, 720))
-    for component in (checkpoint.family.image_encoder, checkpoint.family.decoder):
-        (found,) = profiles(where, manifest, component)
-        scale = 8 if component.name == "vae_encoder" else 1
-        ends = found[component.inputs[0].name]
-        # A partial tile at the edge has at least 16 pixels, a full tile 512.
-        assert ends.minimum[-1] == 2 * scale
-        assert ends.usual[-1] == 60 * scale
-        assert ends.maximum[-1] == 64 * scale
 
 
 def test_the_table_shows_only_the_cache_with_the_largest_difference():

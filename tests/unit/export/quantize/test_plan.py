@@ -1,7 +1,9 @@
 """Plan files: writing, reading and errors."""
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -49,11 +51,26 @@ def test_a_wrong_entry_is_named(tmp_path, key, value, told):
     assert told in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"checkpoint": "", "budget": 1, "layers": [1]}'])
+@pytest.mark.parametrize("text", ["[]", "{}", '{"checkpoint": "", "budget": 1, "layers": [1]}'])
 def test_a_file_that_is_no_plan_is_refused(tmp_path, text):
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(QuantizationError, match="is not a plan .*; make a new one"):
         Plan.read(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (os.mkfifo, "is a FIFO where a regular file should be"),
+        (Path.touch, "is empty"),
+        (lambda path: path.write_text("[" * 100_000), "is nested deeper than the allowed 64 lists"),
+    ],
+)
+def test_a_plan_that_no_program_should_read_is_named(tmp_path, make, problem):
+    path = tmp_path / "plan.json"
+    make(path)
+    with pytest.raises(QuantizationError, match=f"plan.json {problem}.*; make a new plan"):
+        Plan.read(path)
 
 
 def test_a_plan_for_the_model_is_accepted():

@@ -1,6 +1,7 @@
 """An invalid quantization request is refused before any computation, with one sentence."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -67,12 +68,20 @@ def test_families_without_a_unet_are_refused():
         validate(checkpoint, Quantization(PROMPTS, "w8a8"))
 
 
+def test_prompts_are_not_read_from_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "prompts.txt")
+    with pytest.raises(QuantizationError, match="prompts.txt is a FIFO .*; give a text file with"):
+        validate(turbo(), Quantization(tmp_path / "prompts.txt", "w8a8"))
+
+
 @pytest.mark.parametrize("text", [None, "", " \n\n"])
 def test_a_missing_or_empty_prompts_file_is_refused(tmp_path, text):
     path = tmp_path / "prompts.txt"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(QuantizationError, match=r"prompts\.txt (cannot be read|holds no prompt)"):
+    with pytest.raises(
+        QuantizationError, match=r"prompts\.txt (is missing|is empty|holds no prompt)"
+    ):
         validate(turbo(), Quantization(path, "w8a8"))
 
 

@@ -18,6 +18,7 @@ from stepwise.export.loading.source import open_checkpoint
 from stepwise.export.modules.sdxl_unet import SdxlUnet
 from stepwise.export.onnx import exporter
 from stepwise.export.onnx.graph_files import TRACE
+from stepwise.export.onnx.module_names import SCOPES
 from stepwise.export.onnx.shapes import traced
 from stepwise.export.repository import records
 from stepwise.export.repository.keys import component_key, trace_key
@@ -26,6 +27,9 @@ from stepwise.families import FAMILIES
 from tests.conftest import ROOT, TRAINED, further
 
 SDXL = FAMILIES["sdxl"]
+
+
+ALL = [(family, part.name) for family, p in TRAINED.items() for part in p.components]
 
 
 def target(repository, folder=ROOT / "miniatures" / "sdxl", name="other"):
@@ -104,6 +108,18 @@ def test_a_record_lists_the_files(families):
     assert len(large) > 300
 
 
+@pytest.mark.parametrize(("family", "name"), ALL)
+def test_graphs_and_traces_hold_no_path_of_this_machine(families, family, name):
+    for file in (GRAPH, TRACE):
+        data = (families / f"{family}_{name}" / "1" / file).read_bytes()
+        found = {
+            path: data.count(os.fsencode(path)) for path in (ROOT, Path(torch.__path__[0]).parent)
+        }
+        print(f"{file}: {len(data)} bytes, {data.count(SCOPES.encode())} names of modules, {found}")
+        assert not any(found.values())
+        assert SCOPES.encode() in data
+
+
 @pytest.fixture
 def captures(monkeypatch):
     """The ``strict`` option of each capture."""
@@ -120,9 +136,6 @@ def captures(monkeypatch):
 def write_trace(checkpoint, part, module, folder):
     sizes = traced(checkpoint.sides, checkpoint.vae_scale, 20)
     exporter.write_trace(module, part, sizes, folder / TRACE)
-
-
-ALL = [(family, part.name) for family, p in TRAINED.items() for part in p.components]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from stepwise.description import formats
 from stepwise.description.graph_files import graph_digest
 from stepwise.description.manifest import FILE, Manifest
 from stepwise.export.checkpoint.tokenizer import token_length
@@ -125,6 +126,25 @@ def test_an_export_with_a_missing_or_damaged_file_is_not_reused(
     if not damage.endswith(("onnx", "manifest.json", "parity.json")):
         (copy / f"sd3_{damage}").unlink()
     assert not is_finished(target)
+
+
+def test_an_export_in_an_older_format_gets_new_configs_and_keeps_its_graphs(repository, tmp_path):
+    copy = Path(shutil.copytree(repository, tmp_path / "repository"))
+    target = Target(open_checkpoint(MINIATURE, SD3), copy, "sd3")
+    configs = [target.model(component) / "config.pbtxt" for component in SD3.components]
+    due = [config.read_text() for config in configs]
+    assert all("largest_sizes" in text for text in due)
+    for config in configs:
+        config.write_text("older")
+    older = formats.REPOSITORY - 1
+    replace(Manifest.read(target.prepare), format=older, source="older").write(target.prepare)
+    graphs = [target.version(component) / "model.onnx" for component in SD3.components]
+    stamps = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in graphs]
+    export(target, {})
+    assert [config.read_text() for config in configs] == due
+    assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in graphs] == stamps
+    assert Manifest.read(target.prepare).format == formats.REPOSITORY
+    assert is_finished(target)
 
 
 def test_a_killed_export_is_unfinished_and_resumes(repository, tmp_path, monkeypatch, caplog):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stepwise.batching.batcher import PROGRESS_PER_SECOND, PROGRESS_SECONDS
+from stepwise.batching.batcher import PROGRESS_PER_SECOND, PROGRESS_SECONDS, WAITING_SECONDS
 from stepwise.description.errors import Expired, InvalidRequest, Unavailable
 from tests.support.batching import Bench
 
@@ -74,6 +74,33 @@ def test_previews_are_sent_periodically_and_approach_the_result(bench):
     assert errors[1] < errors[0]
 
 
+def test_a_request_that_waits_reports_once_a_second(bench):
+    bench.submit(steps=100, cap=2)
+    waits = bench.submit(steps=1, cap=2, num_images=2)
+    for _ in range(95):
+        bench.now += 0.05
+        bench.batcher.step()
+    assert [(event.kind, event.index, event.step) for event in waits.events] == [
+        ("progress", 0, 0)
+    ] * len(waits.events)
+    times = [event.queued_ms / 1000 for event in waits.events]
+    print(f"reports after {times} s")
+    assert len(times) == 4
+    assert min(np.diff([0.0, *times])) >= WAITING_SECONDS
+    bench.run()
+    assert [event.kind for event in waits.events[-2:]] == ["result", "result"]
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_request_without_progress_has_silent_events(bench, progress):
+    answers = bench.submit(steps=8, progress=progress, preview_every=4)
+    while answers.summary is None:
+        bench.now += 0.2
+        bench.batcher.step()
+    silent = {event.kind: event.silent for event in answers.events}
+    assert silent == {"progress": not progress, "preview": False, "result": False}
+
+
 @pytest.mark.parametrize(("pictures", "step_seconds"), [(1, 0.01), (8, 0.01), (8, 0.5), (40, 0.1)])
 def test_progress_is_sent_round_robin_and_within_its_budget(pictures, step_seconds):
     bench = Bench()
@@ -126,6 +153,35 @@ def test_a_finished_video_keeps_its_place_until_it_is_decoded():
         bench.submit(name="video", frames=5)
     bench.batcher.release("video")
     assert bench.submit(name="video", frames=5).summary is None
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("step", range(7))
+def test_a_video_whose_decoder_gave_up_at_any_step_frees_its_place(step, cancelled, monkeypatch):
+    """The decoder's messages may come while the last step runs."""
+    bench, steps = Bench(capacity=1, held=True), []
+    predict = bench.batcher._predict
+
+    def give_up():
+        if cancelled:
+            bench.batcher.cancel("video")
+        bench.batcher.release("video")
+
+    def step_once(*inputs):
+        if len(steps) == step:
+            give_up()
+        steps.append(len(inputs))
+        return predict(*inputs)
+
+    monkeypatch.setattr(bench.batcher, "_predict", step_once)
+    video = bench.submit(name="video", frames=5, steps=6)
+    bench.run()
+    if step == 6:
+        assert bench.batcher.occupied == 1
+        give_up()
+    assert video.summary is not None
+    assert bench.batcher.occupied == 0
+    assert bench.submit(name="other", frames=5).summary is None
 
 
 def test_cancel_returns_false_for_a_finished_video_until_its_release():

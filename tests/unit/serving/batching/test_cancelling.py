@@ -1,12 +1,8 @@
-"""Cancelled requests (running, waiting or not yet received), and clients that disconnect."""
-
-import threading
-import time
+"""Cancelled requests: running, waiting or not yet received."""
 
 import pytest
 
 from stepwise.batching.active_requests import REMEMBER_SECONDS
-from stepwise.batching.disconnects import ASK_SECONDS, Disconnects
 from stepwise.description.errors import Cancelled
 
 
@@ -44,32 +40,3 @@ def test_an_early_cancellation_expires(bench):
     bench.now = REMEMBER_SECONDS + 1
     bench.batcher.cancel("another")
     assert bench.submit(name="late").summary is None
-
-
-def test_disconnected_clients_are_found_round_robin(bench):
-    gone = set()
-    running = [bench.submit(steps=9, disconnected=lambda n=n: n in gone) for n in range(3)]
-    disconnects = Disconnects(bench.batcher)
-    gone.update({0, 2})
-    for _ in range(3):
-        disconnects.ask()
-    bench.batcher.step()
-    assert [bool(answers.errors) for answers in running] == [True, False, True]
-    assert isinstance(running[0].errors[0], Cancelled)
-    bench.run()
-    disconnects.ask()
-
-
-def test_disconnecting_is_noticed_while_steps_run(bench):
-    gone = threading.Event()
-    answers = bench.submit(steps=9, disconnected=gone.is_set)
-    disconnects = Disconnects(bench.batcher)
-    disconnects.start()
-    gone.set()
-    until = time.monotonic() + 10
-    while not answers.errors and time.monotonic() < until:
-        time.sleep(ASK_SECONDS)
-        bench.batcher.step()
-        bench.submit(steps=1)
-    disconnects.close()
-    assert isinstance(answers.errors[0], Cancelled)

@@ -8,7 +8,6 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from stepwise.batching.disconnects import Disconnects
 from stepwise.description.errors import Cancelled, InvalidRequest, Unavailable
 from tests.support.batching import Bench, request
 
@@ -47,8 +46,7 @@ class Interleavings(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.bench = Bench(capacity=12)
-        self.told, self.gone = [], set()
-        self.disconnects = Disconnects(self.bench.batcher)
+        self.told = []
 
     @rule(
         steps=st.integers(1, 6),
@@ -57,19 +55,19 @@ class Interleavings(RuleBasedStateMachine):
         num_images=st.integers(1, 3),
         priority=st.integers(0, 2),
         client=st.sampled_from(["", "a", "b"]),
+        peer=st.sampled_from(["", "10.0.0.1"]),
         allowed=st.sampled_from([0.5, 5.0, 1000.0]),
         value=st.sampled_from([0.3, float("nan")]),
         preview_every=st.integers(0, 3),
         name=st.integers(0, 6),
     )
     def submit(self, allowed, name, **settings):
-        name, now, number = f"id {name}", self.bench.now, len(self.told)
+        name, now = f"id {name}", self.bench.now
         built, answers = request(
             name=name,
             arrived=now,
             deadline=now + allowed,
             cap=CAPS[settings["side"]],
-            disconnected=lambda: number in self.gone,
             **settings,
         )
         try:
@@ -81,11 +79,6 @@ class Interleavings(RuleBasedStateMachine):
     @rule(name=st.integers(0, 6))
     def cancel(self, name):
         self.bench.batcher.cancel(f"id {name}")
-
-    @rule(number=st.integers(0, 20))
-    def hang_up(self, number):
-        self.gone.add(number)
-        self.disconnects.ask()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 50.0]))
     def wait(self, seconds):

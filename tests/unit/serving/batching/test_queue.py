@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from stepwise.batching.queue import AGEING_SECONDS, Queue
@@ -52,6 +53,17 @@ def test_one_picture_fits_any_cap(queue):
 def test_pictures_of_one_request_have_consecutive_seeds(queue):
     submit(queue, seed=7, num_images=3)
     assert [(p.seed, p.index) for p in queue.next_batch(0.0)] == [(7, 0), (8, 1), (9, 2)]
+
+
+def test_no_picture_has_the_seed_that_means_random(queue):
+    submit(queue, seed=-2, num_images=3)
+    batch = queue.next_batch(0.0)
+    assert seeds(batch) == [-2, 2**32 - 1, 0]
+    for picture in batch:
+        picture.start(0.0)
+    (same,) = submit(queue, seed=2**32 - 1).pictures()
+    same.start(0.0)
+    assert np.array_equal(batch[1].state, same.state)
 
 
 def test_the_error_of_a_full_queue_says_what_to_do():
@@ -114,6 +126,44 @@ def test_clients_get_equal_shares_whatever_their_load(queue):
     print(order)
     assert order.index(100) <= 1
     assert order.index(101) <= 3
+
+
+@pytest.mark.parametrize("names", [1, 7, 40])
+def test_a_peer_gains_nothing_by_inventing_names(queue, names):
+    for seed in range(40):
+        submit(queue, seed=seed, client=f"invented {seed % names}", peer="10.0.0.1", cap=2)
+    for seed in range(100, 105):
+        submit(queue, seed=seed, client="honest", peer="10.0.0.2", cap=2)
+    order = run_to_the_end(queue)
+    places = [order.index(seed) for seed in range(100, 105)]
+    print(f"{names} names of one peer: the pictures of the other run at {places}")
+    assert all(place <= 2 * number + 1 for number, place in enumerate(places))
+
+
+def test_clients_of_one_peer_share_the_share_of_their_peer(queue):
+    for seed in range(12):
+        submit(queue, seed=seed, client="greedy", peer="10.0.0.1", cap=2)
+        submit(queue, seed=200 + seed, peer="10.0.0.2", cap=2)
+    for seed in (100, 101):
+        submit(queue, seed=seed, client="modest", peer="10.0.0.1", cap=2)
+    order = run_to_the_end(queue)
+    # Every other picture is of the first peer, and every other one of those is the modest client's.
+    print(order)
+    assert [order.index(seed) <= limit for seed, limit in ((100, 3), (101, 7))] == [True, True]
+
+
+def test_a_peer_that_waited_gets_no_credit_for_its_absence(queue):
+    for seed in range(20):
+        submit(queue, seed=seed, peer="10.0.0.1", cap=2)
+    for _ in range(8):
+        for _ in range(4):
+            batch = queue.next_batch(0.0)
+        queue.remove(batch)
+    for seed in range(100, 110):
+        submit(queue, seed=seed, peer="10.0.0.2", cap=2)
+    order = run_to_the_end(queue)
+    print(order)
+    assert sum(seed >= 100 for seed in order[:10]) in (5, 6)
 
 
 def test_new_clients_do_not_keep_an_old_one_waiting(queue):

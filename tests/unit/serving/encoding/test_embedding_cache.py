@@ -30,6 +30,16 @@ def test_equal_inputs_are_encoded_once():
     assert (encoder.calls, cache.hits, cache.misses) == (1, 1, 1)
 
 
+def test_a_lookup_finds_kept_outputs_and_encodes_nothing():
+    cache, encoder = EmbeddingCache(1000), Encoder()
+    assert cache.kept("t5", ids(1, 2)) is None
+    assert (cache.hits, cache.misses) == (0, 0)
+    encoded = cache.get("t5", ids(1, 2), encoder)
+    assert cache.kept("t5", ids(1, 2)) is encoded
+    assert cache.kept("clip_l", ids(1, 2)) is None
+    assert (encoder.calls, cache.hits, cache.misses) == (1, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("encoder", "inputs"),
     [

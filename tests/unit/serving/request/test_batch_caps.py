@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -65,7 +66,13 @@ def test_other_numbers_of_rows_are_refused(tmp_path, rows):
         read(written(tmp_path, {"64x64": rows}), SD3, MANIFEST)
 
 
-@pytest.mark.parametrize("text", ["{", "3", "null"])
+def test_a_file_that_no_program_should_read_is_refused(tmp_path):
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(ValueError, match="got no JSON object .*caps.json is a FIFO"):
+        read(tmp_path, SD3, MANIFEST)
+
+
+@pytest.mark.parametrize("text", ["{", "3", "null", "[" * 100_000])
 def test_a_file_that_is_no_object_is_refused(tmp_path, text):
     with pytest.raises(ValueError, match="got no JSON object"):
         read(written(tmp_path, text), SD3, MANIFEST)

@@ -113,6 +113,13 @@ def test_the_error_of_a_bad_setting_names_allowed_values(field, value, allowed):
     assert allowed in str(error.value)
 
 
+def test_minus_one_is_a_random_seed_and_other_negative_seeds_are_literal():
+    drawn = {settings(seed=-1).seed for _ in range(8)} | {settings(seed=-1, num_images=16).seed}
+    assert len(drawn) == 9
+    assert all(0 <= seed < 2**32 for seed in drawn)
+    assert [settings(seed=seed).seed for seed in (-2, -(2**63), 0)] == [-2, -(2**63), 0]
+
+
 def test_the_last_seed_must_fit_64_bits():
     assert settings(seed=2**63 - 1).seed == 2**63 - 1
     with pytest.raises(InvalidRequest, match="seed: got 9223372036854775807 for 2 images"):
@@ -127,9 +134,3 @@ def test_the_error_of_invalid_utf8_names_the_byte():
 def test_text_that_is_too_long_is_refused():
     with pytest.raises(InvalidRequest, match="prompt: got 101 bytes; at most 100"):
         text(inputs(prompt=b"a" * 101), "prompt", "", 100)
-
-
-@pytest.mark.parametrize("line", ["", "{}", "[]", '{"steps": 1}', "null"])
-def test_settings_that_prepare_did_not_write_are_refused(line):
-    with pytest.raises(InvalidRequest, match="settings: got"):
-        Settings.from_json(line)

@@ -10,6 +10,7 @@ from tokenizers.models import WordLevel
 
 from stepwise.description import formats
 from stepwise.server import check
+from tests.support.special_files import KINDS
 
 CHECKS = ("format", "configs", "graphs", "tokenizers", "engines")
 
@@ -43,6 +44,22 @@ def test_valid_files_pass(repository, capsys):
     assert check.check(repository)
     lines = capsys.readouterr().out.splitlines()
     assert lines == [f"ok       sd3 {c}" for c in CHECKS]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "group"),
+    [
+        ("sd3_decode/config.pbtxt", "FIFO", "configs"),
+        ("sd3_prepare/tokenizers/clip_l.json", "device", "tokenizers"),
+        ("sd3_prepare/engines.json", "folder", "engines"),
+    ],
+)
+def test_a_special_file_is_a_problem(repository, capsys, path, kind, group):
+    (repository / path).unlink(missing_ok=True)
+    KINDS[kind](repository / path)
+    assert not check.check(repository)
+    shown = capsys.readouterr().out
+    assert re.search(f"problem  sd3 {group}: .*{path} is a {kind} where a regular file", shown)
 
 
 @pytest.mark.parametrize(

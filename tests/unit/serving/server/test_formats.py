@@ -1,6 +1,7 @@
 """A pipeline or engine of another format is refused; the error gives the command to rebuild it."""
 
 import json
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from stepwise.description import formats
 from stepwise.export.cli import parsed
 from stepwise.server import check
-from stepwise.server.errors import NothingToServe, OldExport
+from stepwise.server.errors import NothingToServe, OldExport, ServerError
 from stepwise.server.formats import refuse_old
 from stepwise.server.process import serving
 from stepwise.server.repository import exported
@@ -47,6 +48,12 @@ def test_a_repository_without_a_format_is_refused_by_both(copy, capsys):
     assert "\n" not in message
     assert not check.check(copy)
     assert f"problem  sd3 format: {message}" in capsys.readouterr().out
+
+
+def test_a_record_of_engines_that_no_program_should_read_is_named(copy):
+    os.mkfifo(copy / "sd3_prepare" / "engines.json")
+    with pytest.raises(ServerError, match="engines.json is not a record of engines .*a FIFO where"):
+        refuse_old(exported(copy))
 
 
 def test_a_component_of_another_format_is_refused(copy):

@@ -9,7 +9,14 @@ from stepwise.server.flags import Settings, arguments
 
 def settings(found: installation.Installation) -> Settings:
     return Settings(
-        Path("/models"), (), (), found.backends, "x-", "key", config_name=found.config_name
+        Path("/models"),
+        (),
+        (),
+        found.backends,
+        "x-",
+        "key",
+        Path("/state"),
+        config_name=found.config_name,
     )
 
 

@@ -1,9 +1,12 @@
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from stepwise.server.errors import NothingToServe, ServerError
 from stepwise.server.repository import exported
+from tests.support.special_files import DEPTH
 
 
 def export(folder, name, graphs) -> None:
@@ -33,7 +36,26 @@ def test_the_error_of_an_empty_repository_names_the_export_command(tmp_path):
         exported(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"graphs": {}}'])
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (os.mkfifo, "is a FIFO where a regular file should be"),
+        (Path.mkdir, "is a folder where a regular file should be"),
+        (Path.touch, "is empty"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a device where a regular file should be"),
+        (lambda path: path.write_text("{"), "is not valid JSON"),
+        (lambda path: path.write_text("[" * DEPTH + "]" * DEPTH), "is nested deeper than"),
+    ],
+)
+def test_a_manifest_that_no_program_should_read_is_named(tmp_path, make, problem):
+    path = tmp_path / "sd3_prepare" / "manifest.json"
+    path.parent.mkdir()
+    make(path)
+    with pytest.raises(ServerError, match=f"{path} {problem}.*: export the pipeline again."):
+        exported(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", '{"graphs": {}}'])
 def test_a_broken_manifest_is_named(tmp_path, text):
     (tmp_path / "sd3_prepare").mkdir()
     (tmp_path / "sd3_prepare" / "manifest.json").write_text(text)

@@ -1,6 +1,10 @@
+"""Turns of peers, clients and requests."""
+
 import threading
 
-from stepwise.triton.round_robin import RoundRobin
+import pytest
+
+from stepwise.triton.round_robin import RoundRobin, _Line
 
 
 def job(told, name, pieces, begin=None):
@@ -13,11 +17,13 @@ def job(told, name, pieces, begin=None):
 
 def run(*jobs):
     """Run the jobs and return their pieces in order; all jobs are queued before the first ends."""
-    told, begin, worker = [], threading.Event(), RoundRobin("test")
+    told, counts, begin = [], [], threading.Event()
+    worker = RoundRobin("test", counts.append)
     for owner, name, pieces in jobs:
-        worker.submit(owner, job(told, name, pieces, begin))
+        worker.submit(owner.split("/"), job(told, name, pieces, begin))
     begin.set()
     worker.close()
+    assert (max(counts), counts[-1]) == (len(jobs), 0)
     return told
 
 
@@ -32,15 +38,36 @@ def test_a_long_job_delays_others_by_at_most_one_piece():
     assert [piece for name, piece in told if name == "video"] == list(range(37))
 
 
+@pytest.mark.parametrize("requests", [1, 7, 64])
+def test_clients_take_turns_and_not_their_requests(requests):
+    """Whatever the number of requests, and of invented names, of another peer or client."""
+    many = [(f"peer/large/{index}", "large", 1) for index in range(requests)]
+    told = run(*many, ("peer/small/a", "small", 1), ("peer/small/b", "small", 1))
+    assert [name for name, _ in told[:5]].count("small") == 2
+    named = [(f"peer/name {index}/{index}", "large", 1) for index in range(requests)]
+    told = run(*named, ("other/small/a", "small", 1), ("other/small/b", "small", 1))
+    assert [name for name, _ in told[:5]].count("small") == 2
+    assert len(told) == requests + 2
+
+
+def test_a_line_keeps_nothing_of_owners_without_jobs():
+    line = _Line()
+    for turn in range(100):
+        line.append(("peer", str(turn), "request"), job([], "", 0))
+        owner, _ = line.rotate()
+        line.pop(owner)
+        assert not line
+
+
 def test_a_job_that_raises_ends_only_itself(caplog):
     def failing():
         yield
         raise OSError("no space left")
 
-    told, jobs = [], RoundRobin("test")
-    jobs.submit("a", failing())
-    jobs.submit("a", job(told, "after", 1))
-    jobs.submit("b", job(told, "other", 3))
+    told, jobs = [], RoundRobin("test", lambda count: None)
+    jobs.submit(("a",), failing())
+    jobs.submit(("a",), job(told, "after", 1))
+    jobs.submit(("b",), job(told, "other", 3))
     jobs.close()
     assert sorted(name for name, _ in told) == ["after"] + ["other"] * 3
     assert "no space left" in caplog.text

@@ -8,10 +8,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from stepwise.export.fp16.convert import LARGEST
-from stepwise.export.onnx.cleanup import clean_up, drop_unused
 from stepwise.export.onnx.exporter import save
-from stepwise.export.onnx.initializers import widen
+from stepwise.export.onnx.initializers import drop_unused, widen
 from stepwise.export.quantize.graphs import bos_rows, layer_nodes, onnxruntime_ops
+from stepwise.export.quantize.graphs.cleanup import clean_up
 from stepwise.export.quantize.graphs.graph_editor import CONTRIB, Patch
 from stepwise.export.quantize.graphs.layer_nodes import Site
 from stepwise.export.quantize.graphs.packed_weights import encoded

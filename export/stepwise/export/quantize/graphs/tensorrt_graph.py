@@ -13,11 +13,11 @@ import onnx_ir as ir
 
 from stepwise.export.families.base import Keep
 from stepwise.export.fp16.convert import convert
-from stepwise.export.onnx.cleanup import clean_up
 from stepwise.export.onnx.exporter import save
 from stepwise.export.onnx.initializers import widen
 from stepwise.export.quantize.calibration.activation_ranges import Range
 from stepwise.export.quantize.graphs import bos_rows, layer_nodes
+from stepwise.export.quantize.graphs.cleanup import clean_up
 from stepwise.export.quantize.graphs.graph_editor import OPSET, Patch
 from stepwise.export.quantize.graphs.layer_nodes import Site
 from stepwise.export.quantize.graphs.packed_weights import Coded, encoded

@@ -2,11 +2,13 @@
 
 import onnx_ir as ir
 
+from stepwise.export.onnx.initializers import drop_unused
+
 
 def clean_up(graph: ir.Graph) -> None:
     """Sort nodes topologically, and drop unused weights and all metadata.
 
-    The exporter notes the origin of every node: megabytes, which earlier steps need.
+    Earlier steps need the names of modules there.
     """
     graph.sort()
     drop_unused(graph)
@@ -15,10 +17,3 @@ def clean_up(graph: ir.Graph) -> None:
         node.metadata_props.clear()
         for value in node.outputs:
             value.metadata_props.clear()
-
-
-def drop_unused(graph: ir.Graph) -> None:
-    """Remove initializers that no node reads."""
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output():
-            del graph.initializers[name]

@@ -1,0 +1,64 @@
+"""The time at which a model's call of another model must have returned: later, it hangs."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from stepwise.request.shared_state import Due
+
+# The first call of a model has nothing to compare with, and may load kernels.
+FIRST_SECONDS = 3600.0
+LEAST_SECONDS = 60.0
+# A call may take this many times as long as the slowest so far, for the same work.
+FACTOR = 20
+
+
+class CallLimit:
+    """Times the calls of one stage, and publishes when the next of them must have returned.
+
+    The limit grows with the slowest call so far, and with the square of the work, as attention
+    does: a larger picture may be the first of its size. Thread-safe.
+    """
+
+    def __init__(
+        self,
+        shared: Path,
+        pipeline: str,
+        stage: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``clock`` must be the one that the reader of ``Due`` uses."""
+        self._due = Due(shared, pipeline, stage)
+        self._clock = clock
+        self._slowest: dict[str, tuple[float, int]] = {}
+        self._running: dict[object, float] = {}
+        self._lock = Lock()
+        self._due.write(None)
+
+    @contextmanager
+    def calling(self, model: str, work: int) -> Iterator[None]:
+        """Time a call of ``model`` with ``work`` numbers as inputs."""
+        began, call = self._clock(), object()
+        with self._lock:
+            self._running[call] = began + self.seconds(model, work)
+            self._publish()
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._running[call]
+                took = self._clock() - began
+                self._slowest[model] = max((took, work), self._slowest.get(model, (0.0, 1)))
+                self._publish()
+
+    def seconds(self, model: str, work: int) -> float:
+        """The seconds that the next call may take."""
+        if model not in self._slowest:
+            return FIRST_SECONDS
+        slowest, known = self._slowest[model]
+        return max(LEAST_SECONDS, FACTOR * slowest * max(1.0, work / known) ** 2)
+
+    def _publish(self) -> None:
+        self._due.write(min(self._running.values(), default=None))
