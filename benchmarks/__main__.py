@@ -18,6 +18,7 @@ from benchmarks.commands import (
     latency,
     leavers,
     load,
+    overhead,
     perf_analyzer,
     quality,
     recovery,
@@ -48,6 +49,7 @@ BENCHMARKS = {
     "cancels": cancels,
     "leavers": leavers,
     "door": door,
+    "overhead": overhead,
     "recovery": recovery,
     "videos": video_quality,
     "decoder": video_decoder,
@@ -60,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     name, repository = options.pipeline, options.repository
-    manifest = Manifest.read(repository / f"{name}_prepare")
+    manifest = Manifest.read(repository / name)
     precision, of_videos = manifest.precision, manifest.video is not None
     if options.benchmark not in OF_EITHER and of_videos != (options.benchmark in OF_VIDEOS):
         made = "videos" if of_videos else "pictures"
@@ -78,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         "cancels": lambda server: cancels.measure(server, name),
         "leavers": lambda server: leavers.measure(server),
         "door": lambda server: door.measure(server, name),
+        "overhead": lambda server: overhead.measure(server, name, options.steps, options.other),
         "quality": lambda server: quality.measure(server, CHECKPOINTS / name, name, prompts.load()),
     }
     others = {
@@ -126,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
         help="repository with the exported pipeline (default: model_repository)",
     )
     parser.add_argument("--minutes", type=float, default=20, help="duration of soak (default: 20)")
+    parser.add_argument(
+        "--steps", type=int, default=1, help="overhead: denoising steps (default: 1)"
+    )
+    parser.add_argument(
+        "--other", type=int, metavar="PORT", help="overhead: gRPC port of a server to compare with"
+    )
     parser.add_argument(
         "--write", action="store_true", help="caps: write caps.json, which the server reads"
     )

@@ -34,7 +34,7 @@ def measure(
     caps = {size: suggest(milliseconds) for size, milliseconds in by_size.items()}
     _print(by_size, caps)
     if write:
-        print(f"written to {unbatched_repository.write(repository / f'{name}_prepare', caps)}")
+        print(f"written to {unbatched_repository.write(repository / name, caps)}")
     return {f"{width}x{height}": _figures(by_size[height, width], cap)
             for (height, width), cap in caps.items()}  # fmt: skip
 

@@ -25,7 +25,7 @@ ALLOWED = {"requests": 0, "threads": 4, "shared": 1 << 20}
 
 def measure(server: Server, name: str, count: int = 1000) -> dict[str, Any]:
     """The responses, and the server's memory, threads and requests before and after."""
-    manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
+    manifest = Manifest.read(server.settings.repository / name)
     asks = draw(WORKLOADS["mixed"], manifest.sides, count, seed=0)
     # Warm up: a busy server creates threads, pools and shared memory that later requests reuse.
     asyncio.run(_cancel_all(server.grpc_url, name, asks[: count // 4]))

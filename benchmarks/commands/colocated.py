@@ -64,7 +64,7 @@ def measure(server: Server, name: str, plan: Plan = Plan()) -> dict[str, Any]:
     if name == OTHER:
         raise ValueError(f"got {name}, which is the neighbour; name a pipeline other than {OTHER}")
     repository = server.settings.repository
-    manifests = {each: Manifest.read(repository / f"{each}_prepare") for each in (name, OTHER)}
+    manifests = {each: Manifest.read(repository / each) for each in (name, OTHER)}
     rounds = asyncio.run(_rounds(server.grpc_url, manifests, plan))
     return _figures(rounds[1:], plan)
 

@@ -90,7 +90,7 @@ def measure(
 ) -> dict[str, Any]:
     """Medians and their ratios, for each number of steps in the family's tasks."""
     repository = server.settings.repository
-    manifest = Manifest.read(repository / f"{name}_prepare")
+    manifest = Manifest.read(repository / name)
     diffusers = Diffusers(checkpoint, manifest.tokens.get("t5"))
     bare = LocalPipeline(repository, name)
     with ThreadPoolExecutor(AT_ONCE) as threads:

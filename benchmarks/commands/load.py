@@ -50,7 +50,7 @@ class Plan:
 def measure(server: Server, name: str, plot: Path, plan: Plan = Plan()) -> dict[str, Any]:
     """Throughput, latency and the delay of joining requests; writes a plot to ``plot``."""
     repository = server.settings.repository
-    sides = Manifest.read(repository / f"{name}_prepare").sides
+    sides = Manifest.read(repository / name).sides
     sizes = resolutions(sides).values()
     with ExitStack() as stack:
         alone = stack.enter_context(unbatched_repository.one_at_a_time(repository, name, sizes))

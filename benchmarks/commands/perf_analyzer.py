@@ -39,7 +39,7 @@ def measure(
     """
     if not ANALYZER.is_file():
         raise FileNotFoundError(f"{ANALYZER} is missing: run make perf, which installs it")
-    manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
+    manifest = Manifest.read(server.settings.repository / name)
     ask = draw(WORKLOADS["fixed"], manifest.sides, 1, seed=0)[0]
     ours, theirs = [], []
     for number in tqdm(range(rounds + 1)):

@@ -29,7 +29,7 @@ def measure(
 
     One result for each number of steps in the family's tasks.
     """
-    manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
+    manifest = Manifest.read(server.settings.repository / name)
     tasks, client = TASKS[manifest.family].quality, Client(server.grpc_url)
     served = [_served(client, name, prompts, task, manifest) for task in tasks]
     diffusers = Diffusers(checkpoint, manifest.tokens.get("t5"))

@@ -83,7 +83,7 @@ class Ending:
 
 def measure(server: Server, name: str, seconds: float) -> dict[str, Any]:
     """Counts by fate, the worst sample's PSNR, growth of memory and threads, and failures."""
-    manifest = Manifest.read(server.settings.repository / f"{name}_prepare")
+    manifest = Manifest.read(server.settings.repository / name)
     return asyncio.run(Soak(server, name, manifest, seconds).run())
 
 

@@ -56,7 +56,7 @@ def apart(repository: Path, name: str, way: str, frames: int) -> dict[str, float
 
 def decode(repository: Path, name: str, way: str, frames: int) -> dict[str, float]:
     """Decode random latents. Returns this process's peak in MB, and seconds to first and last."""
-    manifest = Manifest.read(repository / f"{name}_prepare")
+    manifest = Manifest.read(repository / name)
     assert manifest.video is not None
     run = runner(repository, manifest)
     shape = (manifest.latent_channels, manifest.video.latent_frames(frames), SIDE, SIDE)

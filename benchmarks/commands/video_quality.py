@@ -35,7 +35,7 @@ LEAST_LIKENESS_DB = 25.0
 
 def measure(repository: Path, checkpoint: Path, name: str) -> dict[str, Any]:
     """Percent of videos that are right, PSNR between the two sides, and seconds to frames."""
-    pipeline = FAMILIES[Manifest.read(repository / f"{name}_prepare").family]
+    pipeline = FAMILIES[Manifest.read(repository / name).family]
     videos, starts = evaluation(), pipeline.image_encoder is not None
     with serving(repository) as server:
         client = Client(server.grpc_url)

@@ -21,7 +21,7 @@ class Bare:
     """An exported pipeline's denoiser in an ONNX Runtime session of this process."""
 
     def __init__(self, repository: Path, name: str) -> None:
-        self.manifest = Manifest.read(repository / f"{name}_prepare")
+        self.manifest = Manifest.read(repository / name)
         self._pipeline = LocalPipeline(repository, name)
         self._row = self._pipeline.request("a picture").row_conditioning[-1]
 

@@ -13,7 +13,7 @@ CAPS = "caps.json"
 
 
 def write(folder: Path, caps: dict[Resolution, int]) -> Path:
-    """Write the rows per denoiser call by (height, width) into the folder of ``<name>_prepare``."""
+    """Write the rows per denoiser call by (height, width) into the folder of ``<name>``."""
     path = folder / CAPS
     lines = {f"{width}x{height}": rows for (height, width), rows in caps.items()}
     path.write_text(json.dumps(lines, indent=2) + "\n")
@@ -26,9 +26,9 @@ def one_at_a_time(repository: Path, name: str, sizes: Iterable[Resolution]) -> I
     with tempfile.TemporaryDirectory(prefix="stepwise-capped-") as temporary:
         folder = Path(temporary)
         for model in repository.resolve().iterdir():
-            if model.name != f"{name}_prepare":
+            if model.name != name:
                 (folder / model.name).symlink_to(model)
-        prepare = folder / f"{name}_prepare"
+        prepare = folder / name
         shutil.copytree(repository / prepare.name, prepare)
         write(prepare, dict.fromkeys(sizes, 1))
         yield folder

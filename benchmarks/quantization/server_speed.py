@@ -78,7 +78,7 @@ def _ask(
 def _copy(source: Path, folder: Path, pipeline: Family, name: str, graph: Path) -> None:
     """Write the pipeline as ``name``, with ``graph`` as its UNet."""
     triton_configs.write_committed(pipeline, name, folder)
-    before, prepare = source / f"{pipeline.name}_prepare", folder / f"{name}_prepare"
+    before, prepare = source / pipeline.name, folder / name
     shutil.copytree(before / TOKENIZERS, prepare / TOKENIZERS)
     manifest: dict[str, Any] = json.loads((before / FILE).read_text())
     (prepare / FILE).write_text(json.dumps({**manifest, "name": name}))

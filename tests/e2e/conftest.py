@@ -37,5 +37,5 @@ def client(server):
 @pytest.fixture(scope="session")
 def diffusers(repository):
     """diffusers on the SD3 checkpoint."""
-    manifest = Manifest.read(repository / "sd3_prepare")
+    manifest = Manifest.read(repository / "sd3")
     return Diffusers(CHECKPOINT, manifest.tokens["t5"])

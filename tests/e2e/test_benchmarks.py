@@ -92,7 +92,7 @@ def test_latency_is_measured_at_the_steps_of_the_family(
 def test_suggested_caps_are_written_where_the_server_reads_them(repository, tmp_path):
     copy = Path(shutil.copytree(repository, tmp_path / "repository"))
     figures = batch_caps.measure(copy, "sd3", write=True, calls=1)
-    written = copy / "sd3_prepare" / "caps.json"
+    written = copy / "sd3" / "caps.json"
     assert json.loads(written.read_text()) == {k: v["cap"] for k, v in figures.items()}
     assert set(figures) == {"64x64", "32x32", "96x96", "64x96"}
 

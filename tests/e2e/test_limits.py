@@ -66,7 +66,7 @@ def test_the_limits_are_the_largest_sizes_that_a_pipeline_sends(families, name):
     "name", ["sd3", "sdxl", "easyanimate", further("sdxl_turbo"), further("easyanimate_i2v")]
 )
 def test_the_largest_requests_are_served(families, families_server, name):
-    family, manifest = FAMILIES[name], Manifest.read(families / f"{name}_prepare")
+    family, manifest = FAMILIES[name], Manifest.read(families / name)
     client = Client(families_server.grpc_url)
 
     def result(settings):

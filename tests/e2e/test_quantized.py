@@ -125,13 +125,13 @@ def test_a_rerun_reuses_the_export_and_a_new_plan_changes_only_the_unet(
         return caplog.text
 
     assert "reused" in run()
-    before = Manifest.read(folder / f"{NAME}_prepare")
+    before = Manifest.read(folder / NAME)
     given = json.loads(plan.read_text())
     given["layers"]["time_embedding.linear_1"] |= {"weight_bits": 16, "activation_bits": 16}
     plan.write_text(json.dumps(given))
     told = run()
     assert "clip_l: already finished" in told
     assert "unet: already finished" not in told
-    after = Manifest.read(folder / f"{NAME}_prepare")
+    after = Manifest.read(folder / NAME)
     changed = {name for name in before.graphs if before.graphs[name] != after.graphs[name]}
     assert changed == {"unet"}

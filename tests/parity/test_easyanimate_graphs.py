@@ -71,12 +71,12 @@ def autoencoder_of(checkpoint):
 
 @pytest.fixture(scope="module")
 def manifest(videos):
-    return Manifest.read(videos / "easyanimate_prepare")
+    return Manifest.read(videos / "easyanimate")
 
 
 def encoded(repository, manifest, prompt):
     """Token ids and mask of a prompt, from the files of a model repository."""
-    path: Path = repository / "easyanimate_prepare" / "tokenizers" / "qwen.json"
+    path: Path = repository / "easyanimate" / "tokenizers" / "qwen.json"
     before, after = manifest.templates["qwen"]
     encoding = Tokenizer.from_file(str(path)).encode(f"{before}{prompt}{after}")
     return np.asarray([encoding.ids]), np.asarray([encoding.attention_mask])
@@ -179,7 +179,7 @@ def test_slices_decode_to_the_whole_video(videos, manifest, autoencoder, frames)
 @torch.no_grad()
 @pytest.mark.parametrize("frames", FRAMES[:-1])
 def test_slices_encode_to_the_whole_video(videos, checkpoints, frames):
-    layout = Manifest.read(videos / "easyanimate_i2v_prepare").video
+    layout = Manifest.read(videos / "easyanimate_i2v").video
     model = autoencoder_of(checkpoints["easyanimate_i2v"])
     levels = 2 * torch.rand(1, 3, frames, 48, 32) - 1
     parts = [levels[0, :, :1], *levels[0, :, 1:].split(4, dim=1)] if frames > 1 else [levels[0]]

@@ -138,7 +138,7 @@ def test_the_t5_graph_and_tokenizer_give_diffusers_embeddings(repository, diffus
 
 
 def tokenize(repository, name):
-    path = repository / "sd3_prepare" / "tokenizers" / f"{name}.json"
+    path = repository / "sd3" / "tokenizers" / f"{name}.json"
     tokenizer = Tokenizer.from_file(str(path))
     return np.asarray([tokenizer.encode(prompt).ids for prompt in PROMPTS])
 

@@ -69,7 +69,7 @@ def test_each_row_of_a_clip_batch_has_its_own_clip_skip(families, checkpoints):
     )
     embeddings = {}
     for name in ("clip_l", "clip_g"):
-        path = families / "sdxl_prepare" / "tokenizers" / f"{name}.json"
+        path = families / "sdxl" / "tokenizers" / f"{name}.json"
         tokenizer = Tokenizer.from_file(str(path))
         ids = np.asarray([tokenizer.encode(prompt).ids for prompt in PROMPTS])
         skips = np.arange(len(PROMPTS))[:, None]

@@ -4,12 +4,12 @@ import uuid
 from dataclasses import dataclass
 
 import numpy as np
+from stepwise.request.signature import DIGITS
 
 from stepwise.description.family import Family
 from stepwise.description.settings import Settings
-from stepwise.description.spec import EVENT, IMAGES, SETTINGS, ensemble_name
+from stepwise.description.spec import EVENT, IMAGES, SETTINGS, prompt_tensor
 from stepwise.request.events import Event
-from stepwise.request.signature import DIGITS
 from stepwise.server.process import Server
 from stepwise.video import sliced_vae
 from stepwise.video.image_conditioning import inpaint_latents
@@ -92,7 +92,7 @@ class Pipeline:
 
     def _call_graphs(self, prepared, images, settings) -> None:
         for encoder in self.family.encoders:
-            feed = {t.name: prepared[ensemble_name("", encoder, t)] for t in encoder.inputs}
+            feed = {t.name: prepared[prompt_tensor("", encoder, t)] for t in encoder.inputs}
             self.call(encoder.name, feed)
         encoder = self.family.image_encoder
         if encoder is not None:

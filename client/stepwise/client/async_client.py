@@ -59,7 +59,7 @@ class AsyncClient:
 
     async def about(self, pipeline: str) -> About:
         """As ``Client.about``."""
-        return protocol.about(await self._config(pipeline, "_prepare"))
+        return protocol.about(await self._config(pipeline))
 
     def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "AsyncEvents":
         """As ``Client.generate``; cancelling the task also cancels the request.
@@ -89,19 +89,16 @@ class AsyncClient:
         async with aclosing(self._start(request)) as events:
             return [event async for event in events if event.kind == "result"]
 
-    async def _config(
-        self, pipeline: str, suffix: str = "", attempts: Attempts | None = None
-    ) -> Any:
+    async def _config(self, pipeline: str, attempts: Attempts | None = None) -> Any:
         self._servers.require_open()
-        model = f"{pipeline}{suffix}"
-        if model in self._configs:
-            return self._configs[model]
+        if pipeline in self._configs:
+            return self._configs[pipeline]
         attempts = attempts or Attempts(self._servers.all, self.timeout)
         for server in attempts:
             with attempts.on(server):
-                asked = protocol.config(model)
+                asked = protocol.config(pipeline)
                 answer = await server.call("ModelConfig", asked, attempts.seconds_left)
-                return self._configs.setdefault(model, answer.config)
+                return self._configs.setdefault(pipeline, answer.config)
         raise await self._refusal(pipeline, attempts)
 
     async def _refusal(self, pipeline: str, attempts: Attempts) -> ClientError:
@@ -116,8 +113,8 @@ class AsyncClient:
         self, request: Request, attempts: RequestAttempts
     ) -> AsyncGenerator[Event, None]:
         pipeline = request.pipeline
-        config = await self._config(pipeline, attempts=attempts)
-        about = protocol.about(await self._config(pipeline, "_prepare", attempts))
+        config = await self._config(pipeline, attempts)
+        about = protocol.about(config)
         recorded = request.recorded(about)
         for server in attempts:
             await asyncio.sleep(attempts.pause)

@@ -91,7 +91,7 @@ class Client:
 
     def about(self, pipeline: str) -> About:
         """The pipeline's defaults, ranges and samplers, cached. Raises as ``inputs`` does."""
-        return protocol.about(self._config(pipeline, "_prepare"))
+        return protocol.about(self._config(pipeline))
 
     def generate(self, pipeline: str, prompt: str, **settings: Setting) -> "Events":
         """Iterate over progress, previews and results in the order in which the server sends them.
@@ -127,18 +127,17 @@ class Client:
         with closing(self._start(request)) as events:
             return [event for event in events if event.kind == "result"]
 
-    def _config(self, pipeline: str, suffix: str = "", attempts: Attempts | None = None) -> Any:
-        """The config of a pipeline's ensemble, or of another of its models, cached."""
+    def _config(self, pipeline: str, attempts: Attempts | None = None) -> Any:
+        """The config of a pipeline's model, cached."""
         self._servers.require_open()
-        model = f"{pipeline}{suffix}"
-        if model in self._configs:
-            return self._configs[model]
+        if pipeline in self._configs:
+            return self._configs[pipeline]
         attempts = attempts or Attempts(self._servers.all, self.timeout)
         for server in attempts:
             with attempts.on(server):
-                asked = protocol.config(model)
+                asked = protocol.config(pipeline)
                 answer = server.call("ModelConfig", asked, attempts.seconds_left)
-                return self._configs.setdefault(model, answer.config)
+                return self._configs.setdefault(pipeline, answer.config)
         raise self._refusal(pipeline, attempts)
 
     def _refusal(self, pipeline: str, attempts: Attempts) -> ClientError:
@@ -152,8 +151,8 @@ class Client:
 
     def _events(self, request: Request, attempts: RequestAttempts) -> Generator[Event, None, None]:
         pipeline = request.pipeline
-        config = self._config(pipeline, attempts=attempts)
-        about = protocol.about(self._config(pipeline, "_prepare", attempts))
+        config = self._config(pipeline, attempts)
+        about = protocol.about(config)
         recorded = request.recorded(about)
         for server in attempts:
             time.sleep(attempts.pause)

@@ -66,7 +66,7 @@ class Event:
 
 
 def parse(response: Any) -> Event:
-    """The event in the ensemble's response, a ``ModelInferResponse``."""
+    """The event in a pipeline's response, a ``ModelInferResponse``."""
     tensor = InferResult(response).as_numpy
     image, frames, (queued, denoising) = tensor("image"), tensor("video"), tensor("timings_ms")
     return Event(

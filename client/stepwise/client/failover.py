@@ -158,7 +158,7 @@ class RequestAttempts(Attempts):
         return _PAUSE if self._lost and self._refusals else 0.0
 
     def send(self, server: Server, config: Any) -> Any:
-        """Start the request's stream; ``config`` is that of its pipeline's ensemble."""
+        """Start the request's stream; ``config`` is that of its pipeline."""
         message = self.request.message(config)
         self._sent, self._begun = True, False
         return server.call("ModelStreamInfer", iter([message]), self.seconds_left)

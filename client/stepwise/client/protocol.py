@@ -22,6 +22,9 @@ Setting = str | int | float | Sequence[int] | npt.NDArray[np.uint8]
 # Before the names of the pipelines, in the name of a server that ``stepwise serve`` started.
 _SERVER_ID = "stepwise:"
 
+# The input of a pipeline that is no setting: the ID of a request to cancel.
+_CANCEL = "cancel"
+
 # The two values of a setting that is true or false, in this order.
 _TRUTH = ("false", "true")
 
@@ -98,11 +101,9 @@ class Request:
     def cancelling(self) -> Any:
         """A ``ModelInferRequest`` that cancels this one.
 
-        It goes to the denoising model, because the end of a stream does not reach the models inside
-        an ensemble (Triton 24.10).
+        The end of a stream alone reaches a pipeline only with the request's next response.
         """
-        known = {"cancel": ("BYTES", (1,))}
-        return _inference(f"{self.pipeline}_denoise", "", known, {"cancel": self.id})
+        return _inference(self.pipeline, "", {_CANCEL: ("BYTES", (1,))}, {_CANCEL: self.id})
 
 
 def config(model: str) -> Any:
@@ -134,9 +135,10 @@ def unknown_pipeline(pipeline: str, served: Sequence[str]) -> InvalidRequest:
 
 
 def input_types(model_config: Any) -> dict[str, str]:
-    """The names and Triton types of a model's inputs, e.g. ``{"prompt": "BYTES"}``."""
+    """The names and Triton types of a pipeline's settings, e.g. ``{"prompt": "BYTES"}``."""
     generated: Any = model_config_pb2
-    names = {tensor.name: tensor.data_type for tensor in model_config.input}
+    inputs = [tensor for tensor in model_config.input if tensor.name != _CANCEL]
+    names = {tensor.name: tensor.data_type for tensor in inputs}
     return {
         name: generated.DataType.Name(number).removeprefix("TYPE_").replace("STRING", "BYTES")
         for name, number in names.items()
@@ -144,7 +146,7 @@ def input_types(model_config: Any) -> dict[str, str]:
 
 
 def about(model_config: Any) -> About:
-    """The pipeline's description in the config of ``<pipeline>_prepare``."""
+    """The pipeline's description in the config of its model."""
     request = json.loads(model_config.parameters["request"].string_value)
     return About(
         defaults=request["defaults"],

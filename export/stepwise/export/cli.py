@@ -190,7 +190,7 @@ def run(arguments: argparse.Namespace) -> None:
         return
     log.info("reading %s", " with ".join(map(str, (checkpoint.origin, *checkpoint.loras))))
     _export_graphs(target)
-    rows = parity_report.read(target.prepare)
+    rows = parity_report.read(target.folder)
     print(parity_report.table(rows) if arguments.verbose else parity_report.summary(rows))
     if capability is not None:
         from stepwise.export.tensorrt.build import build_engines, table
@@ -214,7 +214,7 @@ def _export_graphs(target: Target) -> None:
     start, checkpoint = time.monotonic(), target.checkpoint
     if records.is_finished(target):
         write_committed(checkpoint.family, target.name, target.repository)
-        log.info("%s: reused; it was made from the same checkpoint", target.prepare)
+        log.info("%s: reused; it was made from the same checkpoint", target.folder)
         return
     components = checkpoint.family.components
     due = [part for part in components if records.read(target, part) is None]

@@ -47,8 +47,8 @@ def export(target: Target, feeds: Feeds) -> list[Parity]:
     components' inputs while pictures were drawn, on which float16 graphs are checked. Raises
     CheckpointError, GraphError, ParityError or PrecisionError; the repository then has no manifest.
     """
-    target.prepare.mkdir(parents=True, exist_ok=True)
-    (target.prepare / FILE).unlink(missing_ok=True)
+    target.folder.mkdir(parents=True, exist_ok=True)
+    (target.folder / FILE).unlink(missing_ok=True)
     family = target.checkpoint.family
     tokens = {encoder.name: token_length(target.checkpoint, encoder) for encoder in family.encoders}
     rows: list[Parity] = []
@@ -59,12 +59,12 @@ def export(target: Target, feeds: Feeds) -> list[Parity]:
         else:
             log.info("%s: already finished", component.name)
         rows += kept
-    write_tokenizers(target.checkpoint, target.prepare / TOKENIZERS)
-    parity_report.write(rows, target.prepare)
+    write_tokenizers(target.checkpoint, target.folder / TOKENIZERS)
+    parity_report.write(rows, target.folder)
     manifest = _manifest(target, tokens)
     for component in family.components:
         _write_config(target, manifest, component)
-    write_manifest(manifest, target.prepare)
+    write_manifest(manifest, target.folder)
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The thread that hands admitted requests to workers and ends late ones."""
+"""Hands admitted requests to workers, and ends late ones in a thread."""
 
 import threading
 import time
@@ -13,10 +13,11 @@ from stepwise.description.settings import Settings
 
 
 class Door(Worker, Generic[Job]):
-    """Calls ``run(job)`` for admitted requests in ``workers``, ``refuse(job, error)`` for others.
+    """Calls ``run(job)`` in ``workers`` for each admitted request.
 
-    Neither may raise. ``occupied`` returns the pictures that are in the denoiser,
-    ``changed`` gets the number of requests here whenever the thread has nothing else to do.
+    Calls ``refuse(job, error)`` for those whose deadlines have passed.
+
+    Neither may raise. ``occupied`` returns the pictures that are in the denoiser.
     """
 
     def __init__(
@@ -24,14 +25,12 @@ class Door(Worker, Generic[Job]):
         admission: Admission[Job],
         workers: ThreadPoolExecutor,
         occupied: Callable[[], int],
-        changed: Callable[[int], None],
         run: Callable[[Job], None],
         refuse: Callable[[Job, RequestError], None],
     ) -> None:
         self._admission = admission
         self._workers = workers
         self._occupied = occupied
-        self._changed = changed
         self._do = run
         self._refuse = refuse
         super().__init__("door")
@@ -40,30 +39,33 @@ class Door(Worker, Generic[Job]):
         """Queue a request. Raises as ``Admission.submit``, and Unavailable when closing."""
         with self._wake:
             self._require_open()
-            self._admission.submit(job, settings, self._occupied(), time.monotonic())
-            self._wake.notify()
+            now = time.monotonic()
+            self._admission.submit(job, settings, self._occupied(), now)
+            if (taken := self._admission.take(now)) is None:
+                # The thread must know the deadline of a request that waits.
+                self._wake.notify()
+            else:
+                self._workers.submit(self._work, taken)
 
     def _run(self) -> None:
         while True:
             with self._wake:
                 late = self._admission.expired(time.monotonic())
-                job = self._admission.take(time.monotonic())
-                if job is None and not late:
+                if not late:
                     if self._closing and not len(self._admission):
                         return
-                    self._changed(len(self._admission))
                     seconds = self._admission.deadline - time.monotonic()
                     self._wake.wait(min(seconds, threading.TIMEOUT_MAX))
                     continue
-            for each, error in late:
-                self._refuse(each, error)
-            if job is not None:
-                self._workers.submit(self._work, job)
+            for job, error in late:
+                self._refuse(job, error)
 
-    def _work(self, job: Job) -> None:
-        try:
+    def _work(self, job: Job | None) -> None:
+        """Run a job, then those that wait."""
+        while job is not None:
             self._do(job)
-        finally:
             with self._wake:
                 self._admission.finish(job)
-                self._wake.notify()
+                job = self._admission.take(time.monotonic())
+                if self._closing:
+                    self._wake.notify()

@@ -6,7 +6,7 @@ from typing import Any
 
 from stepwise.batching.batcher import Batcher
 from stepwise.batching.request import Picture, Request, Summary
-from stepwise.request.metrics import Key, Reporter, key
+from stepwise.request.metrics import Key, Reporter, Source, key
 
 _STEPS = "stepwise_steps_total"
 _SECONDS = "stepwise_step_seconds_total"
@@ -45,11 +45,10 @@ class Metrics:
         resolution, outcome = request.settings.resolution, summary.outcome.lower()
         self._values[self._key(_REQUESTS, resolution, outcome=outcome)] += 1
 
-    def follow(self, batcher: Batcher) -> None:
-        """Report to Triton once a second until ``close``."""
-        self._reporter = Reporter(
-            _FAMILIES, self._families, lambda: {**dict(self._values), **self._gauges(batcher)}
-        )
+    def follow(self, batcher: Batcher, *others: Source) -> None:
+        """Report to Triton once a second until ``close``, and ``others`` with it."""
+        own = Source(_FAMILIES, lambda: {**dict(self._values), **self._gauges(batcher)})
+        self._reporter = Reporter(self._families, own, *others)
 
     def close(self) -> None:
         """Stop reporting."""

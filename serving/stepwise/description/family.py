@@ -1,8 +1,8 @@
 """A family of checkpoints as one literal: its components, tensors, limits and defaults.
 
-Every tensor name, dtype and shape in an ONNX graph, a TensorRT profile, a ``config.pbtxt``, an
-ensemble or a BLS call is derived from one ``Family``. Where families differ in behaviour, the
-literal holds a function: no code branches on a family's name.
+Every tensor name, dtype and shape in an ONNX graph, a TensorRT profile, a ``config.pbtxt`` or a BLS
+call is derived from one ``Family``. Where families differ in behaviour, the literal holds a
+function: no code branches on a family's name.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from stepwise.description.fields import Array
 from stepwise.description.settings import Settings
-from stepwise.description.spec import INPAINT_LATENTS, Component, Range, Tensor, ensemble_name
+from stepwise.description.spec import Component, Range, Tensor
 
 ROLES = ("", "negative_")
 
@@ -94,7 +94,7 @@ class Family:
     checkpoints that do not say whether an absent negative prompt becomes embeddings of zeros.
 
     ``conditioning(embeddings, role, settings)`` builds the denoiser inputs of one row from the text
-    encoders' outputs, keyed by ``ensemble_name``; ``role`` is one of ``ROLES``.
+    encoders' outputs, keyed by ``prompt_tensor``; ``role`` is one of ``ROLES``.
     ``shared(settings)`` builds the inputs that all rows of a call share. ``video`` is None for
     families that make pictures.
     """
@@ -134,37 +134,9 @@ class Family:
         return (*self.encoders, *images, self.denoiser, self.decoder)
 
     @property
-    def latents(self) -> Tensor:
-        """The tensor that carries one picture's or video's latents between the models."""
-        return Tensor("latents", "FP32", (-1,) * (len(self.denoiser.inputs[0].dims) - 1))
-
-    @property
     def makes_videos(self) -> bool:
         """Whether the family makes videos rather than pictures."""
         return self.video is not None
-
-    @property
-    def encoder_inputs(self) -> tuple[Tensor, ...]:
-        """The outputs of ``prepare`` for the encoders, for both prompts: token ids first."""
-        return tuple(
-            Tensor(ensemble_name(role, encoder, tensor), tensor.dtype, (1, *tensor.dims[1:]))
-            for role, encoder in self.encodings()
-            for tensor in encoder.inputs
-        )
-
-    @property
-    def embeddings(self) -> tuple[Tensor, ...]:
-        """The encoder outputs that ``denoise`` reads, for both prompts."""
-        return tuple(
-            Tensor(ensemble_name(role, encoder, output), output.dtype, (1, *output.dims[1:]))
-            for role, encoder in self.encodings()
-            for output in encoder.outputs
-        )
-
-    @property
-    def denoiser_feeds(self) -> tuple[Tensor, ...]:
-        """The inputs of ``denoise`` apart from the settings: embeddings and encoded images."""
-        return (*self.embeddings, *([INPAINT_LATENTS] if self.image_encoder else []))
 
     def row_conditioning(
         self, embeddings: Mapping[str, Array], settings: Settings

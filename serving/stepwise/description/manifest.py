@@ -1,4 +1,4 @@
-"""Properties of an exported checkpoint. ``export`` writes them, ``<name>_prepare`` reads them."""
+"""Properties of an exported checkpoint. ``export`` writes them, ``<name>`` reads them."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -111,12 +111,12 @@ class Manifest:
     formats: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write ``manifest.json`` into the folder of ``<name>_prepare``."""
+        """Write ``manifest.json`` into the folder of ``<name>``."""
         (folder / FILE).write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n")
 
     @staticmethod
     def read(folder: Path) -> "Manifest":
-        """Read ``manifest.json`` from the folder of ``<name>_prepare``; raises UnusableFile."""
+        """Read ``manifest.json`` from the folder of ``<name>``; raises UnusableFile."""
         fields = read_json(folder / FILE)
         fields["sides"] = Sides(**fields["sides"])
         fields["missing"] = tuple(fields["missing"])

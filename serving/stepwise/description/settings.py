@@ -1,7 +1,6 @@
-"""A request's complete settings, which travel between models as one line of JSON."""
+"""A request's complete settings."""
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from stepwise.description.manifest import VideoLayout
@@ -16,7 +15,7 @@ RANDOM_SEED = -1
 
 @dataclass(frozen=True)
 class Settings:
-    """The validated settings of a request, which ``prepare`` sends to the models after it.
+    """The validated settings of a request.
 
     ``height`` and ``width`` are pixels. ``latent_shape`` is (channels, height, width) for pictures
     and (channels, frames, height, width) for videos, which also have ``frames`` and a ``video``
@@ -67,21 +66,6 @@ class Settings:
     def member(self) -> tuple[str, str]:
         """The peer and the client, which have equal shares of the denoiser."""
         return self.peer, self.client
-
-    def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str | bytes) -> "Settings":
-        """The inverse of ``to_json``, for a line with a checked signature."""
-        fields = json.loads(text)
-        fields["latent_shape"] = tuple(fields["latent_shape"])
-        fields["time_ids"] = tuple(fields["time_ids"])
-        fields["notes"] = tuple(fields["notes"])
-        if fields["video"] is not None:
-            fields["video"] = VideoLayout.from_fields(fields["video"])
-        return Settings(**fields)
 
 
 def words(size: Size) -> str:

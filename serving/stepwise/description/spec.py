@@ -1,4 +1,4 @@
-"""The types that describe a family: tensors, components, and the tensors between models."""
+"""The types that describe a family: tensors, components, and the tensors of requests."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -72,17 +72,14 @@ SERVING = (
     Tensor("priority", "INT32", (1,), optional=True),
     Tensor("client", "BYTES", (1,), optional=True),
 )
+# In a message in place of a request: the ID of the request to cancel.
 CANCEL = Tensor("cancel", "BYTES", (1,), optional=True)
-SETTINGS = Tensor("settings", "BYTES", (1,))
 IMAGES = (
     Tensor("start_image", "UINT8", (-1, -1, 3), optional=True),
     Tensor("end_image", "UINT8", (-1, -1, 3), optional=True),
 )
 # The denoiser's input for the images that a video continues: a mask and latents, concatenated.
 INPAINT_LATENTS = Tensor("inpaint_latents", "FP32", (-1, -1, -1, -1))
-EVENT = Tensor("event", "BYTES", (1,))
-# The ID of a request after its video is decoded, which frees its place for another.
-DECODED = Tensor("decoded", "BYTES", (1,), optional=True)
 
 
 def axis(dim: str) -> tuple[int, str]:
@@ -91,15 +88,15 @@ def axis(dim: str) -> tuple[int, str]:
     return int(times or 1), name
 
 
-def ensemble_name(role: str, encoder: Component, tensor: Tensor) -> str:
-    """The name of an encoder's tensor between the models, such as ``negative_clip_l_pooled``."""
+def prompt_tensor(role: str, encoder: Component, tensor: Tensor) -> str:
+    """The name of an encoder's tensor for one prompt, such as ``negative_clip_l_pooled``."""
     return f"{role}{encoder.name}_{tensor.name}"
 
 
 def pictures(kind: Tensor) -> tuple[Tensor, ...]:
     """The response tensors of a pipeline that returns pictures in the tensor ``kind``.
 
-    None may share a name with a request tensor, because an ensemble would treat them as one.
+    None shares a name with a request tensor.
     """
     return (
         kind,

@@ -1,9 +1,7 @@
 """The embedding cache on Triton's metrics port, by pipeline."""
 
-from typing import Any
-
 from stepwise.encoding.embedding_cache import EmbeddingCache
-from stepwise.request.metrics import Key, Reporter, key
+from stepwise.request.metrics import Key, Source, key
 
 _CALLS = "stepwise_embedding_cache_calls_total"
 _BYTES = "stepwise_embedding_cache_bytes"
@@ -13,8 +11,8 @@ _DESCRIBED = {
 }
 
 
-def reporter(pipeline: str, cache: EmbeddingCache, families: Any) -> Reporter:
-    """Reports ``cache`` from now on; ``families`` is ``pb_utils.MetricFamily``."""
+def cache_metrics(pipeline: str, cache: EmbeddingCache) -> Source:
+    """What there is to report of ``cache``."""
 
     def sample() -> dict[Key, float]:
         return {
@@ -23,4 +21,4 @@ def reporter(pipeline: str, cache: EmbeddingCache, families: Any) -> Reporter:
             key(_BYTES, pipeline=pipeline): cache.size,
         }
 
-    return Reporter(_DESCRIBED, families, sample)
+    return Source(_DESCRIBED, sample)

@@ -1,14 +1,12 @@
 """Encodes the prompts of a request over whatever runs the text encoders."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
-
-import numpy as np
 
 from stepwise.description.family import Family
 from stepwise.description.fields import Array
 from stepwise.description.settings import Settings
-from stepwise.description.spec import Component, ensemble_name
+from stepwise.description.spec import Component, prompt_tensor
 
 # Maps a component's inputs by name to its outputs by name.
 Run = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -24,9 +22,9 @@ def bound(run: RunComponent, component: Component) -> Run:
 def encode_prompt(
     encoder: Component, role: str, prepared: Mapping[str, Array], run: Run
 ) -> dict[str, Array]:
-    """One text encoder's embeddings of one prompt, by ``ensemble_name``.
+    """One text encoder's embeddings of one prompt, by ``prompt_tensor``.
 
-    ``prepared`` holds the inputs of all encoders by ``ensemble_name``.
+    ``prepared`` holds the inputs of all encoders by ``prompt_tensor``.
     """
     return embeddings(encoder, role, run(feed(encoder, role, prepared)))
 
@@ -34,35 +32,23 @@ def encode_prompt(
 def feed(encoder: Component, role: str, prepared: Mapping[str, Array]) -> dict[str, Array]:
     """One text encoder's inputs for one prompt, by their names in its graph."""
     return {
-        tensor.name: prepared[ensemble_name(role, encoder, tensor)] for tensor in encoder.inputs
+        tensor.name: prepared[prompt_tensor(role, encoder, tensor)] for tensor in encoder.inputs
     }
 
 
 def embeddings(encoder: Component, role: str, outputs: Mapping[str, Array]) -> dict[str, Array]:
-    """One text encoder's outputs for one prompt, by ``ensemble_name``."""
+    """One text encoder's outputs for one prompt, by ``prompt_tensor``."""
     return {
-        ensemble_name(role, encoder, tensor): outputs[tensor.name] for tensor in encoder.outputs
+        prompt_tensor(role, encoder, tensor): outputs[tensor.name] for tensor in encoder.outputs
     }
 
 
 def encode_prompts(
     family: Family, prepared: Mapping[str, Array], settings: Settings, run: RunComponent
 ) -> dict[str, Array]:
-    """The embeddings of the prompts that ``settings`` uses, by ``ensemble_name``."""
+    """The embeddings of the prompts that ``settings`` uses, by ``prompt_tensor``."""
     encoded: dict[str, Array] = {}
     for role in family.encoded_roles(settings):
         for encoder in family.encoders:
             encoded |= encode_prompt(encoder, role, prepared, bound(run, encoder))
     return encoded
-
-
-def unused_embeddings(family: Family, settings: Settings) -> Iterator[tuple[str, Array]]:
-    """Empty tensors in the place of embeddings that ``settings`` does not use.
-
-    A model of an ensemble has to send all of its outputs.
-    """
-    used = family.encoded_roles(settings)
-    for role, encoder in family.encodings():
-        for output in encoder.outputs if role not in used else ():
-            shape = (1, *[0] * (len(output.dims) - 1))
-            yield ensemble_name(role, encoder, output), np.zeros(shape, np.float32)

@@ -48,7 +48,7 @@ class LocalPipeline:
 
         Raises UnusableFile if ``repository`` holds no such pipeline.
         """
-        folder = Path(repository, f"{name}_prepare")
+        folder = Path(repository, name)
         self._prepare = Preparer(FAMILIES[Manifest.read(folder).family], folder)
         self._sessions = {
             component.name: open_session(Path(repository, f"{name}_{component.name}", "1", GRAPH))

@@ -1,4 +1,4 @@
-"""The most rows in a denoiser call, by resolution: ``caps.json`` in ``<name>_prepare``.
+"""The most rows in a denoiser call, by resolution: ``caps.json`` in ``<name>``.
 
 The operator writes this file; ``python -m benchmarks caps`` suggests its contents. Keys are width x
 height in pixels, values are rows: ``{"832x1248": 4}``. Video keys begin with the frames:

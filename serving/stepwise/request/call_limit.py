@@ -1,4 +1,4 @@
-"""The time at which a model's call of another model must have returned: later, it hangs."""
+"""The time at which a pipeline's call of a graph must have returned: later, it hangs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ FACTOR = 20
 
 
 class CallLimit:
-    """Times the calls of one stage, and publishes when the next of them must have returned.
+    """Times the calls of one pipeline, and publishes when the next of them must have returned.
 
     The limit grows with the slowest call so far, and with the square of the work, as attention
     does: a larger picture may be the first of its size. Thread-safe.
@@ -26,11 +26,10 @@ class CallLimit:
         self,
         shared: Path,
         pipeline: str,
-        stage: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``clock`` must be the one that the reader of ``Due`` uses."""
-        self._due = Due(shared, pipeline, stage)
+        self._due = Due(shared, pipeline)
         self._clock = clock
         self._slowest: dict[str, tuple[float, int]] = {}
         self._running: dict[object, float] = {}

@@ -3,6 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 FLUSH_SECONDS = 1.0
@@ -17,24 +18,34 @@ def key(name: str, **labels: str) -> Key:
     return name, tuple(labels.items())
 
 
+@dataclass(frozen=True)
+class Source:
+    """Metrics and their values.
+
+    ``described`` has the kind, COUNTER or GAUGE, and the help text of each metric by name.
+    ``sample`` returns totals for counters.
+    """
+
+    described: Mapping[str, tuple[str, str]]
+    sample: Sample
+
+
 class Reporter:
-    """Passes the values of ``sample`` to Triton once a second, in a thread, until ``close``.
+    """Passes the values of ``sources`` to Triton once a second, in a thread, until ``close``.
 
     Values are counted in the model's process and passed on together, because each call to Triton
     is a message to another process and would take a part of every step of a small model.
-    ``described`` has the kind, COUNTER or GAUGE, and the help text of each metric by name;
-    ``families`` is ``pb_utils.MetricFamily``. ``sample`` returns totals for counters.
+    ``families`` is ``pb_utils.MetricFamily``.
     """
 
-    def __init__(
-        self, described: Mapping[str, tuple[str, str]], families: Any, sample: Sample
-    ) -> None:
-        self._kinds = {name: kind for name, (kind, _) in described.items()}
+    def __init__(self, families: Any, *sources: Source) -> None:
+        described = [item for source in sources for item in source.described.items()]
+        self._kinds = {name: kind for name, (kind, _) in described}
         self._families = {
             name: families(name=name, description=text, kind=getattr(families, kind))
-            for name, (kind, text) in described.items()
+            for name, (kind, text) in described
         }
-        self._sample = sample
+        self._samples = [source.sample for source in sources]
         self._reported: defaultdict[Key, float] = defaultdict(float)
         self._metrics: dict[Key, Any] = {}
         self._closing = threading.Event()
@@ -51,7 +62,8 @@ class Reporter:
             self._flush()
 
     def _flush(self) -> None:
-        for name, value in self._sample().items():
+        values = [item for sample in self._samples for item in sample().items()]
+        for name, value in values:
             reported = self._reported[name]
             if value == reported:
                 continue

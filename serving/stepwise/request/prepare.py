@@ -12,7 +12,7 @@ from stepwise.description.family import Family
 from stepwise.description.fields import Array, text
 from stepwise.description.manifest import TOKENIZERS, Manifest
 from stepwise.description.settings import Settings
-from stepwise.description.spec import Component, ensemble_name
+from stepwise.description.spec import Component, prompt_tensor
 from stepwise.request import batch_caps
 from stepwise.request.resolve import resolve
 
@@ -21,7 +21,7 @@ class Preparer:
     """Turns request tensors into encoder inputs and settings for one exported checkpoint."""
 
     def __init__(self, family: Family, folder: Path) -> None:
-        """Read the manifest and tokenizers in ``folder``, the folder of ``<name>_prepare``."""
+        """Read the manifest and tokenizers in ``folder``, the folder of ``<name>``."""
         from tokenizers import Tokenizer
 
         self.family = family
@@ -75,12 +75,12 @@ class Preparer:
             for tensor in encoder.settings:
                 # diffusers skips layers only for the positive prompt.
                 value = 0 if role else getattr(settings, tensor.name)
-                fed[ensemble_name(role, encoder, tensor)] = np.full((1, 1), value, np.int64)
+                fed[prompt_tensor(role, encoder, tensor)] = np.full((1, 1), value, np.int64)
         return fed, replace(settings, notes=tuple(notes))
 
     def _tokenize(self, role: str, encoder: Component, words: str, fed: dict[str, Array]) -> bool:
         """Add an encoder's token ids and mask, if it takes one; true if the prompt was cut."""
-        name = ensemble_name(role, encoder, encoder.inputs[0])
+        name = prompt_tensor(role, encoder, encoder.inputs[0])
         if encoder.name in self.manifest.missing:
             fed[name] = np.zeros((1, self.manifest.tokens[encoder.name]), np.int64)
             return False
@@ -90,7 +90,7 @@ class Preparer:
         fed[name] = np.asarray([encoding.ids], np.int64)
         if encoder.mask is not None:
             mask = np.asarray([encoding.attention_mask], np.int64)
-            fed[ensemble_name(role, encoder, encoder.mask)] = mask
+            fed[prompt_tensor(role, encoder, encoder.mask)] = mask
         return bool(encoding.overflowing) or read != words
 
     def _cut_note(self, field: str, encoders: list[str]) -> str:

@@ -1,24 +1,21 @@
-"""State that the Python models of one server share: a key, and the work in each pipeline.
+"""The state of a server's pipelines, which ``stepwise serve`` reads.
 
 Each model runs in a process of its own, so they share files in a folder that only their user may
 read: ``STEPWISE_STATE``, which ``stepwise serve`` sets, or one named after the Triton process.
 """
 
 import os
-import secrets
 import stat
 import struct
 import tempfile
+import threading
 from collections.abc import Collection
 from pathlib import Path
 
 VARIABLE = "STEPWISE_STATE"
-_KEY = "key"
-_KEY_BYTES = 32
 _COUNT = struct.Struct("<q")
 _TIME = struct.Struct("<d")
-# The stages that write an ``Occupancy``.
-STAGES = ENCODE, DENOISE, DECODE = "encode", "denoise", "decode"
+_REQUESTS, _DUE = "requests", "due"
 
 
 def folder() -> Path:
@@ -33,99 +30,75 @@ def folder() -> Path:
     private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
     if not private or found.st_uid != os.getuid():
         raise PermissionError(
-            f"{path}: others can read or replace the key of the models in it; set {VARIABLE} to a "
-            "folder that only this user may read"
+            f"{path}: others can read or replace the files of the models in it; set {VARIABLE} to "
+            "a folder that only this user may read"
         )
     return path
 
 
-def key(shared: Path) -> bytes:
-    """The key in the folder ``shared``; the first model to ask draws it."""
-    path = shared / _KEY
-    if not path.exists():
-        # Written under another name first, so that no model reads half a key.
-        drawn = shared / f"{_KEY}.{os.getpid()}"
-        drawn.write_bytes(secrets.token_bytes(_KEY_BYTES))
-        try:
-            os.link(drawn, path)
-        except FileExistsError:
-            pass
-        finally:
-            drawn.unlink()
-    return path.read_bytes()
+class OpenRequests:
+    """The number of a pipeline's requests without a final response. Thread-safe."""
 
+    def __init__(self, shared: Path, pipeline: str) -> None:
+        self._file = _open(shared, pipeline, _REQUESTS)
+        self._number = 0
+        self._lock = threading.Lock()
+        self._add(0)
 
-class Occupancy:
-    """The work in one stage of a pipeline: its model writes, other processes read.
+    def begin(self) -> None:
+        """Count a request."""
+        self._add(1)
 
-    ``ENCODE`` counts requests, ``DENOISE`` pictures and ``DECODE`` responses.
-    """
+    def end(self) -> None:
+        """Count its final response."""
+        self._add(-1)
 
-    def __init__(self, shared: Path, pipeline: str, stage: str) -> None:
-        path = shared / f"{pipeline}.{stage}"
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-
-    def write(self, pictures: int) -> None:
-        """Replace the number."""
-        os.pwrite(self._file, _COUNT.pack(pictures), 0)
-
-    def read(self) -> int:
-        """The number, 0 before the first ``write``."""
-        data = os.pread(self._file, _COUNT.size, 0)
-        return int(_COUNT.unpack(data)[0]) if data else 0
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
+    def _add(self, more: int) -> None:
+        # Without the lock an older number could be written last.
+        with self._lock:
+            self._number += more
+            os.pwrite(self._file, _COUNT.pack(self._number), 0)
 
 
 class Due:
-    """When the next running call of a stage must have returned: its model writes.
+    """When the next running call of a pipeline must have returned.
 
     Times are in seconds of the clock that ``overdue`` uses.
     """
 
-    def __init__(self, shared: Path, pipeline: str, stage: str) -> None:
-        path = shared / _due(pipeline, stage)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    def __init__(self, shared: Path, pipeline: str) -> None:
+        self._file = _open(shared, pipeline, _DUE)
 
     def write(self, time: float | None) -> None:
         """Replace the time; None without running calls."""
         os.pwrite(self._file, _TIME.pack(0.0 if time is None else time), 0)
 
 
-def _due(pipeline: str, stage: str) -> str:
-    return f"{pipeline}.{stage}.due"
-
-
 def overdue(shared: Path, pipelines: Collection[str], now: float) -> str | None:
-    """The model whose call of another one should have returned before ``now``, if there is one."""
+    """A pipeline with a call that should have returned before ``now``, if there is one."""
     for name in pipelines:
-        for stage in STAGES:
-            try:
-                (time,) = _TIME.unpack((shared / _due(name, stage)).read_bytes())
-            except (FileNotFoundError, struct.error):
-                continue
-            if 0 < time < now:
-                return f"{name}_{stage}"
+        found = _read(shared, name, _DUE, _TIME)
+        if found is not None and 0 < found < now:
+            return name
     return None
 
 
 def working(shared: Path, pipelines: Collection[str]) -> bool:
-    """Whether a stage of these pipelines has work.
+    """Whether one of these pipelines has a request without a final response.
 
-    True for a pipeline that writes no counts: nothing is known of it.
+    True for a pipeline that writes no number: nothing is known of it.
     """
-    return any(
-        not (shared / f"{name}.{stage}").exists() or _read(shared, name, stage)
-        for name in pipelines
-        for stage in STAGES
-    )
+    return any(_read(shared, name, _REQUESTS, _COUNT) != 0 for name in pipelines)
 
 
-def _read(shared: Path, pipeline: str, stage: str) -> int:
-    occupancy = Occupancy(shared, pipeline, stage)
+def _open(shared: Path, pipeline: str, what: str) -> int:
+    return os.open(shared / f"{pipeline}.{what}", os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def _read(shared: Path, pipeline: str, what: str, form: struct.Struct) -> float | None:
+    """The number in a file; None before it is written."""
     try:
-        return occupancy.read()
-    finally:
-        occupancy.close()
+        data = (shared / f"{pipeline}.{what}").read_bytes()
+    except FileNotFoundError:
+        return None
+    return float(form.unpack(data)[0]) if data else None

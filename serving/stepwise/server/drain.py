@@ -1,18 +1,14 @@
 """Lets running requests finish before Triton stops.
 
 On shutdown Triton 24.10 refuses BLS calls within a second, so pictures being denoised would fail.
-Unloading models through the model control API drains requests instead. Measured on an ensemble
-around a decoupled Python model that responds from its own thread and makes BLS calls:
+Unloading models through the model control API drains requests instead. Measured on a decoupled
+Python model that responds from its own threads and makes BLS calls there:
 
-- once the ensemble is unloaded (10 ms), a new request fails at once with ``Request for unknown
-  model: '<name>' has no available versions``, and running requests stream to their end;
-- the repository index reports the ensemble as UNLOADING while a client keeps the stream of its last
-  request open, answered or not, so this state does not show whether requests are running;
-- a request holds every model of its ensemble until its final response. So ``<name>_prepare``,
-  unloaded after the ensemble, stays UNLOADING until the last request is finished (and one second
-  more, until its own process ends);
+- once the model is unloaded (10 ms), a new request fails at once with ``Request for unknown model:
+  '<name>' has no available versions``, and running requests stream to their end;
+- the repository index reports the model as UNLOADING until its last request is finished;
 - a request of a gRPC stream that Triton itself refuses, for a wrong type or shape, holds its model
-  forever. If one was sent to ``<name>_prepare``, only the pipeline's own counts show its end.
+  forever. Only the pipeline's own number of requests then shows their end.
 """
 
 import json
@@ -31,7 +27,7 @@ logger = logging.getLogger(__name__)
 DRAIN_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 _LOG_SECONDS = 2.0
-# Longer than a request's way from one stage to the next, where no stage counts it.
+# Longer than a request's way from Triton to its model, where nothing counts it.
 _IDLE_SECONDS = 2.0
 
 
@@ -49,11 +45,10 @@ def drain(
     if the server cannot be reached.
     """
     started = time.monotonic()
-    first_stages = [f"{name}_prepare" for name in pipelines]
-    for model in (*pipelines, *first_stages):
-        _post(f"{http_url}/v2/repository/models/{model}/unload", key)
+    for name in pipelines:
+        _post(f"{http_url}/v2/repository/models/{name}/unload", key)
     logged, worked = False, started
-    while busy := _unloading(http_url, key, first_stages):
+    while busy := _unloading(http_url, key, pipelines):
         now = time.monotonic()
         waited = now - started
         if working(state, pipelines):

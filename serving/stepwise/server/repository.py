@@ -12,8 +12,8 @@ from stepwise.description.manifest import FILE as MANIFEST
 from stepwise.families import FAMILIES
 from stepwise.server.errors import NothingToServe, ServerError
 
-_PREPARE = "_prepare"
-_STAGES = ("prepare", "denoise", "decode")
+# What a folder with a manifest was called after its pipeline's name in former exports.
+_FORMER = "_prepare"
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,8 @@ class Exported:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The Triton models of this pipeline, the ensemble first."""
-        encode = ("encode",) if self.family else ()
-        parts = (*_STAGES, *encode, *self.manifest["graphs"])
-        return (self.name, *(f"{self.name}_{part}" for part in parts))
+        """The Triton models of this pipeline: its own first, then its graphs."""
+        return (self.name, *(f"{self.name}_{graph}" for graph in self.manifest["graphs"]))
 
     @property
     def command(self) -> str:
@@ -64,11 +62,11 @@ class Exported:
 def exported(repository: Path, names: Collection[str] = ()) -> tuple[Exported, ...]:
     """The pipelines of a repository called ``names``, or all, sorted by name.
 
-    A pipeline counts as exported if ``<name>_prepare/manifest.json`` exists. Raises
-    ``NothingToServe`` if there is none or one of ``names`` is missing, and ``ServerError`` if a
-    manifest is invalid.
+    A pipeline counts as exported if ``<name>/manifest.json`` exists; a former export, whose folder
+    was called otherwise, counts until it is exported again. Raises ``NothingToServe`` if there is
+    none or one of ``names`` is missing, and ``ServerError`` if a manifest is invalid.
     """
-    found = [_read(path) for path in repository.glob(f"*{_PREPARE}/{MANIFEST}")]
+    found = [_read(path) for path in repository.glob(f"*/{MANIFEST}") if not _replaced(path)]
     there = sorted(pipeline.name for pipeline in found)
     if missing := sorted(set(names) - set(there)):
         raise NothingToServe(
@@ -94,4 +92,10 @@ def _read(path: Path) -> Exported:
         raise ServerError(
             f"{path} is not a manifest ({error!r}): export the pipeline again."
         ) from error
-    return Exported(path.parent.name.removesuffix(_PREPARE), path.parent, manifest)
+    return Exported(path.parent.name.removesuffix(_FORMER), path.parent, manifest)
+
+
+def _replaced(manifest: Path) -> bool:
+    """Whether a former export was exported again."""
+    name = manifest.parent.name.removesuffix(_FORMER)
+    return name != manifest.parent.name and (manifest.parent.parent / name / MANIFEST).exists()

@@ -2,7 +2,7 @@
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from stepwise.batching.worker import Worker
 
@@ -16,19 +16,16 @@ class RoundRobin(Worker):
     Clients take turns, one piece each, and within a client its requests. The jobs of one owner run
     in order. So a long job delays others by at most one piece, and a client with many requests
     delays others no more than one with a single request. A job that raises ends.
-    ``changed`` gets the number of jobs.
     """
 
-    def __init__(self, name: str, changed: Callable[[int], None]) -> None:
-        self._line, self._jobs, self._changed = _Line(), 0, changed
-        changed(0)
+    def __init__(self, name: str) -> None:
+        self._line = _Line()
         super().__init__(name)
 
     def submit(self, owner: Sequence[str], job: Iterator[None]) -> None:
         """Queue a job after its owner's other jobs."""
         with self._wake:
             self._line.append(owner, job)
-            self._count(1)
             self._wake.notify()
 
     def _run(self) -> None:
@@ -37,11 +34,6 @@ class RoundRobin(Worker):
             if self._advance(job):
                 with self._wake:
                     self._line.pop(owner)
-                    self._count(-1)
-
-    def _count(self, more: int) -> None:
-        self._jobs += more
-        self._changed(self._jobs)
 
     def _advance(self, job: Iterator[None]) -> bool:
         """Do one piece of a job; true if the job has ended."""

@@ -103,7 +103,7 @@ def _requests(run: Runner, drawing: Drawing) -> list[Request]:
 def _prepare(
     checkpoint: Checkpoint, drawing: Drawing
 ) -> Iterator[tuple[dict[str, Array], Settings]]:
-    """Encoder inputs and settings of each picture, as ``<name>_prepare`` makes them."""
+    """Encoder inputs and settings of each picture, as ``<name>`` makes them."""
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
         tokens = write_tokenizers(checkpoint, folder / TOKENIZERS)

@@ -13,7 +13,7 @@ from stepwise.description.axis_limits import axes, fits
 from stepwise.description.family import Family
 from stepwise.description.graph_files import GRAPH
 from stepwise.description.manifest import Manifest, Sides
-from stepwise.description.spec import Component, Range, ensemble_name
+from stepwise.description.spec import Component, Range, prompt_tensor
 from stepwise.export.onnx.shapes import Shape, shape
 from stepwise.export.repository.layout import Target
 from stepwise.request.resolve import resolve
@@ -132,7 +132,7 @@ def _text_length(target: Target, manifest: Manifest) -> int:
         sizes = {"batch": 1, "tokens": manifest.tokens[encoder.name]}
         for tensor in encoder.outputs:
             size = shape(tensor.dims, graph[tensor.name], sizes)
-            blank[ensemble_name(role, encoder, tensor)] = np.zeros(size, np.float32)
+            blank[prompt_tensor(role, encoder, tensor)] = np.zeros(size, np.float32)
     settings = resolve({}, family, manifest, caps={}, arrived=0.0)
     conditioning = family.conditioning(blank, "", settings)
     for tensor in family.denoiser.inputs:

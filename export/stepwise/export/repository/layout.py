@@ -33,15 +33,15 @@ class Target:
     quantization: Quantization | None = None
 
     @property
-    def prepare(self) -> Path:
-        """The folder of ``<name>_prepare``, which holds the manifest and the tokenizers."""
-        return self.repository / f"{self.name}_prepare"
+    def folder(self) -> Path:
+        """The folder of the pipeline's own model, with the manifest and the tokenizers."""
+        return self.repository / self.name
 
     @property
     def tokenizers(self) -> dict[str, Path]:
         """The tokenizer file of every text encoder that the checkpoint has."""
         return {
-            encoder.name: self.prepare / TOKENIZERS / f"{encoder.name}.json"
+            encoder.name: self.folder / TOKENIZERS / f"{encoder.name}.json"
             for encoder in self.checkpoint.family.encoders
             if encoder.name not in self.checkpoint.missing
         }
@@ -116,7 +116,7 @@ def describe(
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write ``manifest.json`` into the folder of ``<name>_prepare``, whole or not at all."""
+    """Write ``manifest.json`` into the folder of ``<name>``, whole or not at all."""
     partial = folder / _PARTIAL
     partial.mkdir(exist_ok=True)
     manifest.write(partial)

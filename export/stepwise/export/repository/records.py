@@ -63,8 +63,8 @@ def read(target: Target, component: Component) -> list[Parity] | None:
 def is_finished(target: Target) -> bool:
     """Whether the target holds a whole export that is up to date."""
     try:
-        manifest = Manifest.read(target.prepare)
-        parity_report.read(target.prepare)
+        manifest = Manifest.read(target.folder)
+        parity_report.read(target.folder)
     except (OSError, ValueError, TypeError, KeyError):
         return False
     components = target.checkpoint.family.components

@@ -1,6 +1,6 @@
 """Builds the engines of an exported pipeline, writes them next to their graphs and records them.
 
-``engines.json`` in the folder of ``<name>_prepare`` has one record per engine. ``stepwise check``
+``engines.json`` in the folder of ``<name>`` has one record per engine. ``stepwise check``
 compares them with its machine.
 """
 
@@ -80,7 +80,7 @@ def build_engines(
     ``name`` is a key of ``LIBRARIES``. Engines of the same graph, library and GPU are kept.
     ``report`` receives the kernels of a quantized component's engine. Raises EngineError.
     """
-    manifest = Manifest.read(target.prepare)
+    manifest = Manifest.read(target.folder)
     engines = []
     for component in target.checkpoint.family.components:
         shapes = profiles(target, manifest, component)
@@ -88,7 +88,7 @@ def build_engines(
         engine = _kept(target, wanted)
         if engine is None:
             engine = _built(target, component, name, shapes, wanted, report)
-            _add(engine, target.prepare)
+            _add(engine, target.folder)
         engines.append(engine)
     return engines
 
@@ -141,7 +141,7 @@ def _record_of(shapes: Sequence[Profiles]) -> dict[str, Any]:
 def _kept(target: Target, wanted: Mapping[str, Any]) -> Engine | None:
     """The existing engine, if it is up to date."""
     path = target.repository / wanted["file"]
-    for engine in read(target.prepare):
+    for engine in read(target.folder):
         same = all(getattr(engine, key) == value for key, value in wanted.items())
         if same and path.is_file() and _digest(path) == engine.sha256:
             log.info("%s: its engine is reused", engine.component)

@@ -60,7 +60,7 @@ def repository(tmp_path):
     """A repository of an earlier export, with the kinds of files that a failing one could harm."""
     folder = tmp_path / "repository"
     write_committed(SD3, "sd3", folder)
-    (folder / "sd3_prepare" / "manifest.json").write_text("{}")
+    (folder / "sd3" / "manifest.json").write_text("{}")
     (folder / "sd3_clip_l" / "1").mkdir(parents=True)
     (folder / "sd3_clip_l" / "1" / "model.onnx").write_bytes(b"a graph")
     return folder

@@ -156,7 +156,7 @@ def test_half_graphs_are_close_and_keep_their_types(single, half, feeds):
 def test_a_half_export_is_finished_and_differs_from_a_single_one(half):
     assert is_finished(half)
     assert not is_finished(replace(half, precision="fp32"))
-    assert Manifest.read(half.prepare).precision == "fp16"
+    assert Manifest.read(half.folder).precision == "fp16"
     (pipeline,) = exported(half.repository)
     assert list(_graph_problems(pipeline)) == []
 

@@ -16,7 +16,7 @@ def target(families, checkpoints):
 
 def test_a_checkpoint_without_buckets_has_one_largest_size(repository, checkpoints):
     where = Target(open_checkpoint(checkpoints["sd3"], SD3), repository, "sd3")
-    manifest = Manifest.read(where.prepare)
+    manifest = Manifest.read(where.folder)
     found = {c.name: largest_sizes(where, manifest, c) for c in SD3.components}
     assert found == {
         "clip_l": [{"batch": 8, "tokens": 20}],
@@ -29,7 +29,7 @@ def test_a_checkpoint_without_buckets_has_one_largest_size(repository, checkpoin
 
 @pytest.mark.parametrize("component", [SDXL.denoiser, SDXL.decoder], ids=lambda c: c.name)
 def test_the_largest_sides_are_those_of_buckets(target, component):
-    manifest = Manifest.read(target.prepare)
+    manifest = Manifest.read(target.folder)
     buckets = {(height // 4, width // 4) for height, width in manifest.buckets}
     found = [(s["height"], s["width"]) for s in largest_sizes(target, manifest, component)]
     assert set(found) <= buckets

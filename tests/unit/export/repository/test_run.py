@@ -60,14 +60,14 @@ def command(*arguments):
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 @pytest.mark.parametrize("encoder", SD3.encoders, ids=lambda e: e.name)
 def test_tokenizer_files_give_the_ids_that_diffusers_uses(repository, encoder, text):
-    path = repository / "sd3_prepare" / "tokenizers" / f"{encoder.name}.json"
+    path = repository / "sd3" / "tokenizers" / f"{encoder.name}.json"
     reference = AutoTokenizer.from_pretrained(MINIATURE / encoder.tokenizer)
     expected = reference(text, padding="max_length", max_length=20, truncation=True).input_ids
     assert Tokenizer.from_file(str(path)).encode(text).ids == expected
 
 
 def test_only_cut_texts_are_reported(repository):
-    path = repository / "sd3_prepare" / "tokenizers" / "clip_l.json"
+    path = repository / "sd3" / "tokenizers" / "clip_l.json"
     tokenizer = Tokenizer.from_file(str(path))
     assert tokenizer.encode("star " * 19).overflowing
     assert not tokenizer.encode("star " * 18).overflowing
@@ -87,13 +87,13 @@ def test_token_lengths_are_capped_as_in_diffusers(folder):
 def test_the_manifest_describes_its_repository(repository):
     checkpoint = open_checkpoint(MINIATURE, SD3)
     target = Target(checkpoint, repository, "sd3")
-    manifest = Manifest.read(target.prepare)
+    manifest = Manifest.read(target.folder)
     assert manifest.sides == checkpoint.sides
     assert manifest.tokens == {"clip_l": 20, "clip_g": 20, "t5": 20}
     assert (manifest.latent_channels, manifest.vae_scale, manifest.missing) == (16, 8, ())
     for component in SD3.components:
         assert manifest.graphs[component.name] == graph_digest(target.version(component))
-    rows = parity_report.read(target.prepare)
+    rows = parity_report.read(target.folder)
     assert {row.component for row in rows} == {component.name for component in SD3.components}
     assert all(row.ok for row in rows)
 
@@ -137,13 +137,13 @@ def test_an_export_in_an_older_format_gets_new_configs_and_keeps_its_graphs(repo
     for config in configs:
         config.write_text("older")
     older = formats.REPOSITORY - 1
-    replace(Manifest.read(target.prepare), format=older, source="older").write(target.prepare)
+    replace(Manifest.read(target.folder), format=older, source="older").write(target.folder)
     graphs = [target.version(component) / "model.onnx" for component in SD3.components]
     stamps = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in graphs]
     export(target, {})
     assert [config.read_text() for config in configs] == due
     assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in graphs] == stamps
-    assert Manifest.read(target.prepare).format == formats.REPOSITORY
+    assert Manifest.read(target.folder).format == formats.REPOSITORY
     assert is_finished(target)
 
 
@@ -168,7 +168,7 @@ def test_a_killed_export_is_unfinished_and_resumes(repository, tmp_path, monkeyp
     process.wait()
     checkpoint = open_checkpoint(MINIATURE, SD3)
     target = Target(checkpoint, tmp_path, "other")
-    assert not (target.prepare / FILE).exists()
+    assert not (target.folder / FILE).exists()
     assert not is_finished(target)
     assert not target.version(SD3.decoder).exists()
     for path, text in committed(SD3, "other").items():
@@ -209,4 +209,4 @@ def test_a_failed_export_removes_the_old_manifest(repository, tmp_path, folder):
     target = Target(open_checkpoint(folder, SD3), copy, "sd3")
     with pytest.raises(CheckpointError, match="text_encoder"):
         export(target, {})
-    assert not (target.prepare / FILE).exists()
+    assert not (target.folder / FILE).exists()

@@ -47,9 +47,9 @@ def exported(request, tmp_path_factory):
 def test_every_component_builds(exported, capability):
     engines = build_engines(exported, RTX, capability)
     print(table(engines))
-    manifest = Manifest.read(exported.prepare)
+    manifest = Manifest.read(exported.folder)
     assert [engine.component for engine in engines] == [c.name for c in SD3.components]
-    assert engines == read(exported.prepare)
+    assert engines == read(exported.folder)
     for engine in engines:
         path = exported.repository / engine.file
         assert path.stat().st_size == engine.bytes
@@ -78,11 +78,11 @@ def sdxl(request, checkpoints, tmp_path_factory):
 @pytest.fixture(params=[slice(2, 4), further(slice(None))], ids=["two", "all"])
 def buckets(request, sdxl):
     """The number of buckets in the manifest: two of the checkpoint's, or all."""
-    manifest = Manifest.read(sdxl.prepare)
+    manifest = Manifest.read(sdxl.folder)
     chosen = manifest.buckets[request.param]
-    replace(manifest, buckets=chosen).write(sdxl.prepare)
+    replace(manifest, buckets=chosen).write(sdxl.folder)
     yield len(chosen)
-    manifest.write(sdxl.prepare)
+    manifest.write(sdxl.folder)
 
 
 @pytest.mark.parametrize("capability", ["8.9", further("8.0")])
@@ -99,7 +99,7 @@ def test_every_component_of_sdxl_builds_for_every_bucket(sdxl, buckets, capabili
 
 def test_each_bucket_has_its_own_profile_and_previews_share_one(families, checkpoints):
     where = Target(open_checkpoint(checkpoints["sdxl"], SDXL), families, "sdxl")
-    manifest = Manifest.read(where.prepare)
+    manifest = Manifest.read(where.folder)
     found = profiles(where, manifest, SDXL.denoiser)
     sides = [(height // 4, width // 4) for height, width in manifest.buckets]
     assert [profile["latents"] for profile in found] == [
@@ -127,7 +127,7 @@ def test_the_triton_config_lists_all_profiles_of_an_engine():
 
 def test_profiles_cover_all_allowed_requests(repository):
     where = target(repository)
-    manifest = Manifest.read(where.prepare)
+    manifest = Manifest.read(where.folder)
     found = {c.name: profiles(where, manifest, c) for c in SD3.components}
     assert found["t5"] == ({"ids": Profile((1, 20), (2, 20), (8, 20))},)
     # 40 tokens: CLIP's 20, then T5's 20.
@@ -145,7 +145,7 @@ def test_profiles_cover_all_allowed_requests(repository):
 
 def test_the_triton_config_has_the_dims_of_the_engine(repository):
     where, decoder, video = target(repository), SD3.decoder, SD3.encoders[0]
-    manifest = Manifest.read(where.prepare)
+    manifest = Manifest.read(where.folder)
     shapes = {
         c.name: build(RTX, where.version(c) / GRAPH, profiles(where, manifest, c), "8.9").shapes
         for c in (decoder, video)
@@ -167,7 +167,7 @@ def test_the_triton_config_has_the_dims_of_the_engine(repository):
 
 def test_an_unsupported_compute_capability_is_named(repository):
     where, video = target(repository), SD3.encoders[0]
-    shapes = profiles(where, Manifest.read(where.prepare), video)
+    shapes = profiles(where, Manifest.read(where.folder), video)
     with pytest.raises(EngineError, match=r"capability 3\.5; allowed are .*8\.9.*12\.0"):
         build(RTX, where.version(video) / GRAPH, shapes, "3.5")
 
@@ -221,6 +221,6 @@ def test_an_impossible_build_is_refused_before_the_export(tmp_path, arguments, w
 
 def test_records_are_readable_json(exported):
     build_engines(exported, RTX, "8.9")
-    fields = json.loads((exported.prepare / FILE).read_text())
+    fields = json.loads((exported.folder / FILE).read_text())
     assert fields[0]["profiles"][0]["ids"]["minimum"] == [1, 20]
     assert sum(sum(kinds.values()) for kinds in fields[0]["layers"].values()) > 10

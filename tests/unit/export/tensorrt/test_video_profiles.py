@@ -18,7 +18,7 @@ from stepwise.video import sliced_vae
 def test_profiles_cover_all_allowed_videos(videos, checkpoints):
     checkpoint = open_checkpoint(checkpoints["easyanimate_i2v"], EASYANIMATE_I2V)
     where = Target(checkpoint, videos, "easyanimate_i2v")
-    manifest, pipeline = Manifest.read(where.prepare), checkpoint.family
+    manifest, pipeline = Manifest.read(where.folder), checkpoint.family
     ((text,), (encoder,), (denoiser,), (decoder,)) = (
         profiles(where, manifest, component) for component in pipeline.components
     )
@@ -36,7 +36,7 @@ def test_profiles_cover_all_allowed_videos(videos, checkpoints):
 def test_decoders_are_built_for_tiles(videos, checkpoints):
     checkpoint = open_checkpoint(checkpoints["easyanimate_i2v"], EASYANIMATE_I2V)
     where = Target(checkpoint, videos, "easyanimate_i2v")
-    manifest = Manifest.read(where.prepare)
+    manifest = Manifest.read(where.folder)
     manifest = replace(manifest, sides=Sides(480, 240, 1440, 16), size=(480, 720))
     for component in (checkpoint.family.image_encoder, checkpoint.family.decoder):
         (found,) = profiles(where, manifest, component)
@@ -52,7 +52,7 @@ def test_decoders_are_built_for_tiles(videos, checkpoints):
 def test_limits_of_decoders_are_those_of_tiles(videos, checkpoints, sides):
     checkpoint = open_checkpoint(checkpoints["easyanimate"], EASYANIMATE)
     where = Target(checkpoint, videos, "easyanimate")
-    manifest = replace(Manifest.read(where.prepare), sides=Sides(480, 240, 1440, 16))
+    manifest = replace(Manifest.read(where.folder), sides=Sides(480, 240, 1440, 16))
     decoder, seen = checkpoint.family.decoder, []
     largest = largest_sizes(where, manifest, decoder)
     assert largest == [{"height": 64, "slice": 1, "width": 64}]

@@ -11,7 +11,7 @@ PROMPT = "a large red star in the top left on a white background"
 
 @pytest.fixture(scope="module")
 def prepare(repository):
-    return Preparer(SD3, repository / "sd3_prepare")
+    return Preparer(SD3, repository / "sd3")
 
 
 def words(**fields):
@@ -49,7 +49,7 @@ def test_a_prompt_without_words_is_refused(prepare, fields):
 
 def test_clip_skip_applies_only_to_the_prompt(families):
     fields = {**words(prompt=PROMPT), "clip_skip": np.asarray([1], np.int32)}
-    fed, settings = Preparer(SDXL, families / "sdxl_prepare")(fields, 0.0)
+    fed, settings = Preparer(SDXL, families / "sdxl")(fields, 0.0)
     skips = {name: value.item() for name, value in fed.items() if name.endswith("clip_skip")}
     assert skips == {
         "clip_l_clip_skip": 1,
@@ -62,7 +62,7 @@ def test_clip_skip_applies_only_to_the_prompt(families):
 
 def test_a_note_on_the_bucket_comes_with_the_others(families):
     fields = words(prompt="star " * 30, bucket="3:2")
-    _, settings = Preparer(SDXL, families / "sdxl_prepare")(fields, 0.0)
+    _, settings = Preparer(SDXL, families / "sdxl")(fields, 0.0)
     bucket, cut = settings.notes
     assert bucket.startswith("bucket: the nearest to 3:2")
     assert cut.startswith("prompt: cut")

@@ -47,19 +47,19 @@ def test_fresh_engines_have_no_problems(copy):
 
 
 def test_graphs_without_engines_have_no_problems(copy):
-    (copy / "sd3_prepare" / FILE).unlink()
+    (copy / "sd3" / FILE).unlink()
     assert problems(copy) == []
 
 
 def test_an_engine_of_another_version_is_named(copy):
-    edit(copy / "sd3_prepare" / FILE, lambda records: records[0].update(version="1.0.0.0"))
+    edit(copy / "sd3" / FILE, lambda records: records[0].update(version="1.0.0.0"))
     (problem,) = problems(copy)
     assert f"{CLIP}/model.rtx was built by tensorrt_rtx 1.0.0.0, but 1.7" in problem
     assert "build it again" in problem
 
 
 def test_an_engine_of_another_graph_is_named(copy):
-    manifest = copy / "sd3_prepare" / "manifest.json"
+    manifest = copy / "sd3" / "manifest.json"
     edit(manifest, lambda fields: fields["graphs"].update(clip_l="another"))
     (problem,) = problems(copy)
     assert f"{CLIP}/model.rtx was built from another graph" in problem
@@ -74,13 +74,13 @@ def test_a_damaged_and_a_missing_engine_are_named(copy):
 
 
 def test_an_invalid_record_is_named(copy):
-    (copy / "sd3_prepare" / FILE).write_text("[{}]")
+    (copy / "sd3" / FILE).write_text("[{}]")
     (problem,) = problems(copy)
     assert "is not a record of engines" in problem
 
 
 def test_an_engine_for_another_gpu_is_named(copy):
-    record = json.loads((copy / "sd3_prepare" / FILE).read_text())[0]
+    record = json.loads((copy / "sd3" / FILE).read_text())[0]
     assert capability_problem(record, None) is None
     assert capability_problem(record, "8.9") is None
     assert "compute capability 8.9, but this machine's GPU has 9.0" in str(
@@ -89,5 +89,5 @@ def test_an_engine_for_another_gpu_is_named(copy):
 
 
 def test_an_uninstalled_library_is_not_compared(copy):
-    record = json.loads((copy / "sd3_prepare" / FILE).read_text())[0]
+    record = json.loads((copy / "sd3" / FILE).read_text())[0]
     assert version_problem(record, None) is None

@@ -23,7 +23,7 @@ def copy(repository, tmp_path):
 
 
 def edit(copy, **fields):
-    path = copy / "sd3_prepare" / "manifest.json"
+    path = copy / "sd3" / "manifest.json"
     given = json.loads(path.read_text())
     path.write_text(json.dumps({**given, **fields}))
     return given
@@ -42,7 +42,7 @@ def test_a_fresh_export_is_served(copy):
 def test_a_repository_without_a_format_is_refused_by_both(copy, capsys):
     given = edit(copy)
     del given["format"], given["formats"]
-    (copy / "sd3_prepare" / "manifest.json").write_text(json.dumps(given))
+    (copy / "sd3" / "manifest.json").write_text(json.dumps(given))
     message = refused(copy)
     assert "the format of its repository is None, but this version serves" in message
     assert "\n" not in message
@@ -51,7 +51,7 @@ def test_a_repository_without_a_format_is_refused_by_both(copy, capsys):
 
 
 def test_a_record_of_engines_that_no_program_should_read_is_named(copy):
-    os.mkfifo(copy / "sd3_prepare" / "engines.json")
+    os.mkfifo(copy / "sd3" / "engines.json")
     with pytest.raises(ServerError, match="engines.json is not a record of engines .*a FIFO where"):
         refuse_old(exported(copy))
 
@@ -70,7 +70,7 @@ def test_the_command_in_the_error_repeats_the_export(copy):
     assert (arguments.pipeline, arguments.name, arguments.precision) == ("sd3", "sd3", "fp16")
     assert (
         arguments.checkpoint
-        == json.loads((copy / "sd3_prepare" / "manifest.json").read_text())["checkpoint"]
+        == json.loads((copy / "sd3" / "manifest.json").read_text())["checkpoint"]
     )
     assert arguments.repository == copy
     assert arguments.lora == ["style file.safetensors:0.5"]
@@ -83,7 +83,7 @@ def test_an_engine_of_another_format_is_refused(copy):
         "library": "tensorrt_rtx",
         "compute_capability": "8.9",
     }
-    (copy / "sd3_prepare" / "engines.json").write_text(json.dumps([record]))
+    (copy / "sd3" / "engines.json").write_text(json.dumps([record]))
     message = refused(copy)
     assert f"model.rtx has the format {formats.ENGINE - 1}, but this version serves" in message
     words = shlex.split(message.partition("build it again with ")[2])

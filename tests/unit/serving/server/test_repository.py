@@ -10,7 +10,7 @@ from tests.support.special_files import DEPTH
 
 
 def export(folder, name, graphs) -> None:
-    prepare = folder / f"{name}_prepare"
+    prepare = folder / name
     prepare.mkdir()
     manifest = {"graphs": dict.fromkeys(graphs, "0"), "tokens": {}, "missing": []}
     (prepare / "manifest.json").write_text(json.dumps(manifest))
@@ -27,7 +27,7 @@ def test_pipelines_with_a_common_name_prefix_are_separate(tmp_path):
 
 def test_a_pipeline_without_manifest_is_not_served(tmp_path):
     export(tmp_path, "sd3", [])
-    (tmp_path / "sdxl_prepare").mkdir()
+    (tmp_path / "sdxl").mkdir()
     assert [pipeline.name for pipeline in exported(tmp_path)] == ["sd3"]
 
 
@@ -48,7 +48,7 @@ def test_the_error_of_an_empty_repository_names_the_export_command(tmp_path):
     ],
 )
 def test_a_manifest_that_no_program_should_read_is_named(tmp_path, make, problem):
-    path = tmp_path / "sd3_prepare" / "manifest.json"
+    path = tmp_path / "sd3" / "manifest.json"
     path.parent.mkdir()
     make(path)
     with pytest.raises(ServerError, match=f"{path} {problem}.*: export the pipeline again."):
@@ -57,7 +57,7 @@ def test_a_manifest_that_no_program_should_read_is_named(tmp_path, make, problem
 
 @pytest.mark.parametrize("text", ["[]", '{"graphs": {}}'])
 def test_a_broken_manifest_is_named(tmp_path, text):
-    (tmp_path / "sd3_prepare").mkdir()
-    (tmp_path / "sd3_prepare" / "manifest.json").write_text(text)
-    with pytest.raises(ServerError, match=r"sd3_prepare/manifest.json is not a manifest"):
+    (tmp_path / "sd3").mkdir()
+    (tmp_path / "sd3" / "manifest.json").write_text(text)
+    with pytest.raises(ServerError, match=r"sd3/manifest.json is not a manifest"):
         exported(tmp_path)

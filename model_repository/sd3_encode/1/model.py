@@ -1,3 +1,0 @@
-"""Encodes prompts, and the images that a video continues."""
-
-from stepwise.triton.encode import Encode as TritonPythonModel  # noqa: F401

@@ -1,0 +1,156 @@
+"""Decodes latents to pictures or slices of videos over BLS, and sends a request's responses."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from stepwise.batching.request import Request
+from stepwise.description.errors import Cancelled, RequestError
+from stepwise.description.family import Family
+from stepwise.description.fields import Array
+from stepwise.description.manifest import VideoLayout
+from stepwise.description.vae_caches import with_caches
+from stepwise.request import log
+from stepwise.request.events import Event
+from stepwise.request.response import Float32, response
+from stepwise.triton.bridge import Graphs, as_request_error, pack
+from stepwise.triton.reply import Reply
+from stepwise.triton.round_robin import RoundRobin
+from stepwise.video import sliced_vae
+
+# Videos of several slices decoded at the same time; the caches of a large one take gigabytes.
+_AT_ONCE = 2
+# A cancellation that arrives after the last slice leaves its ID behind, so the IDs are limited.
+_REMEMBER_AT_MOST = 1000
+
+
+class Decoding:
+    """Decodes each request's events in order, one picture or slice at a time, in one thread.
+
+    Peers take turns, within a peer its clients, and within a client its requests. Only a few videos
+    are decoded at a time, and later ones wait for one to end. Single pictures, previews and
+    progress do not wait. ``stop`` gets the ID of a request whose client left or whose decoding
+    failed, ``release`` that of a request whose last response is about to be sent.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        graphs: Graphs,
+        stop: Callable[[str], object],
+        release: Callable[[str], None],
+    ) -> None:
+        self._family = family
+        self._graphs = graphs
+        self._stop = stop
+        self._release = release
+        self._cancelled: dict[str, None] = {}
+        self._videos: deque[Event] = deque()
+        self._turns = RoundRobin("decode")
+
+    def submit(self, event: Event, latents: Float32 | None, reply: Reply) -> None:
+        """Queue the responses of an event; ``latents`` are those of a preview or a result."""
+        owner = (*event.member, event.request)
+        self._turns.submit(owner, self._answer(event, latents, reply))
+
+    def fail(self, request: Request, error: RequestError, reply: Reply) -> None:
+        """Queue an error behind the responses of the same request."""
+        self._turns.submit((*request.settings.member, request.id), _fail(error, reply))
+
+    def cancel(self, request_id: str) -> None:
+        """Stop decoding a request."""
+        while len(self._cancelled) >= _REMEMBER_AT_MOST:
+            del self._cancelled[next(iter(self._cancelled))]
+        self._cancelled[request_id] = None
+
+    def close(self) -> None:
+        """Finish the requests that are there, then end the thread."""
+        self._turns.close()
+
+    def _answer(self, event: Event, latents: Float32 | None, reply: Reply) -> Iterator[None]:
+        """Send the responses of an event; each iteration sends one."""
+        began, ended = time.monotonic(), event.record is not None
+        try:
+            if event.video is not None and latents is not None and latents.shape[1] > 1:
+                yield from self._begin(event, reply)
+            for answer, last in self._responses(event, latents):
+                self._check(event, reply)
+                if last and ended:
+                    self._finish(event, began)
+                if not event.silent:
+                    reply.send(pack(answer), final=last and ended)
+                yield
+        except Exception as error:
+            self._give_up(event, began, error)
+            reply.fail(error)
+        finally:
+            if event in self._videos:
+                self._videos.remove(event)
+
+    def _begin(self, event: Event, reply: Reply) -> Iterator[None]:
+        """Yield until fewer than ``_AT_ONCE`` videos are ahead of this one."""
+        self._videos.append(event)
+        while event not in list(self._videos)[:_AT_ONCE]:
+            self._check(event, reply)
+            yield
+
+    def _check(self, event: Event, reply: Reply) -> None:
+        """Raise Cancelled if the client cancelled the request or left."""
+        if event.request in self._cancelled:
+            del self._cancelled[event.request]
+            raise Cancelled("the request was cancelled")
+        if reply.left():
+            raise Cancelled("the client has left")
+
+    def _finish(self, event: Event, began: float, **failed: str) -> None:
+        """Write a request's line of the log and free its place, before its client sees the end and
+        sends more.
+        """
+        if event.record is not None:
+            decoding = {"decoding_ms": 1000 * (time.monotonic() - began)}
+            log.write({**event.record, **decoding, **failed})
+        self._release(event.request)
+
+    def _give_up(self, event: Event, began: float, error: Exception) -> None:
+        """Make the denoiser end the request, which gets no more responses."""
+        if event.record is None:
+            self._stop(event.request)
+        outcome = as_request_error(error).code
+        self._finish(event, began, outcome=outcome, error=str(error))
+
+    def _responses(
+        self, event: Event, latents: Float32 | None
+    ) -> Iterator[tuple[dict[str, Array], bool]]:
+        """Each response of an event, and whether it is the last."""
+        if latents is None:
+            yield response(self._family, event, None), True
+        elif event.video is None:
+            yield response(self._family, event, self._picture(latents)), True
+        else:
+            total = 1 + event.video.frames * (latents.shape[1] - 1)
+            for index, frames in sliced_vae.decode(self._run(event.video), latents, event.video):
+                told = replace(event, index=index)
+                yield response(self._family, told, frames), index + len(frames) == total
+
+    def _picture(self, latents: Float32) -> Array:
+        decoder = self._family.decoder
+        outputs = self._graphs.run(decoder, {decoder.inputs[0].name: latents[None]})
+        picture: Array = outputs[decoder.outputs[0].name][0]
+        return picture
+
+    def _run(self, layout: VideoLayout) -> sliced_vae.Run:
+        decoder = self._family.decoder
+        caches = with_caches(decoder, layout.decoder_caches).outputs[len(decoder.outputs) :]
+
+        def run(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+            return self._graphs.run(decoder, inputs, caches)
+
+        return run
+
+
+def _fail(error: RequestError, reply: Reply) -> Iterator[None]:
+    """A job that sends an error."""
+    reply.fail(error)
+    yield

@@ -1,0 +1,202 @@
+"""``<name>``: the model of a pipeline, from a request's tensors to its pictures or videos."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stepwise.batching.admission import Admission
+from stepwise.batching.batcher import Batcher
+from stepwise.batching.door import Door
+from stepwise.batching.loop import Loop
+from stepwise.batching.metrics import Metrics
+from stepwise.batching.request import Float32, Request, Summary, table
+from stepwise.description.errors import Cancelled, InvalidRequest, RequestError
+from stepwise.description.family import Conditioning
+from stepwise.description.fields import Array, text
+from stepwise.description.settings import Settings
+from stepwise.description.spec import CANCEL
+from stepwise.encoding.metrics import cache_metrics
+from stepwise.families import FAMILIES
+from stepwise.request import log, peers, shared_state
+from stepwise.request.call_limit import CallLimit
+from stepwise.request.events import Event
+from stepwise.request.ids import SHORTEST, can_be_guessed, private
+from stepwise.request.prepare import Preparer
+from stepwise.triton.bridge import Graphs, as_request_error, metric_families, parameter, unpack
+from stepwise.triton.decoding import Decoding
+from stepwise.triton.encoding import Encoding
+from stepwise.triton.reply import Reply
+from stepwise.triton.threads import started
+
+_LONGEST_ID = 256
+# Requests that are encoded at once; more wait. Enough to fill the batches of every encoder.
+_ENCODED_AT_ONCE = 8
+
+
+@dataclass(eq=False)
+class _Job:
+    """A request that is to be encoded. ``request`` owns the memory of the ``inputs``."""
+
+    id: str
+    reply: Reply
+    request: Any
+    inputs: Mapping[str, Array]
+    settings: Settings
+
+
+class Pipeline:
+    """Prepares requests, encodes them, denoises all of them in one running batch and decodes them.
+
+    One model does all of it, because each further model on a request's way costs a millisecond of
+    CPU time and a process. Only the graphs are models of their own.
+    """
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the manifest, the batch caps and the tokenizers in this model's folder, and start
+        the threads.
+        """
+        self._name = parameter(args, "name")
+        self._family = FAMILIES[parameter(args, "pipeline")]
+        self._prepare = Preparer(self._family, Path(args["model_repository"]))
+        self._peer_header = peers.header()
+        shared = shared_state.folder()
+        self._open = shared_state.OpenRequests(shared, self._name)
+        self._graphs = Graphs(self._name, CallLimit(shared, self._name))
+        self._encoding = Encoding(self._family, self._graphs)
+        self._metrics = Metrics(self._name, metric_families())
+        self._batcher = Batcher(
+            self._predict, self._family.capacity, self._metrics, held=self._family.makes_videos
+        )
+        self._metrics.follow(self._batcher, cache_metrics(self._name, self._encoding.cache))
+        self._decoding = Decoding(
+            self._family, self._graphs, stop=self._batcher.cancel, release=self._batcher.release
+        )
+        self._loop = Loop(self._batcher, died=self._die)
+        self._workers = started(_ENCODED_AT_ONCE, "encode")
+        self._door = Door(
+            Admission[_Job](self._family.capacity, _ENCODED_AT_ONCE),
+            self._workers,
+            occupied=lambda: self._batcher.occupied,
+            run=self._encode,
+            refuse=self._refuse_job,
+        )
+
+    def execute(self, requests: list[Any]) -> None:
+        """Queue requests, or cancel some; responses come from another thread."""
+        for request in requests:
+            self._open.begin()
+            reply = Reply(request.get_response_sender(), self._open.end)
+            try:
+                inputs = unpack(request)
+                if CANCEL.name in inputs:
+                    self._cancel(text(inputs, CANCEL.name, "", _LONGEST_ID))
+                    reply.send(None, final=True)
+                else:
+                    self._accept(request, inputs, reply)
+            except Exception as error:
+                reply.fail(error)
+
+    def finalize(self) -> None:
+        """Finish running requests."""
+        self._metrics.close()
+        self._door.close()
+        self._workers.shutdown()
+        self._encoding.close()
+        self._loop.close()
+        self._decoding.close()
+
+    def _die(self) -> None:
+        """Exit: the server monitors only processes, and this one is useless without its loop."""
+        self._decoding.close()
+        os._exit(1)
+
+    def _cancel(self, request_id: str) -> None:
+        if can_be_guessed(request_id):
+            raise InvalidRequest(
+                f"cancel: got {request_id!r}, which others can guess; only a request with an ID of "
+                f"at least {SHORTEST} characters can be cancelled"
+            )
+        if not self._batcher.cancel(request_id):
+            self._decoding.cancel(request_id)
+
+    def _accept(self, request: Any, inputs: dict[str, Array], reply: Reply) -> None:
+        """Check a request, turn its prompts into token ids and queue it for the encoders."""
+        request_id, asked = private(request.request_id()), log.asked(inputs)
+        try:
+            given = json.loads(request.parameters() or "{}")
+            peer = peers.peer(given, self._peer_header, self._family)
+            fed, settings = self._prepare(inputs, time.monotonic())
+            settings = replace(settings, asked=asked, peer=peer)
+            job = _Job(request_id, reply, request, {**inputs, **fed}, settings)
+            self._door.submit(job, settings)
+        except Exception as error:
+            self._refuse({"id": request_id, "pipeline": self._name, "asked": asked}, reply, error)
+
+    def _encode(self, job: _Job) -> None:
+        """Encode a request and queue it for the denoiser."""
+        try:
+            if job.reply.left():
+                raise Cancelled("the client has left")
+            embeddings = self._encoding.encode(job.inputs, job.settings)
+            self._loop.submit(self._request(job.id, job.settings, embeddings, job.reply))
+        except Exception as error:
+            self._refuse_job(job, error)
+
+    def _refuse_job(self, job: _Job, error: Exception) -> None:
+        self._refuse(self._described(job.id, job.settings), job.reply, error)
+
+    def _refuse(self, described: log.Record, reply: Reply, error: Exception) -> None:
+        refused = as_request_error(error)
+        log.write({**described, "outcome": refused.code, "error": str(refused)})
+        reply.fail(refused)
+
+    def _request(
+        self, request_id: str, settings: Settings, embeddings: Mapping[str, Array], reply: Reply
+    ) -> Request:
+        """The request for the denoiser; its responses go to the decoder."""
+
+        def report(event: Event, latents: Float32 | None, summary: Summary | None) -> None:
+            if summary is not None:
+                record = {**self._described(request_id, settings), **asdict(summary)}
+                event = replace(event, record=record)
+            self._decoding.submit(event, latents, reply)
+
+        def fail(error: RequestError, summary: Summary) -> None:
+            described = self._described(request_id, settings)
+            log.write({**described, **asdict(summary), "error": str(error)})
+            self._decoding.fail(request, error, reply)
+
+        request = Request(
+            id=request_id,
+            settings=settings,
+            row_conditioning=self._family.row_conditioning(embeddings, settings),
+            table=table(settings),
+            send=report,
+            fail=fail,
+            shared=self._family.shared(settings),
+        )
+        return request
+
+    def _described(self, request_id: str, settings: Settings) -> log.Record:
+        """The entry of a request in the log, without its outcome."""
+        return {
+            "id": request_id,
+            "pipeline": self._name,
+            "asked": settings.asked,
+            "seed": settings.seed,
+            "resolution": settings.resolution,
+            "sampler": settings.sampler,
+            "steps": settings.steps,
+        }
+
+    def _predict(self, latents: Float32, timesteps: Float32, conditioning: Conditioning) -> Float32:
+        denoiser = self._family.denoiser
+        names = [tensor.name for tensor in denoiser.inputs]
+        values = {**conditioning, names[0]: latents, names[1]: timesteps}
+        outputs = self._graphs.run(denoiser, {name: values[name] for name in names})
+        prediction: Float32 = outputs[denoiser.outputs[0].name]
+        return prediction
