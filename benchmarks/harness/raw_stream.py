@@ -72,7 +72,7 @@ async def ask(
 async def cancel(server: InferenceServerClient, name: str, request_id: str) -> None:
     """Cancel a request to the pipeline ``name``."""
     tensors = [_tensor("cancel", "BYTES", request_id)]
-    async for _, error in _stream(server, f"{name}_denoise", tensors, ""):
+    async for _, error in _stream(server, name, tensors, ""):
         if error is not None:
             raise error
 

@@ -28,7 +28,6 @@ def one_at_a_time(repository: Path, name: str, sizes: Iterable[Resolution]) -> I
         for model in repository.resolve().iterdir():
             if model.name != name:
                 (folder / model.name).symlink_to(model)
-        prepare = folder / name
-        shutil.copytree(repository / prepare.name, prepare)
-        write(prepare, dict.fromkeys(sizes, 1))
+        shutil.copytree(repository / name, folder / name)
+        write(folder / name, dict.fromkeys(sizes, 1))
         yield folder

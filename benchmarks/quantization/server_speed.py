@@ -78,10 +78,10 @@ def _ask(
 def _copy(source: Path, folder: Path, pipeline: Family, name: str, graph: Path) -> None:
     """Write the pipeline as ``name``, with ``graph`` as its UNet."""
     triton_configs.write_committed(pipeline, name, folder)
-    before, prepare = source / pipeline.name, folder / name
-    shutil.copytree(before / TOKENIZERS, prepare / TOKENIZERS)
+    before, after = source / pipeline.name, folder / name
+    shutil.copytree(before / TOKENIZERS, after / TOKENIZERS)
     manifest: dict[str, Any] = json.loads((before / FILE).read_text())
-    (prepare / FILE).write_text(json.dumps({**manifest, "name": name}))
+    (after / FILE).write_text(json.dumps({**manifest, "name": name}))
     for component in pipeline.components:
         own = source / f"{pipeline.name}_{component.name}"
         served = graph if component == pipeline.denoiser else own / "1" / GRAPH

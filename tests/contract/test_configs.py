@@ -2,7 +2,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from stepwise.description.spec import CANCEL, DECODED
+from stepwise.description.spec import CANCEL
 from stepwise.export.loading.source import open_checkpoint
 from stepwise.export.repository.triton_configs import committed
 from stepwise.families import FAMILIES
@@ -31,39 +31,19 @@ def test_committed_configs_match_the_pipelines(path):
 
 def test_every_config_parses_and_is_named_like_its_folder(families):
     paths = sorted(families.glob("*/config.pbtxt"))
-    assert len(paths) >= sum(4 + len(pipeline.components) for pipeline in TRAINED.values())
+    assert len(paths) >= sum(1 + len(pipeline.components) for pipeline in TRAINED.values())
     for path in paths:
         assert parse(path).name == path.parent.name
 
 
 @pytest.mark.parametrize("pipeline", TRAINED.values(), ids=TRAINED)
-def test_an_ensemble_wires_every_tensor_of_its_models(pipeline, families):
-    """Each step uses all inputs and outputs of its model and reads only tensors already written."""
-    ensemble = parse(families / pipeline.name / "config.pbtxt")
-    dims = {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in ensemble.input}
-    for step in ensemble.ensemble_scheduling.step:
-        model = parse(families / step.model_name / "config.pbtxt")
-        # The model receives these directly, as separate requests.
-        messages = (CANCEL.name, DECODED.name)
-        inputs = [tensor for tensor in model.input if tensor.name not in messages]
-        assert set(step.input_map) == {tensor.name for tensor in inputs}
-        assert set(step.output_map) == {tensor.name for tensor in model.output}
-        lead = [-1] if model.max_batch_size else []
-        for tensor in inputs:
-            kind, got = dims[step.input_map[tensor.name]]
-            assert kind == tensor.data_type
-            assert fits(got, lead + list(tensor.dims)), (step.model_name, tensor.name)
-        for tensor in model.output:
-            produced = (tensor.data_type, lead + list(tensor.dims))
-            dims[step.output_map[tensor.name]] = produced
-    for tensor in ensemble.output:
-        assert dims[tensor.name] == (tensor.data_type, list(tensor.dims))
-
-
-def fits(one, other):
-    return len(one) == len(other) and all(
-        a == b or -1 in (a, b) for a, b in zip(one, other, strict=True)
-    )
+def test_a_pipeline_takes_its_settings_and_a_cancellation(pipeline, families):
+    config = parse(families / pipeline.name / "config.pbtxt")
+    assert config.model_transaction_policy.decoupled
+    taken = [tensor.name for tensor in config.input]
+    assert taken == [*(tensor.name for tensor in pipeline.request), CANCEL.name]
+    assert all(tensor.optional for tensor in config.input)
+    assert [tensor.name for tensor in config.output] == [t.name for t in pipeline.response]
 
 
 @pytest.mark.parametrize("pipeline", TRAINED.values(), ids=TRAINED)

@@ -17,9 +17,9 @@ SECONDS = 5
 
 # The denoising thread fails at its third step, outside the denoiser's call.
 BROKEN_LOOP = """
-from stepwise.triton.denoise import Denoise
+from stepwise.triton.pipeline import Pipeline
 
-class TritonPythonModel(Denoise):
+class TritonPythonModel(Pipeline):
     def initialize(self, args):
         super().initialize(args)
         self.left = 3
@@ -55,7 +55,7 @@ def ends(command: Command, model: str) -> None:
     assert last.startswith(f"The process of {model} died, which Triton neither reports"), output
 
 
-@pytest.mark.parametrize("model", ["sd3_denoise", "sd3_transformer", "sd3_decode", "sd3_prepare"])
+@pytest.mark.parametrize("model", ["sd3", "sd3_transformer", "sd3_vae_decoder", "sd3_t5"])
 def test_a_killed_model_process_ends_the_server_and_its_requests(repository, tmp_path, model):
     with serving(repository, tmp_path) as command:
         client = Client(command.grpc_url)
@@ -77,7 +77,7 @@ def test_a_killed_model_process_ends_the_server_and_its_requests(repository, tmp
 
 def test_the_death_of_the_denoising_thread_ends_the_server(repository, tmp_path):
     copy = Path(shutil.copytree(repository, tmp_path / "repository"))
-    (copy / "sd3_denoise" / "1" / "model.py").write_text(BROKEN_LOOP)
+    (copy / "sd3" / "1" / "model.py").write_text(BROKEN_LOOP)
     with serving(copy, tmp_path) as command:
         client, errors = Client(command.grpc_url, timeout=60), []
 
@@ -94,5 +94,5 @@ def test_the_death_of_the_denoising_thread_ends_the_server(repository, tmp_path)
         print(errors)
         assert len(errors) == 2
         assert all("was lost" in error for error in errors)
-        ends(command, "sd3_denoise")
+        ends(command, "sd3")
         assert not command.ready()

@@ -1,4 +1,4 @@
-"""Well-formed messages with one changed field, to every model of a pipeline, inner ones included.
+"""Well-formed messages with one changed field, to every model of a pipeline, its graphs included.
 
 ``FUZZ_EXAMPLES`` sets their number, as in ``test_fuzz``.
 """
@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 from stepwise.client import Client
-from stepwise.families import FAMILIES
-from tests.support import inner, raw
+from tests.support import raw
+from tests.support.messages import PROMPT, messages
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
-PROMPT = inner.PROMPT
 # Values for a field of JSON, or for all elements of a tensor.
 ODD = (None, True, -1, 0, 99, 2.5, 10**9, float("nan"), "", "x", [], [1], {"a": 1})
 NUMBERS = (0, -1, 1, 99, 2**31 - 1, float("nan"), float("inf"))
@@ -82,8 +81,8 @@ def text(value, chance):
 
 
 @pytest.mark.parametrize("family", ["sd3", "easyanimate_i2v"])
-def test_every_message_with_one_changed_field_gets_a_response(families_server, family):
-    messages = inner.Pipeline(families_server, FAMILIES[family]).walk()
+def test_every_message_with_one_changed_field_gets_a_response(families, families_server, family):
+    sent = messages(families, family)
     client = Client(families_server.grpc_url)
     chance, stop, drawn = random.Random(1), threading.Event(), []
 
@@ -100,11 +99,11 @@ def test_every_message_with_one_changed_field_gets_a_response(families_server, f
     said = Counter()
     try:
         for number in range(EXAMPLES):
-            message = messages[sorted(messages)[number % len(messages)]]
+            message = sent[number % len(sent)]
             tensors, described = changed(message, chance)
             try:
                 with raw.Stream(families_server) as stream:
-                    stream.send(message.model, message.request_id, **tensors)
+                    stream.send(message.model, **tensors)
                     said["answered" if stream.last() is None else "refused"] += 1
             except Exception as error:
                 pytest.fail(f"{described}: {error!r}")
@@ -112,7 +111,7 @@ def test_every_message_with_one_changed_field_gets_a_response(families_server, f
         stop.set()
         thread.join()
     differences = [np.abs(image - alone).max() for image in drawn]
-    print(f"{dict(said)} of {len(messages)} models; {len(drawn)} pictures of a neighbour differ by")
+    print(f"{dict(said)} of {len(sent)} models; {len(drawn)} pictures of a neighbour differ by")
     print(f"at most {max(differences)} of 255, ceiling 1")
     assert said.total() == EXAMPLES
     assert said["refused"] > EXAMPLES // 2

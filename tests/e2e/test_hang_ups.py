@@ -48,7 +48,7 @@ def test_a_request_that_waits_ends_too(families_server):
             until(lambda: active(families_server) == 24)
         until(lambda: active(families_server) <= 16)
         with raw.Stream(families_server) as stranger:
-            stranger.send("sd3_denoise", cancel="a" * 32)
+            stranger.send("sd3", cancel="a" * 32)
             assert stranger.last() is None
     until(lambda: active(families_server) == 0)
 

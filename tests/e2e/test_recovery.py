@@ -59,10 +59,10 @@ def test_dead_and_stopped_models_are_replaced(start, repository):
     command = start(repository)
     client = Client(command.grpc_url)
     before = command.triton.pid, command.shm_prefix
-    recovers(command, client, lambda: command.stub("sd3_denoise").kill())
+    recovers(command, client, lambda: command.stub("sd3").kill())
     assert left(*before) == []
     recovers(command, client, lambda: command.stub("sd3_transformer").send_signal(signal.SIGSTOP))
-    assert "The process of sd3_denoise died" in command.output
+    assert "The process of sd3 died" in command.output
     assert "The process of sd3_transformer was stopped by a signal" in command.output
 
 

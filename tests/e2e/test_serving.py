@@ -50,7 +50,7 @@ def logged(server_log, request_id):
 
 
 def cancel(stream, request_id):
-    stream.send("sd3_denoise", cancel=request_id)
+    stream.send("sd3", cancel=request_id)
 
 
 def test_previews_and_progress_arrive_in_order(client):
@@ -106,12 +106,6 @@ def test_fifty_cancellations_leave_nothing_behind(server, client):
     until(lambda: active(server) == 0)
     assert sum(stub.num_threads() for stub in stubs) == threads
     assert {path.name for path in Path("/dev/shm").iterdir()} == regions
-
-
-def test_the_denoiser_refuses_a_request_without_embeddings(server):
-    with raw.Stream(server) as stream:
-        stream.send("sd3_denoise", settings="{}")
-        assert "got no clip_l_hidden_states" in stream.last()
 
 
 @pytest.mark.parametrize("deadline_ms", [1, 150])

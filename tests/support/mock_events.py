@@ -1,10 +1,8 @@
 """A small model repository that responds like exported pipelines, for tests of the client.
 
-``mock`` makes pictures, ``film`` videos. ``mock_prepare`` adds the defaults to the settings.
-``mock_denoise`` counts steps in one thread per request, sends events and accepts ``cancel``.
-``mock_decode`` turns events into response tensors. A repository built with ``full`` refuses every
-request. A video shows ``scenes.scene``; input images replace its first and last frame. Some
-prompts are special:
+``mock`` makes pictures, ``film`` videos. They count steps in one thread per request and accept
+``cancel``. A repository built with ``full`` refuses every request. A video shows
+``scenes.scene``; input images replace its first and last frame. Some prompts are special:
 
 - ``status`` returns the ids of active requests as notes;
 - a prompt that starts with ``[`` fails with itself as the error;
@@ -61,30 +59,8 @@ FILM_RANGES = {"frames": [1, 145], "guidance_rescale": [0.0, 1.0], **SHARED_RANG
 FILM_SIDES = (48, 64)
 STEP_SECONDS = 0.02
 
-_PREPARE = """
-import json
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        return [self.answer(request) for request in requests]
-
-    def answer(self, request):
-        values = {t.name(): plain(t.as_numpy()) for t in request.inputs()}
-        line = json.dumps({**DEFAULTS, **values}).encode()
-        return pb_utils.InferenceResponse([
-            pb_utils.Tensor("settings", np.asarray([line], np.object_))
-        ])
-
-def plain(values):
-    if values.ndim == 3:
-        return values.tolist()
-    return values[0].decode() if isinstance(values[0], bytes) else values[0].item()
-"""
-
-_DENOISE = """
-import json, random, threading, time
+_MODEL = """
+import random, threading, time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
@@ -94,13 +70,13 @@ class TritonPythonModel:
 
     def execute(self, requests):
         for request in requests:
-            inputs = {t.name(): t.as_numpy()[0].decode() for t in request.inputs()}
+            inputs = {t.name(): plain(t.as_numpy()) for t in request.inputs()}
             sender = request.get_response_sender()
             if "cancel" in inputs:
                 self.cancelled.add(inputs["cancel"])
                 sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
             else:
-                settings = json.loads(inputs["settings"])
+                settings = {**DEFAULTS, **inputs}
                 threading.Thread(
                     target=self.run, args=(request.request_id(), settings, sender)
                 ).start()
@@ -153,22 +129,10 @@ class TritonPythonModel:
 def starts(frames):
     return [0, *range(1, frames, 4)] if frames else []
 
-def answer(*event):
-    line = np.asarray([json.dumps(event).encode()], np.object_)
-    return pb_utils.InferenceResponse([pb_utils.Tensor("event", line)])
-"""
-
-_DECODE = """
-import json
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        return [
-            answer(*json.loads(pb_utils.get_input_tensor_by_name(request, "event").as_numpy()[0]))
-            for request in requests
-        ]
+def plain(values):
+    if values.ndim == 3:
+        return values.copy()
+    return values[0].decode() if isinstance(values[0], bytes) else values[0].item()
 
 def answer(kind, index, step, steps, seed, notes=(), settings=None):
     side = {"progress": 0, "preview": 2, "result": 8}[kind]
@@ -192,13 +156,13 @@ def video(kind, index, seed, settings):
     if kind == "progress":
         return np.zeros((0, 0, 0, 3), np.uint8)
     start, end = settings.get("start_image"), settings.get("end_image")
-    sides = np.shape(start)[:2] if start else FILM_SIDES
+    sides = FILM_SIDES if start is None else start.shape[:2]
     sides = settings.get("height", sides[0]), settings.get("width", sides[1])
     frames = scene(settings["frames"], *sides, seed % 1000)
-    if start:
-        frames[0] = np.asarray(start, np.uint8)
-    if end:
-        frames[-1] = np.asarray(end, np.uint8)
+    if start is not None:
+        frames[0] = start
+    if end is not None:
+        frames[-1] = end
     if kind == "preview":
         return np.ascontiguousarray(frames[:1, ::4, ::4])
     return frames[index : index + (4 if index else 1)]
@@ -219,53 +183,19 @@ def _pipeline(folder, name, inputs, outputs, defaults, ranges, full) -> None:
     )
     about = {"defaults": defaults, "ranges": ranges, "samplers": ["euler", "heun"]}
     request = json.dumps(about).replace('"', r"\"")
-    _model(
-        folder / f"{name}_prepare",
-        names + _PREPARE,
-        *_inputs(inputs),
-        'output { name: "settings" data_type: TYPE_STRING dims: 1 }',
-        f'parameters {{ key: "request" value {{ string_value: "{request}" }} }}',
-    )
-    _model(
-        folder / f"{name}_denoise",
-        names + _DENOISE,
-        *_inputs({"settings": "STRING", "cancel": "STRING"}),
-        'output { name: "event" data_type: TYPE_STRING dims: 1 }',
-        "model_transaction_policy { decoupled: true }",
-    )
-    source = names + _DECODE + inspect.getsource(scenes.scene)
-    _model(folder / f"{name}_decode", source, *_inputs({"event": "STRING"}), *_outputs(outputs))
-    _ensemble(folder / name, inputs, outputs)
-    manifest = {"graphs": {}, "tokens": {}, "missing": [], "format": REPOSITORY}
-    (folder / f"{name}_prepare" / "manifest.json").write_text(json.dumps(manifest))
-
-
-def _model(folder: Path, source: str, *config: str) -> None:
-    (folder / "1").mkdir(parents=True)
-    (folder / "1" / "model.py").write_text(source)
-    (folder / "config.pbtxt").write_text("\n".join(['backend: "python"', *config]))
-
-
-def _ensemble(folder: Path, inputs, outputs) -> None:
-    (folder / "1").mkdir(parents=True)
-    steps = (
-        _step(f"{folder.name}_prepare", inputs, ["settings"]),
-        _step(f"{folder.name}_denoise", ["settings"], ["event"]),
-        _step(f"{folder.name}_decode", ["event"], outputs),
-    )
+    source = names + _MODEL + inspect.getsource(scenes.scene)
+    (folder / name / "1").mkdir(parents=True)
+    (folder / name / "1" / "model.py").write_text(source)
     config = [
-        'platform: "ensemble"',
-        *_inputs(inputs),
+        'backend: "python"',
+        *_inputs({**inputs, "cancel": "STRING"}),
         *_outputs(outputs),
-        f"ensemble_scheduling {{ {' '.join(steps)} }}",
+        f'parameters {{ key: "request" value {{ string_value: "{request}" }} }}',
+        "model_transaction_policy { decoupled: true }",
     ]
-    (folder / "config.pbtxt").write_text("\n".join(config))
-
-
-def _step(model, inputs, outputs) -> str:
-    maps = [("input_map", name) for name in inputs] + [("output_map", name) for name in outputs]
-    wiring = " ".join(f'{side} {{ key: "{name}" value: "{name}" }}' for side, name in maps)
-    return f'step {{ model_name: "{model}" model_version: -1 {wiring} }}'
+    (folder / name / "config.pbtxt").write_text("\n".join(config))
+    manifest = {"graphs": {}, "tokens": {}, "missing": [], "format": REPOSITORY}
+    (folder / name / "manifest.json").write_text(json.dumps(manifest))
 
 
 def _inputs(tensors):

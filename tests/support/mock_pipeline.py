@@ -1,7 +1,6 @@
 """A small model repository in the layout of an exported pipeline, for tests of the server itself.
 
-``mock`` counts steps. ``mock_prepare`` forwards ``steps``. ``mock_denoise`` (decoupled, with its
-own thread) squares a number over BLS once per step, then pauses. ``mock_decode`` responds.
+``mock`` counts steps: it squares a number over BLS once per step, responds and pauses.
 Graphs: ``square`` (batched), ``lookup`` (fails for ids above 3), ``types`` (copies each dtype).
 """
 
@@ -25,22 +24,7 @@ TYPES = {
 }
 PIPELINE = "mock"
 
-_PREPARE = """
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        return [
-            pb_utils.InferenceResponse([
-                pb_utils.Tensor(
-                    "count", pb_utils.get_input_tensor_by_name(request, "steps").as_numpy()
-                )
-            ])
-            for request in requests
-        ]
-"""
-
-_DENOISE = """
+_MODEL = """
 import threading, time
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -48,11 +32,12 @@ import triton_python_backend_utils as pb_utils
 class TritonPythonModel:
     def execute(self, requests):
         for request in requests:
-            count = int(pb_utils.get_input_tensor_by_name(request, "count").as_numpy()[0])
-            threading.Thread(target=run, args=(count, request.get_response_sender())).start()
+            steps = int(pb_utils.get_input_tensor_by_name(request, "steps").as_numpy()[0])
+            threading.Thread(target=run, args=(steps, request.get_response_sender())).start()
 
-def run(count, sender):
-    for step in range(1, count + 1):
+def run(steps, sender):
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    for step in range(1, steps + 1):
         x = pb_utils.Tensor("x", np.full((1, 2), step, np.float32))
         answer = pb_utils.InferenceRequest(
             model_name="mock_square", requested_output_names=["y"], inputs=[x]
@@ -61,36 +46,17 @@ def run(count, sender):
             sender.send(pb_utils.InferenceResponse(error=answer.error()))
             break
         y = pb_utils.get_output_tensor_by_name(answer, "y").as_numpy()[0].astype(np.int32)
-        sender.send(pb_utils.InferenceResponse([pb_utils.Tensor("value", y)]))
+        sender.send(pb_utils.InferenceResponse([
+            pb_utils.Tensor("image", image), pb_utils.Tensor("last", y)
+        ]))
         time.sleep(0.02)
     sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-"""
-
-_DECODE = """
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-class TritonPythonModel:
-    def execute(self, requests):
-        for request in requests:
-            value = pb_utils.get_input_tensor_by_name(request, "value").as_numpy()
-            image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-            request.get_response_sender().send(
-                pb_utils.InferenceResponse([
-                    pb_utils.Tensor("image", image), pb_utils.Tensor("last", value)
-                ]),
-                flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL,
-            )
 """
 
 
 def build(folder: Path) -> Path:
     """Write the repository into an empty folder."""
-    _python(folder, "prepare", _PREPARE, {"prompt": "STRING", "steps": "INT32"}, {"count": "INT32"})
-    _python(folder, "denoise", _DENOISE, {"count": "INT32"}, {"value": "INT32"}, decoupled=True)
-    outputs = {"image": "UINT8", "last": "INT32"}
-    _python(folder, "decode", _DECODE, {"value": "INT32"}, outputs, decoupled=True)
-    _ensemble(folder)
+    _python(folder)
     square = helper.make_node("Mul", ["x", "x"], ["y"])
     graph(folder, "square", [square], {"x": ("FP32", ["b", 2])}, {"y": ("FP32", ["b", 2])})
     table = helper.make_tensor("table", TensorProto.FLOAT, [4], [0.0, 10.0, 20.0, 30.0])
@@ -113,7 +79,7 @@ def write_manifest(folder: Path, graphs: list[str]) -> None:
     """Write a manifest that lists the pipeline's graphs."""
     manifest = {"graphs": dict.fromkeys(graphs, ""), "tokens": {}, "missing": []}
     manifest["format"] = REPOSITORY
-    (folder / f"{PIPELINE}_prepare" / "manifest.json").write_text(json.dumps(manifest))
+    (folder / PIPELINE / "manifest.json").write_text(json.dumps(manifest))
 
 
 def graph(folder, name, nodes, inputs, outputs, constants=()) -> None:
@@ -145,40 +111,17 @@ def graph(folder, name, nodes, inputs, outputs, constants=()) -> None:
     (version.parent / "config.pbtxt").write_text("\n".join(lines))
 
 
-def _python(folder, stage, source, inputs, outputs, decoupled=False) -> None:
-    version = folder / f"{PIPELINE}_{stage}" / "1"
+def _python(folder) -> None:
+    version = folder / PIPELINE / "1"
     version.mkdir(parents=True)
-    (version / "model.py").write_text(source)
+    (version / "model.py").write_text(_MODEL)
     lines = [
         'backend: "python"',
-        *_tensors("input", inputs),
-        *_tensors("output", outputs),
-        f"model_transaction_policy {{ decoupled: {str(decoupled).lower()} }}",
-    ]
-    (version.parent / "config.pbtxt").write_text("\n".join(lines))
-
-
-def _ensemble(folder) -> None:
-    (folder / PIPELINE / "1").mkdir(parents=True)
-    stages = {
-        "prepare": (["prompt", "steps"], ["count"]),
-        "denoise": (["count"], ["value"]),
-        "decode": (["value"], ["image", "last"]),
-    }
-    steps = "".join(
-        f'step {{ model_name: "{PIPELINE}_{stage}" model_version: -1 '
-        + "".join(f'input_map {{ key: "{n}" value: "{n}" }} ' for n in inputs)
-        + "".join(f'output_map {{ key: "{n}" value: "{n}" }} ' for n in outputs)
-        + "}\n"
-        for stage, (inputs, outputs) in stages.items()
-    )
-    lines = [
-        'platform: "ensemble"',
         *_tensors("input", {"prompt": "STRING", "steps": "INT32"}),
         *_tensors("output", {"image": "UINT8", "last": "INT32"}),
-        f"ensemble_scheduling {{ {steps} }}",
+        "model_transaction_policy { decoupled: true }",
     ]
-    (folder / PIPELINE / "config.pbtxt").write_text("\n".join(lines))
+    (version.parent / "config.pbtxt").write_text("\n".join(lines))
 
 
 def _tensors(side, tensors):

@@ -8,7 +8,7 @@ keeps everything else.
 from stepwise.description.spec import Component
 
 # The manifest, tokenizers and all other files of a pipeline that belong to no component.
-REPOSITORY = 4
+REPOSITORY = 5
 # The conversion of a float32 graph to float16.
 HALF = 1
 # The quantization of a float32 graph, and its measurements.

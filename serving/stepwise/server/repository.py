@@ -25,6 +25,11 @@ class Exported:
     manifest: dict[str, Any]
 
     @property
+    def is_former(self) -> bool:
+        """Whether an older version exported it, into a folder of another name."""
+        return self.folder.name != self.name
+
+    @property
     def family(self) -> Family | None:
         """The family of the pipeline, if this version supports it."""
         return FAMILIES.get(self.manifest.get("family", ""))
@@ -66,7 +71,9 @@ def exported(repository: Path, names: Collection[str] = ()) -> tuple[Exported, .
     was called otherwise, counts until it is exported again. Raises ``NothingToServe`` if there is
     none or one of ``names`` is missing, and ``ServerError`` if a manifest is invalid.
     """
-    found = [_read(path) for path in repository.glob(f"*/{MANIFEST}") if not _replaced(path)]
+    read = [_read(path) for path in repository.glob(f"*/{MANIFEST}")]
+    again = {pipeline.name for pipeline in read if not pipeline.is_former}
+    found = [each for each in read if not (each.is_former and each.name in again)]
     there = sorted(pipeline.name for pipeline in found)
     if missing := sorted(set(names) - set(there)):
         raise NothingToServe(
@@ -92,10 +99,6 @@ def _read(path: Path) -> Exported:
         raise ServerError(
             f"{path} is not a manifest ({error!r}): export the pipeline again."
         ) from error
-    return Exported(path.parent.name.removesuffix(_FORMER), path.parent, manifest)
-
-
-def _replaced(manifest: Path) -> bool:
-    """Whether a former export was exported again."""
-    name = manifest.parent.name.removesuffix(_FORMER)
-    return name != manifest.parent.name and (manifest.parent.parent / name / MANIFEST).exists()
+    folder = path.parent
+    former = folder.name.removesuffix(_FORMER)
+    return Exported(former if manifest.get("name") == former else folder.name, folder, manifest)

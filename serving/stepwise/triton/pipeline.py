@@ -187,6 +187,7 @@ class Pipeline:
             "id": request_id,
             "pipeline": self._name,
             "asked": settings.asked,
+            **({"peer": settings.peer} if settings.peer else {}),
             "seed": settings.seed,
             "resolution": settings.resolution,
             "sampler": settings.sampler,

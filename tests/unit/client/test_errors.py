@@ -20,11 +20,11 @@ from stepwise.client.errors import (
     ("text", "kind", "says"),
     [
         ("[INVALID_ARG] steps: got 0; allowed", InvalidRequest, "steps: got 0; allowed"),
-        ("in ensemble 'sd3', [CANCELLED] stopped at step 3", Cancelled, "stopped at step 3"),
+        ("[CANCELLED] stopped at step 3", Cancelled, "stopped at step 3"),
         ("[DEADLINE_EXCEEDED] 500 ms have passed", TimedOut, "500 ms have passed"),
         ("[UNAVAILABLE] the queue is full", ServerUnavailable, "here:1: the queue is full"),
         ("[INTERNAL] it broke", RequestFailed, "it broke"),
-        ("Stub process 'sd3_prepare_0_0' is not healthy.", Lost, "here:1: Stub process"),
+        ("Stub process 'sd3_0_0' is not healthy.", Lost, "here:1: Stub process"),
         ("[request id: 7] Server is stopping, scheduler for model", Lost, "here:1: [request id"),
         ("[UNAVAILABLE] gone; the server must restart", Lost, "here:1: gone; the server must"),
         ("nobody knows", RequestFailed, "nobody knows"),

@@ -88,7 +88,7 @@ def test_each_request_has_an_id_that_cancels_it():
     first, second = Request("sd3", {}), Request("sd3", {})
     assert first.id != second.id
     message = first.cancelling()
-    assert message.model_name == "sd3_denoise"
+    assert message.model_name == "sd3"
     assert [tensor.name for tensor in message.inputs] == ["cancel"]
     assert deserialize_bytes_tensor(message.raw_input_contents[0])[0].decode() == first.id
 

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from stepwise.request.call_limit import FACTOR, FIRST_SECONDS, LEAST_SECONDS, CallLimit
-from stepwise.request.shared_state import DENOISE, overdue
+from stepwise.request.shared_state import overdue
 
 
 class Clock:
@@ -23,11 +23,11 @@ def clock():
 
 @pytest.fixture
 def limit(tmp_path, clock):
-    return CallLimit(tmp_path, "sd3", DENOISE, clock)
+    return CallLimit(tmp_path, "sd3", clock)
 
 
 def late(tmp_path, now):
-    return overdue(tmp_path, ["sdxl", "sd3"], now) == "sd3_denoise"
+    return overdue(tmp_path, ["sdxl", "sd3"], now) == "sd3"
 
 
 def test_the_first_call_may_take_an_hour(tmp_path, clock, limit):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from stepwise.description.errors import InvalidRequest
+from stepwise.description.spec import prompt_tensor
 from stepwise.families.sd3 import SD3
 from stepwise.families.sdxl import SDXL
 from stepwise.request.prepare import Preparer
@@ -20,7 +21,11 @@ def words(**fields):
 
 def test_both_prompts_get_ids_for_every_encoder(prepare):
     ids, settings = prepare(words(prompt=PROMPT), 12.5)
-    assert sorted(ids) == sorted(tensor.name for tensor in SD3.encoder_inputs)
+    assert sorted(ids) == sorted(
+        prompt_tensor(role, encoder, tensor)
+        for role, encoder in SD3.encodings()
+        for tensor in encoder.inputs
+    )
     shapes = {name.rpartition("_ids")[1]: value.shape for name, value in ids.items()}
     assert shapes == {"_ids": (1, 20), "": (1, 1)}
     assert {value.dtype for value in ids.values()} == {np.dtype(np.int64)}

@@ -8,10 +8,6 @@ from stepwise.request.response import response, shrink
 EVENT = Event("progress", 1, 3, 20, -7, 1.5, 30.25, 2.5, ("a note",))
 
 
-def test_events_survive_json():
-    assert Event.from_json(EVENT.to_json()) == EVENT
-
-
 def test_a_response_has_every_tensor_of_the_pipeline_with_its_type():
     types = {"UINT8": np.uint8, "INT32": np.int32, "INT64": np.int64, "FP32": np.float32}
     answer = response(SD3, EVENT, np.zeros((16, 24, 3), np.uint8))

@@ -19,7 +19,7 @@ CHECKS = ("format", "configs", "graphs", "tokenizers", "engines")
 def repository(tmp_path, monkeypatch):
     """A valid exported pipeline with one graph; the check by a server is skipped."""
     monkeypatch.setattr(check, "_check_serving", lambda *_: True)
-    for model in ("sd3", "sd3_prepare", "sd3_denoise", "sd3_decode", "sd3_clip_l"):
+    for model in ("sd3", "sd3_clip_l"):
         (tmp_path / model).mkdir()
         (tmp_path / model / "config.pbtxt").write_text(f'name: "{model}"')
     graph = tmp_path / "sd3_clip_l" / "1"
@@ -33,10 +33,10 @@ def repository(tmp_path, monkeypatch):
         "tokens": {"clip_l": 77, "t5": 256},
         "missing": ["t5"],
     }
-    prepare = tmp_path / "sd3_prepare"
-    (prepare / "manifest.json").write_text(json.dumps(manifest))
-    (prepare / "tokenizers").mkdir()
-    Tokenizer(WordLevel({"a": 0}, "a")).save(str(prepare / "tokenizers" / "clip_l.json"))
+    pipeline = tmp_path / "sd3"
+    (pipeline / "manifest.json").write_text(json.dumps(manifest))
+    (pipeline / "tokenizers").mkdir()
+    Tokenizer(WordLevel({"a": 0}, "a")).save(str(pipeline / "tokenizers" / "clip_l.json"))
     return tmp_path
 
 
@@ -49,9 +49,9 @@ def test_valid_files_pass(repository, capsys):
 @pytest.mark.parametrize(
     ("path", "kind", "group"),
     [
-        ("sd3_decode/config.pbtxt", "FIFO", "configs"),
-        ("sd3_prepare/tokenizers/clip_l.json", "device", "tokenizers"),
-        ("sd3_prepare/engines.json", "folder", "engines"),
+        ("sd3/config.pbtxt", "FIFO", "configs"),
+        ("sd3/tokenizers/clip_l.json", "device", "tokenizers"),
+        ("sd3/engines.json", "folder", "engines"),
     ],
 )
 def test_a_special_file_is_a_problem(repository, capsys, path, kind, group):
@@ -65,11 +65,11 @@ def test_a_special_file_is_a_problem(repository, capsys, path, kind, group):
 @pytest.mark.parametrize(
     ("path", "text", "problem"),
     [
-        ("sd3_denoise/config.pbtxt", "nonsense: {", "sd3 configs: .*sd3_denoise/config.pbtxt"),
-        ("sd3_decode/config.pbtxt", 'name: "sd4"', "sd3 configs: .*'sd4'.* must say 'sd3_decode'"),
-        ("sd3_decode/config.pbtxt", None, "sd3 configs: .*sd3_decode/config.pbtxt is missing"),
+        ("sd3/config.pbtxt", "nonsense: {", "sd3 configs: .*sd3/config.pbtxt"),
+        ("sd3/config.pbtxt", 'name: "sd4"', "sd3 configs: .*'sd4'.* must say 'sd3'"),
+        ("sd3/config.pbtxt", None, "sd3 configs: .*sd3/config.pbtxt is missing"),
         ("sd3_clip_l/1/model.onnx.data", "other", "sd3 graphs: .*sd3_clip_l/1 has changed"),
-        ("sd3_prepare/tokenizers/clip_l.json", "{}", "sd3 tokenizers: .*clip_l.json cannot be"),
+        ("sd3/tokenizers/clip_l.json", "{}", "sd3 tokenizers: .*clip_l.json cannot be"),
     ],
 )
 def test_a_problem_is_one_sentence_that_names_the_file(repository, capsys, path, text, problem):

@@ -7,7 +7,7 @@ from stepwise.server.flags import Ports, Settings, arguments, environment
 SETTINGS = Settings(
     repository=Path("/models"),
     pipelines=("sd3",),
-    models=("sd3", "sd3_prepare"),
+    models=("sd3", "sd3_t5"),
     backends=Path("/backends"),
     shm_prefix="stepwise-1-",
     key="secret",
@@ -20,7 +20,7 @@ def test_loads_the_named_models_and_no_others():
     given = arguments(SETTINGS)
     assert "--model-control-mode=explicit" in given
     loaded = [flag for flag in given if flag.startswith("--load-model=")]
-    assert loaded == ["--load-model=sd3", "--load-model=sd3_prepare"]
+    assert loaded == ["--load-model=sd3", "--load-model=sd3_t5"]
 
 
 def test_every_interface_listens_on_loopback_at_its_port():

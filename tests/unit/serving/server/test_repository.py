@@ -4,25 +4,47 @@ from pathlib import Path
 
 import pytest
 
-from stepwise.server.errors import NothingToServe, ServerError
+from stepwise.server.errors import NothingToServe, OldExport, ServerError
+from stepwise.server.formats import refuse_old
 from stepwise.server.repository import exported
 from tests.support.special_files import DEPTH
 
 
 def export(folder, name, graphs) -> None:
-    prepare = folder / name
-    prepare.mkdir()
-    manifest = {"graphs": dict.fromkeys(graphs, "0"), "tokens": {}, "missing": []}
-    (prepare / "manifest.json").write_text(json.dumps(manifest))
+    write(folder / name, name=name, graphs=dict.fromkeys(graphs, "0"))
+
+
+def write(folder, **fields) -> None:
+    """Write a manifest."""
+    folder.mkdir()
+    manifest = {"graphs": {}, "tokens": {}, "missing": [], **fields}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_pipelines_with_a_common_name_prefix_are_separate(tmp_path):
     export(tmp_path, "sd3", ["transformer"])
     export(tmp_path, "sd3_b", ["transformer"])
-    stages = ["prepare", "denoise", "decode", "transformer"]
     first, second = exported(tmp_path)
-    assert first.models == ("sd3", *(f"sd3_{stage}" for stage in stages))
-    assert second.models == ("sd3_b", *(f"sd3_b_{stage}" for stage in stages))
+    assert first.models == ("sd3", "sd3_transformer")
+    assert second.models == ("sd3_b", "sd3_b_transformer")
+
+
+def test_an_export_of_a_former_layout_is_refused_until_it_is_exported_again(tmp_path):
+    """Its manifest was in the folder ``<name>_prepare``."""
+    write(tmp_path / "sd3_prepare", name="sd3", family="sd3", checkpoint="folder", format=4)
+    (pipeline,) = exported(tmp_path)
+    assert pipeline.name == "sd3"
+    with pytest.raises(OldExport, match="export it again with stepwise export sd3 --checkpoint"):
+        refuse_old([pipeline])
+    export(tmp_path, "sd3", ["transformer"])
+    (pipeline,) = exported(tmp_path)
+    assert pipeline.folder == tmp_path / "sd3"
+
+
+def test_a_pipeline_may_be_called_like_a_folder_of_the_former_layout(tmp_path):
+    for name in ("sd3", "sd3_prepare"):
+        export(tmp_path, name, [])
+    assert [pipeline.name for pipeline in exported(tmp_path)] == ["sd3", "sd3_prepare"]
 
 
 def test_a_pipeline_without_manifest_is_not_served(tmp_path):
