@@ -82,7 +82,7 @@ EASYANIMATE = Family(
         outputs=(Tensor("levels", "FP32", (1, 3, "4*slice", "8*height", "8*width")),),
     ),
     request=(
-        # An ensemble without a required input sends no response; prepare reports missing inputs.
+        # A cancellation has no prompt, so the pipeline itself refuses requests without one.
         Tensor("prompt", "BYTES", (1,), optional=True),
         Tensor("negative_prompt", "BYTES", (1,), optional=True),
         Tensor("steps", "INT32", (1,), optional=True),

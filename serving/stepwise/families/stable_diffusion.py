@@ -32,7 +32,7 @@ VAE_DECODER = Component(
 )
 
 REQUEST = (
-    # An ensemble without a required input sends no response; prepare reports missing inputs.
+    # A cancellation has no prompt, so the pipeline itself refuses requests without one.
     Tensor("prompt", "BYTES", (1,), optional=True),
     Tensor("negative_prompt", "BYTES", (1,), optional=True),
     Tensor("steps", "INT32", (1,), optional=True),

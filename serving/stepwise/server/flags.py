@@ -39,7 +39,7 @@ class Ports:
 class Settings:
     """The settings of one Triton process.
 
-    Triton loads only ``models``; ``pipelines`` are the ensembles among them, which clients call.
+    Triton loads only ``models``; ``pipelines`` are those among them that clients call.
     ``backends`` is Triton's backend directory. The names of all shared memory regions of Triton's
     Python models begin with ``shm_prefix``. Triton uses a model's ``configs/<config_name>.pbtxt``
     if it exists, else its ``config.pbtxt``. ``key`` opens the ``RESTRICTED`` interfaces, as the

@@ -51,11 +51,13 @@ class Encoding:
                     due.append((encoder, role))
                 else:
                     outputs |= embeddings(encoder, role, kept)
-        # This thread makes the last call.
-        others = [self._calls.submit(self._encode_prompt, *each, inputs) for each in due[:-1]]
-        if due:
-            outputs |= self._encode_prompt(*due[-1], inputs)
-        if self._family.image_encoder is not None:
+        images = self._family.image_encoder is not None
+        # This thread makes the last call, or encodes the images meanwhile.
+        own = due.pop() if due and not images else None
+        others = [self._calls.submit(self._encode_prompt, *each, inputs) for each in due]
+        if own is not None:
+            outputs |= self._encode_prompt(*own, inputs)
+        if images:
             outputs[INPAINT_LATENTS.name] = self._encode_images(inputs, settings)
         for each in others:
             outputs |= each.result()
