@@ -68,7 +68,7 @@ class Command:
     def stub(self, model: str) -> psutil.Process:
         """The process of a model."""
         stubs = self.triton.children()
-        return next(s for s in stubs if any(f"/{model}/" in word for word in s.cmdline()))
+        return next(s for s in stubs if any(f"/{model}/1/" in word for word in s.cmdline()))
 
     def ready(self) -> bool:
         try:

@@ -63,6 +63,9 @@ _MODEL = """
 import random, threading, time
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from stepwise.request.shared_state import OpenRequests, folder
+
+OPEN = OpenRequests(folder(), NAME)
 
 class TritonPythonModel:
     def initialize(self, args):
@@ -76,6 +79,7 @@ class TritonPythonModel:
                 self.cancelled.add(inputs["cancel"])
                 sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
             else:
+                OPEN.begin()
                 settings = {**DEFAULTS, **inputs}
                 threading.Thread(
                     target=self.run, args=(request.request_id(), settings, sender)
@@ -98,6 +102,7 @@ class TritonPythonModel:
         if error is not None:
             sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(error)))
         sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        OPEN.end()
 
     def count(self, name, settings, sender):
         steps, every = settings["steps"], settings["preview_every"]
@@ -178,8 +183,8 @@ def build(folder: Path, full: bool = False) -> Path:
 
 def _pipeline(folder, name, inputs, outputs, defaults, ranges, full) -> None:
     names = (
-        f"DEFAULTS, STEP_SECONDS, FULL, FILM_SIDES = "
-        f"{defaults}, {STEP_SECONDS}, {full}, {FILM_SIDES}\n"
+        f"NAME, DEFAULTS, STEP_SECONDS, FULL, FILM_SIDES = "
+        f"{name!r}, {defaults}, {STEP_SECONDS}, {full}, {FILM_SIDES}\n"
     )
     about = {"defaults": defaults, "ranges": ranges, "samplers": ["euler", "heun"]}
     request = json.dumps(about).replace('"', r"\"")

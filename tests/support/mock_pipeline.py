@@ -28,10 +28,14 @@ _MODEL = """
 import threading, time
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from stepwise.request.shared_state import OpenRequests, folder
+
+OPEN = OpenRequests(folder(), "mock")
 
 class TritonPythonModel:
     def execute(self, requests):
         for request in requests:
+            OPEN.begin()
             steps = int(pb_utils.get_input_tensor_by_name(request, "steps").as_numpy()[0])
             threading.Thread(target=run, args=(steps, request.get_response_sender())).start()
 
@@ -51,6 +55,7 @@ def run(steps, sender):
         ]))
         time.sleep(0.02)
     sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    OPEN.end()
 """
 
 

@@ -6,9 +6,10 @@ Python model that responds from its own threads and makes BLS calls there:
 
 - once the model is unloaded (10 ms), a new request fails at once with ``Request for unknown model:
   '<name>' has no available versions``, and running requests stream to their end;
-- the repository index reports the model as UNLOADING until its last request is finished;
-- a request of a gRPC stream that Triton itself refuses, for a wrong type or shape, holds its model
-  forever. Only the pipeline's own number of requests then shows their end.
+- the repository index reports the model as UNLOADING until its last request is finished, but also
+  while a client keeps the stream of its last request open, and forever after a request of a gRPC
+  stream that Triton itself refused, for a wrong type or shape. Only the pipeline's own number of
+  requests then shows their end.
 """
 
 import json

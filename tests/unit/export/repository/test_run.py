@@ -111,8 +111,8 @@ def test_a_second_export_reuses_the_first(repository):
 
 @pytest.mark.parametrize(
     "damage",
-    ["t5/1/model.onnx", "t5/config.pbtxt", "prepare/tokenizers/t5.json", "prepare/parity.json",
-     "prepare/manifest.json"],
+    ["sd3_t5/1/model.onnx", "sd3_t5/config.pbtxt", "sd3/tokenizers/t5.json", "sd3/parity.json",
+     "sd3/manifest.json"],
 )  # fmt: skip
 def test_an_export_with_a_missing_or_damaged_file_is_not_reused(
     repository, tmp_path, damage, other
@@ -122,9 +122,9 @@ def test_an_export_with_a_missing_or_damaged_file_is_not_reused(
     target = Target(checkpoint, copy, "sd3")
     assert is_finished(target)
     assert not is_finished(replace(target, checkpoint=other))
-    (copy / f"sd3_{damage}").write_bytes(b"")
+    (copy / damage).write_bytes(b"")
     if not damage.endswith(("onnx", "manifest.json", "parity.json")):
-        (copy / f"sd3_{damage}").unlink()
+        (copy / damage).unlink()
     assert not is_finished(target)
 
 

@@ -63,7 +63,7 @@ def test_a_job_that_raises_ends_only_itself(caplog):
         yield
         raise OSError("no space left")
 
-    told, jobs = [], RoundRobin("test", lambda count: None)
+    told, jobs = [], RoundRobin("test")
     jobs.submit(("a",), failing())
     jobs.submit(("a",), job(told, "after", 1))
     jobs.submit(("b",), job(told, "other", 3))
