@@ -41,7 +41,7 @@ def step(running: Picture, predict: Callable[[np.ndarray, float], np.ndarray]) -
     """Advance a picture by one row; return the timestep of its denoiser call."""
     latents, timesteps = stack_latents([running])
     prediction = predict(latents, float(timesteps[0])).astype(np.float32)
-    advance([running], guide([running], prediction))
+    advance(running, *guide([running], prediction), batch=1)
     return float(timesteps[0])
 
 

@@ -20,7 +20,7 @@ from stepwise.export import progress
 from stepwise.export.checkpoint.tokenizer import chat_templates, token_length, write_tokenizers
 from stepwise.export.fp16.fp16_pass import halve
 from stepwise.export.loading.loader import load
-from stepwise.export.onnx import parity, parity_report
+from stepwise.export.onnx import parity, parity_report, threads
 from stepwise.export.onnx.exporter import write_graph
 from stepwise.export.onnx.graph_files import TRACE
 from stepwise.export.onnx.ort import Feed, Feeds
@@ -79,7 +79,10 @@ def _export_component(
         if rows is None:
             records.take_trace(target, component, folder)
             rows = _made(target, component, tokens, feeds, folder)
-            records.write(target, component, rows, folder)
+            # Without inputs of a request there is nothing to measure.
+            given = feeds.get(component.name)
+            count = threads.choose(folder, given[0]) if given else threads.ALL
+            records.write(target, component, rows, folder, count)
     records.keep(target.version(component))
     log.info("%s: %s in %.1f s", component.name, told, time.monotonic() - start)
     return rows
@@ -163,7 +166,8 @@ def checked_graph(
 
 def _write_config(target: Target, manifest: Manifest, component: Component) -> None:
     largest = largest_sizes(target, manifest, component)
-    config = graph_config(component, target.name, target.version(component) / GRAPH, largest)
+    graph, count = target.version(component) / GRAPH, records.threads(target, component)
+    config = graph_config(component, target.name, graph, largest, count)
     (target.model(component) / triton_configs.FILE).write_text(triton_configs.render(config))
 
 

@@ -178,18 +178,25 @@ class Batcher:
         guided = self._guided(pictures)
         with self._lock:
             self._active.stepped(pictures, now)
-        finite = np.isfinite(guided).all(axis=tuple(range(1, guided.ndim)))
-        if finite.any():
-            advance([p for p, good in zip(pictures, finite, strict=True) if good], guided[finite])
-        for picture in [p for p, good in zip(pictures, finite, strict=True) if not good]:
-            self._fail(picture.request, _not_finite(picture))
+        finite = [bool(np.isfinite(each).all()) for each in guided]
+        for picture, prediction, good in zip(pictures, guided, finite, strict=True):
+            if good:
+                advance(picture, prediction, sum(finite))
+            else:
+                self._fail(picture.request, _not_finite(picture))
 
-    def _guided(self, pictures: list[Picture]) -> Float32:
+    def _guided(self, pictures: list[Picture]) -> list[Float32]:
         """Call the denoiser once and return each picture's guided prediction."""
         if pictures != self._members:
             self._members, self._conditioning = pictures, stack_conditioning(pictures)
         latents, timesteps = stack_latents(pictures)
-        return guide(pictures, self._predict(latents, timesteps, self._conditioning))
+        prediction = self._predict(latents, timesteps, self._conditioning)
+        if prediction.shape != latents.shape:
+            raise ModelFailed(
+                f"denoising failed: the prediction has shape {list(prediction.shape)}, where the "
+                f"latents have {list(latents.shape)}"
+            )
+        return guide(pictures, prediction)
 
     def _report(self, picture: Picture) -> None:
         """Send a result, a preview or progress."""

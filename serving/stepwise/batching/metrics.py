@@ -32,13 +32,19 @@ class Metrics:
         self._families = families
         self._values: defaultdict[Key, float] = defaultdict(float)
         self._sizes: set[str] = set()
+        self._step_keys: dict[str, list[Key]] = {}
 
     def stepped(self, pictures: list[Picture], seconds: float) -> None:
         """Count a denoiser call."""
         resolution = pictures[0].request.settings.resolution
-        self._values[self._key(_STEPS, resolution)] += 1
-        self._values[self._key(_SECONDS, resolution)] += seconds
-        self._values[self._key(_PICTURES, resolution)] += len(pictures)
+        if resolution not in self._step_keys:
+            self._step_keys[resolution] = [
+                self._key(name, resolution) for name in (_STEPS, _SECONDS, _PICTURES)
+            ]
+        steps, duration, advanced = self._step_keys[resolution]
+        self._values[steps] += 1
+        self._values[duration] += seconds
+        self._values[advanced] += len(pictures)
 
     def ended(self, request: Request, summary: Summary) -> None:
         """Count an answered request."""

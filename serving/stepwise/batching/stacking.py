@@ -26,7 +26,7 @@ def stack_latents(pictures: Sequence[Picture]) -> tuple[Float32, Float32]:
     )
 
 
-def guide(pictures: Sequence[Picture], prediction: Float32) -> Float32:
+def guide(pictures: Sequence[Picture], prediction: Float32) -> list[Float32]:
     """Classifier-free guidance (arXiv 2207.12598): one prediction per picture from its rows."""
     guided, row = [], 0
     for picture in pictures:
@@ -38,7 +38,7 @@ def guide(pictures: Sequence[Picture], prediction: Float32) -> Float32:
         else:
             guided.append(first)
         row += picture.num_rows
-    return np.stack(guided)
+    return guided
 
 
 def _rescaled(guided: Float32, positive: Float32, share: float) -> Float32:
@@ -53,26 +53,16 @@ def _rescaled(guided: Float32, positive: Float32, share: float) -> Float32:
     return mixed
 
 
-def advance(pictures: Sequence[Picture], guided: Float32) -> None:
-    """Apply the next row of each picture's table to its state; ``guided`` has one per picture."""
-    for picture in pictures:
-        picture.draw_noise()
-    state = np.stack([picture.state for picture in pictures])
-    tables = [picture.request.table for picture in pictures]
-    rows = [picture.row for picture in pictures]
-    a, b = (
-        np.asarray([getattr(t, name)[r] for t, r in zip(tables, rows, strict=True)], np.float32)
-        .reshape(-1, *[1] * (guided.ndim - 1))
-        for name in ("a", "b")
-    )  # fmt: skip
-    matrix = np.stack([t.M[r] for t, r in zip(tables, rows, strict=True)]).astype(np.float32)
-    state[:, ESTIMATE] = a * state[:, X] + b * guided
-    flat = state.reshape(len(pictures), NOISE + 1, -1)
-    moved = np.matmul(matrix, flat).reshape(len(pictures), 2, *guided.shape[1:])
-    for picture, new, estimates in zip(pictures, moved, state, strict=True):
-        picture.denoised = estimates[ESTIMATE].copy() if picture.preview_due else None
-        picture.state[[X, Y]] = new
-        picture.state[ESTIMATE_2] = estimates[ESTIMATE_1]
-        picture.state[ESTIMATE_1] = estimates[ESTIMATE]
-        picture.row += 1
-        picture.batch_sum += len(pictures)
+def advance(picture: Picture, guided: Float32, batch: int) -> None:
+    """Apply the next row of a picture's table to its state; ``batch`` pictures shared the call."""
+    picture.draw_noise()
+    state, table, row = picture.state, picture.request.table, picture.row
+    state[ESTIMATE] = np.float32(table.a[row]) * state[X] + np.float32(table.b[row]) * guided
+    flat = state.reshape(NOISE + 1, -1)
+    moved = np.matmul(table.M[row].astype(np.float32), flat)
+    picture.denoised = state[ESTIMATE].copy() if picture.preview_due else None
+    flat[X], flat[Y] = moved
+    state[ESTIMATE_2] = state[ESTIMATE_1]
+    state[ESTIMATE_1] = state[ESTIMATE]
+    picture.row += 1
+    picture.batch_sum += batch

@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 
 GRAPH = "model.onnx"
+# The parameter of a graph's config with the number of threads on a CPU; all cores if "0".
+THREADS = "intra_op_thread_count"
 
 
 def graph_digest(folder: Path) -> str:

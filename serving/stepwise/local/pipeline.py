@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from google.protobuf import text_format
 from numpy.typing import NDArray
+from tritonclient.grpc import model_config_pb2
 
 from stepwise.batching.request import Picture, Request, table
 from stepwise.description.errors import InvalidRequest
 from stepwise.description.family import Family
 from stepwise.description.fields import Array
-from stepwise.description.graph_files import GRAPH
+from stepwise.description.graph_files import GRAPH, THREADS
 from stepwise.description.manifest import Manifest
 from stepwise.description.settings import Settings
 from stepwise.description.spec import INPAINT_LATENTS, Component, Tensor
@@ -34,8 +36,11 @@ _TYPES: Mapping[str, Any] = {
 
 
 def open_session(graph: Path) -> onnxruntime.InferenceSession:
-    """Open a graph with the same thread settings as on the server."""
+    """Open a graph of a model repository with the same thread settings as on the server."""
+    text = (graph.parent.parent / "config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(config.parameters[THREADS].string_value)
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 

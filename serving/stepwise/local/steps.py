@@ -31,7 +31,8 @@ def denoise(pictures: Sequence[Picture], predict: Predict) -> Float32:
     while not pictures[0].finished:
         latents, timesteps = stack_latents(pictures)
         feed = {LATENTS: latents, TIMESTEP: timesteps, **conditioning}
-        advance(pictures, guide(pictures, predict(feed)))
+        for picture, guided in zip(pictures, guide(pictures, predict(feed)), strict=True):
+            advance(picture, guided, len(pictures))
     return np.stack([picture.state[X] for picture in pictures])
 
 

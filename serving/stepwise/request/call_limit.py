@@ -1,8 +1,7 @@
 """The time at which a pipeline's call of a graph must have returned: later, it hangs."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
 
@@ -32,25 +31,27 @@ class CallLimit:
         self._due = Due(shared, pipeline)
         self._clock = clock
         self._slowest: dict[str, tuple[float, int]] = {}
-        self._running: dict[object, float] = {}
+        self._running: dict[_Call, float] = {}
         self._lock = Lock()
         self._due.write(None)
 
-    @contextmanager
-    def calling(self, model: str, work: int) -> Iterator[None]:
-        """Time a call of ``model`` with ``work`` numbers as inputs."""
-        began, call = self._clock(), object()
+    def calling(self, model: str, work: int) -> "_Call":
+        """A context that times a call of ``model`` with ``work`` numbers as inputs."""
+        return _Call(self, model, work)
+
+    def _begin(self, call: "_Call") -> None:
         with self._lock:
-            self._running[call] = began + self.seconds(model, work)
+            call.began = self._clock()
+            self._running[call] = call.began + self.seconds(call.model, call.work)
             self._publish()
-        try:
-            yield
-        finally:
-            with self._lock:
-                del self._running[call]
-                took = self._clock() - began
-                self._slowest[model] = max((took, work), self._slowest.get(model, (0.0, 1)))
-                self._publish()
+
+    def _end(self, call: "_Call") -> None:
+        with self._lock:
+            del self._running[call]
+            took = self._clock() - call.began
+            known = self._slowest.get(call.model, (0.0, 1))
+            self._slowest[call.model] = max((took, call.work), known)
+            self._publish()
 
     def seconds(self, model: str, work: int) -> float:
         """The seconds that the next call may take."""
@@ -61,3 +62,19 @@ class CallLimit:
 
     def _publish(self) -> None:
         self._due.write(min(self._running.values(), default=None))
+
+
+class _Call:
+    """A call that runs within this context."""
+
+    def __init__(self, limit: CallLimit, model: str, work: int) -> None:
+        self._limit = limit
+        self.model = model
+        self.work = work
+        self.began = 0.0
+
+    def __enter__(self) -> None:
+        self._limit._begin(self)
+
+    def __exit__(self, *_: object) -> None:
+        self._limit._end(self)

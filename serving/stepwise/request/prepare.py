@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from stepwise.description.settings import Settings
 from stepwise.description.spec import Component, prompt_tensor
 from stepwise.request import batch_caps
 from stepwise.request.resolve import resolve
+
+# Texts with tokens that are kept.
+_RECENT = 256
 
 
 class Preparer:
@@ -32,6 +36,8 @@ class Preparer:
         for path in paths.values():
             files.check(path)
         self._tokenizers = {name: Tokenizer.from_file(str(path)) for name, path in paths.items()}
+        # Negative prompts, and prompts with other seeds, come again and again.
+        self._read = lru_cache(_RECENT)(self._tokens)
         # A tokenizer reads a megabyte for seconds, although it returns only the first tokens. None
         # of them is longer than the vocabulary's longest.
         self._characters = {
@@ -84,14 +90,18 @@ class Preparer:
         if encoder.name in self.manifest.missing:
             fed[name] = np.zeros((1, self.manifest.tokens[encoder.name]), np.int64)
             return False
-        before, after = self.manifest.templates.get(encoder.name, ("", ""))
         read = words[: self._characters[encoder.name]]
-        encoding = self._tokenizers[encoder.name].encode(f"{before}{read}{after}")
-        fed[name] = np.asarray([encoding.ids], np.int64)
+        fed[name], mask, cut = self._read(encoder.name, read)
         if encoder.mask is not None:
-            mask = np.asarray([encoding.attention_mask], np.int64)
             fed[prompt_tensor(role, encoder, encoder.mask)] = mask
-        return bool(encoding.overflowing) or read != words
+        return cut or read != words
+
+    def _tokens(self, encoder: str, words: str) -> tuple[Array, Array, bool]:
+        """Token ids, attention mask, and whether the encoder reads only the first tokens."""
+        before, after = self.manifest.templates.get(encoder, ("", ""))
+        encoding = self._tokenizers[encoder].encode(f"{before}{words}{after}")
+        ids, mask = (np.asarray([e], np.int64) for e in (encoding.ids, encoding.attention_mask))
+        return ids, mask, bool(encoding.overflowing)
 
     def _cut_note(self, field: str, encoders: list[str]) -> str:
         limits = ", ".join(f"{name} {self.manifest.tokens[name]}" for name in encoders)

@@ -1,12 +1,25 @@
 """Reproduces the noise of torch's seeds without torch."""
 
 from math import pi, prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random.bit_generator import ISeedSequence
 
 Float32 = npt.NDArray[np.float32]
 _BLOCK = 16
+
+
+class _NoEntropy(ISeedSequence):
+    """Zeros for a generator that is seeded at once; numpy would gather entropy for longer."""
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> npt.NDArray[Any]:
+        """A state of zeros."""
+        return np.zeros(n_words, dtype)
+
+
+_NO_ENTROPY = _NoEntropy()
 
 
 class Generator:
@@ -18,7 +31,7 @@ class Generator:
     """
 
     def __init__(self, seed: int) -> None:
-        self._bits = np.random.MT19937()
+        self._bits = np.random.MT19937(_NO_ENTROPY)  # type: ignore[arg-type]  # numpy's stub lacks the class
         self._bits._legacy_seeding(seed & 0xFFFFFFFF)
 
     def normal(self, shape: tuple[int, ...]) -> Float32:

@@ -11,8 +11,10 @@ Samplers are written for x = alpha * x0 + sigma * noise and work for any noise p
 type. A schedule holds alpha and sigma before and after each step.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -73,15 +75,23 @@ SAMPLERS = {
 def table(name: str, config: Config, steps: int) -> Table:
     """The table of the sampler ``name`` for a checkpoint with this diffusers scheduler config.
 
-    ``steps`` is counted as in diffusers. Raises SamplerError if the sampler does not support the
-    checkpoint's schedule, and KeyError for a name that is not in ``SAMPLERS``.
+    ``steps`` is counted as in diffusers. Recent tables are kept, so their arrays are read-only.
+    Raises SamplerError if the sampler does not support the checkpoint's schedule, and KeyError for
+    a name that is not in ``SAMPLERS``.
     """
+    return _table(name, json.dumps(config, sort_keys=True), steps)
+
+
+@lru_cache(maxsize=64)
+def _table(name: str, config: str, steps: int) -> Table:
     sampler = SAMPLERS[name]
     # A logarithm may be infinite where alpha or sigma is 0.
     with np.errstate(divide="ignore", invalid="ignore"):
-        rows = sampler.rows(schedule(config, sampler.spacing, steps))
+        rows = sampler.rows(schedule(json.loads(config), sampler.spacing, steps))
     if not all(np.isfinite(values).all() for values in vars(rows).values()):
         raise SamplerError(
             f"its {steps} steps are not finite on this checkpoint's schedule; use euler"
         )
+    for values in vars(rows).values():
+        values.setflags(write=False)
     return rows

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from stepwise.description.errors import ModelFailed, RequestError, Unavailable, stopping
@@ -74,6 +75,20 @@ class Kept:
         return pb_utils.Tensor.from_dlpack(name, self._tensor.to_dlpack())
 
 
+class Prepared:
+    """An input for several calls, which is copied into shared memory once."""
+
+    def __init__(self, name: str, value: Array) -> None:
+        self._tensor = pb_utils.Tensor(name, value)
+
+    def named(self, name: str) -> Any:
+        """The tensor, which keeps its name."""
+        return self._tensor
+
+
+Input = Array | Kept | Prepared
+
+
 class Graphs:
     """Calls a pipeline's graphs over BLS; each is a model ``<pipeline>_<component>``."""
 
@@ -85,7 +100,7 @@ class Graphs:
     def run(
         self,
         component: Component,
-        inputs: Mapping[str, Array | Kept],
+        inputs: Mapping[str, Input],
         kept: Sequence[Tensor] = (),
     ) -> dict[str, Any]:
         """Run a component and return its outputs by name: arrays, and ``kept`` ones as ``Kept``.
@@ -94,7 +109,7 @@ class Graphs:
         stopping.
         """
         model = f"{self._pipeline}_{component.name}"
-        work = sum(0 if isinstance(value, Kept) else value.size for value in inputs.values())
+        work = sum(value.size for value in inputs.values() if isinstance(value, np.ndarray))
         with self._limit.calling(model, work):
             answer = _answer(model, inputs, (*component.outputs, *kept))
         if answer.has_error():
@@ -113,12 +128,12 @@ def _failed(model: str, message: str) -> RequestError:
     return ModelFailed(f"{model}: {message}")
 
 
-def _answer(model: str, inputs: Mapping[str, Array | Kept], outputs: Sequence[Tensor]) -> Any:
+def _answer(model: str, inputs: Mapping[str, Input], outputs: Sequence[Tensor]) -> Any:
     return pb_utils.InferenceRequest(
         model_name=model,
         requested_output_names=[output.name for output in outputs],
         inputs=[
-            value.named(name) if isinstance(value, Kept) else pb_utils.Tensor(name, value)
+            pb_utils.Tensor(name, value) if isinstance(value, np.ndarray) else value.named(name)
             for name, value in inputs.items()
         ],
         # A model on a GPU would leave its outputs there, and numpy cannot read them.

@@ -26,7 +26,15 @@ from stepwise.request.call_limit import CallLimit
 from stepwise.request.events import Event
 from stepwise.request.ids import SHORTEST, can_be_guessed, private
 from stepwise.request.prepare import Preparer
-from stepwise.triton.bridge import Graphs, as_request_error, metric_families, parameter, unpack
+from stepwise.triton.bridge import (
+    Graphs,
+    Kept,
+    Prepared,
+    as_request_error,
+    metric_families,
+    parameter,
+    unpack,
+)
 from stepwise.triton.decoding import Decoding
 from stepwise.triton.encoding import Encoding
 from stepwise.triton.reply import Reply
@@ -67,6 +75,8 @@ class Pipeline:
         self._open = shared_state.OpenRequests(shared, self._name)
         self._graphs = Graphs(self._name, CallLimit(shared, self._name))
         self._encoding = Encoding(self._family, self._graphs)
+        self._conditioning: Conditioning = {}
+        self._prepared: dict[str, Prepared] = {}
         self._metrics = Metrics(self._name, metric_families())
         self._batcher = Batcher(
             self._predict, self._family.capacity, self._metrics, held=self._family.makes_videos
@@ -197,7 +207,15 @@ class Pipeline:
     def _predict(self, latents: Float32, timesteps: Float32, conditioning: Conditioning) -> Float32:
         denoiser = self._family.denoiser
         names = [tensor.name for tensor in denoiser.inputs]
-        values = {**conditioning, names[0]: latents, names[1]: timesteps}
+        if conditioning is not self._conditioning:
+            # The same pictures share many calls, and texts are larger than latents.
+            self._conditioning = conditioning
+            self._prepared = {name: Prepared(name, value) for name, value in conditioning.items()}
+        values: dict[str, Array | Kept | Prepared] = {
+            **self._prepared,
+            names[0]: latents,
+            names[1]: timesteps,
+        }
         outputs = self._graphs.run(denoiser, {name: values[name] for name in names})
         prediction: Float32 = outputs[denoiser.outputs[0].name]
         return prediction

@@ -1,12 +1,16 @@
 """The responses of one request."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
 from stepwise.triton.bridge import FINAL, failure, log
+
+# A question whether the client is still there is a message between processes.
+_ASK_SECONDS = 0.25
 
 
 class Reply:
@@ -19,6 +23,7 @@ class Reply:
         self._sender = sender
         self._ended = ended
         self._lock = threading.Lock()
+        self._asked = time.monotonic()
         # Whether the final response was sent; further ones are dropped.
         self.closed = False
 
@@ -40,7 +45,11 @@ class Reply:
         self.send(failure(error), final=True)
 
     def left(self) -> bool:
-        """Whether the client has left."""
+        """Whether the client has left, as far as it is known from the last quarter of a second."""
+        now = time.monotonic()
+        if now < self._asked + _ASK_SECONDS:
+            return False
+        self._asked = now
         return bool(self._sender.is_cancelled())
 
     def _deliver(self, answer: Any, final: bool) -> None:

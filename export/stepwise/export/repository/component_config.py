@@ -8,23 +8,25 @@ import onnx
 from tritonclient.grpc import model_config_pb2 as pb
 
 from stepwise.description.axis_limits import PARAMETER, Sizes
+from stepwise.description.graph_files import THREADS
 from stepwise.description.spec import Component, Tensor
 from stepwise.export.repository.triton_configs import data_type, strings
 
 # Every model has its own thread pool. Threads spin between the nodes of a run, which makes a small
 # graph a third faster, and stop when it ends, because spinning takes cores from other pools.
-_PARAMETERS = {"intra_op_thread_count": "0", "session.force_spinning_stop": "1"}
+_PARAMETERS = {"session.force_spinning_stop": "1"}
 
 # Tensor names to dims with the batch dim, -1 where they are dynamic.
 Shapes = Mapping[str, Sequence[int]]
 
 
 def graph_config(
-    component: Component, name: str, path: Path, largest: Sequence[Sizes]
+    component: Component, name: str, path: Path, largest: Sequence[Sizes], threads: int
 ) -> pb.ModelConfig:
     """The config of ``<name>_<component>``, served from the graph at ``path``.
 
-    ``largest`` lists the largest sizes of the dynamic axes of the graph's inputs.
+    ``largest`` lists the largest sizes of the dynamic axes of the graph's inputs. On a CPU,
+    ``threads`` run the graph, all cores if 0.
     """
     graph = onnx.load(str(path), load_external_data=False).graph
     shapes = {
@@ -32,7 +34,7 @@ def graph_config(
         for value in (*graph.input, *graph.output)
     }
     config = _config(component, name, "onnxruntime", shapes)
-    parameters = {**_PARAMETERS, PARAMETER: json.dumps(largest)}
+    parameters = {**_PARAMETERS, THREADS: str(threads), PARAMETER: json.dumps(largest)}
     config.MergeFrom(pb.ModelConfig(parameters=strings(parameters)))
     return config
 

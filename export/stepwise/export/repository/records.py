@@ -35,21 +35,24 @@ KEPT = "STEPWISE_GRAPHS"
 class Finished:
     """A component's graph: the key of all its sources, its digest, and its files.
 
-    ``trace`` is the key of its trace.
+    ``trace`` is the key of its trace. ``threads`` run the graph on a CPU, all cores if 0.
     """
 
     key: str
     trace: str
     graph: str
     files: list[str]
+    threads: int = 0
 
 
-def write(target: Target, component: Component, rows: Iterable[Parity], folder: Path) -> None:
+def write(
+    target: Target, component: Component, rows: Iterable[Parity], folder: Path, threads: int
+) -> None:
     """Record the graph in ``folder``, its difference from torch, and the other files."""
     parity_report.write(rows, folder)
     files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     keys = (component_key(target, component), trace_key(target, component))
-    record = Finished(*keys, graph_digest(folder), files)
+    record = Finished(*keys, graph_digest(folder), files, threads)
     (folder / FILE).write_text(json.dumps(asdict(record), indent=2) + "\n")
 
 
@@ -58,6 +61,11 @@ def read(target: Target, component: Component) -> list[Parity] | None:
     folder = target.version(component)
     record = _record(folder, component_key(target, component))
     return None if record is None else parity_report.read(folder)
+
+
+def threads(target: Target, component: Component) -> int:
+    """How many threads run a finished graph on a CPU, all cores if 0."""
+    return _read(target.version(component)).threads
 
 
 def is_finished(target: Target) -> bool:
