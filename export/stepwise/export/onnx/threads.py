@@ -8,8 +8,8 @@ from pathlib import Path
 
 import onnxruntime
 
+from stepwise.description.fields import Array
 from stepwise.description.graph_files import GRAPH
-from stepwise.export.onnx.ort import Feed
 
 # Larger graphs use every thread, and would take memory and minutes to measure.
 LARGEST_BYTES = 200_000_000
@@ -19,7 +19,7 @@ SLOWER = 1.1
 ALL = 0
 
 
-def choose(folder: Path, feed: Feed) -> int:
+def choose(folder: Path, feed: Mapping[str, Array]) -> int:
     """The fewest threads that run the graph in ``folder`` about as fast as any number of them.
 
     ``feed`` holds the inputs of a usual request. ``ALL`` stands for all cores.
@@ -47,7 +47,7 @@ def fewest(calls: Mapping[int, Callable[[], float]]) -> int:
 class _Timed:
     """Calls a graph as the server does, and returns the seconds."""
 
-    def __init__(self, graph: Path, threads: int, feed: Feed) -> None:
+    def __init__(self, graph: Path, threads: int, feed: Mapping[str, Array]) -> None:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
