@@ -4,6 +4,7 @@ import http.client
 import json
 from contextlib import closing
 
+import numpy as np
 import pytest
 
 from tests.e2e.test_serving import SECONDS, active, until
@@ -75,3 +76,19 @@ def test_a_misspelt_field_over_http_is_refused(families_server):
     status, text = post(families_server, path, prompt=PROMPT, stepz=2, progress=False)
     assert status == 400
     assert "stepz: there is no such setting; allowed are prompt, " in text
+
+
+def test_requests_that_wait_for_an_encoder_can_be_cancelled(families_server):
+    """One request at a time encodes images, so the later ones wait in front of the encoders."""
+    asked = {"prompt": PROMPT, "steps": 100, "frames": 145, "height": 64, "width": 64}
+    asked["start_image"] = np.full((64, 64, 3), 200, np.uint8)
+    names = [f"{number:032}" for number in range(16)]
+    with raw.Stream(families_server) as stream:
+        for name in names:
+            stream.send("easyanimate_i2v", name, **asked)
+        for name in names:
+            with raw.Stream(families_server) as other:
+                other.send("easyanimate_i2v", cancel=name)
+                assert other.last() is None
+        ends = [stream.last() for _ in names]
+    assert ["[CANCELLED]" in str(end) for end in ends] == [True] * len(names)

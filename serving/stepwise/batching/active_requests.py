@@ -50,7 +50,7 @@ class ActiveRequests:
         came first, and Expired if its deadline has passed.
         """
         if request.id in self._entries:
-            raise id_in_use(request)
+            raise id_in_use(request.id)
         if self._cancelled.pop(request.id, None) is not None:
             raise _cancelled()
         if now >= request.settings.deadline:
@@ -60,11 +60,16 @@ class ActiveRequests:
         """Add a request that ``check`` accepted."""
         self._entries[request.id] = _Entry(request, request.settings.num_images)
 
-    def cancel(self, request_id: str, now: float) -> None:
-        """Mark a request as cancelled, or remember its ID for a while if it is not active."""
+    def stop(self, request_id: str) -> bool:
+        """Mark a request as cancelled; false if it is not active."""
         entry = self._entries.get(request_id)
         if entry is not None:
             entry.cancelled = True
+        return entry is not None
+
+    def cancel(self, request_id: str, now: float) -> None:
+        """Mark a request as cancelled, or remember its ID for a while if it is not active."""
+        if self.stop(request_id):
             return
         recent = {k: t for k, t in self._cancelled.items() if now - t < REMEMBER_SECONDS}
         while len(recent) >= REMEMBER_AT_MOST:
@@ -117,10 +122,10 @@ class ActiveRequests:
         return None if entry is None else entry.summary(outcome, now)
 
 
-def id_in_use(request: Request) -> InvalidRequest:
+def id_in_use(request_id: str) -> InvalidRequest:
     """The error for a request with the ID of an active request."""
     return InvalidRequest(
-        f"request id: got {request.id!r}, which an active request has; send a unique ID"
+        f"request id: got {request_id!r}, which an active request has; send a unique ID"
     )
 
 

@@ -74,6 +74,16 @@ class Admission(Generic[Job]):
         self._waiting = [entry for entry in self._waiting if entry not in late]
         return [(entry.job, expired(entry.settings, now)) for entry in late]
 
+    def waiting(self) -> list[Job]:
+        """The requests that wait."""
+        return [entry.job for entry in self._waiting]
+
+    def drop(self, job: Job) -> bool:
+        """Remove a request if it waits; false if it does not."""
+        before = len(self._waiting)
+        self._waiting = [entry for entry in self._waiting if entry.job != job]
+        return len(self._waiting) < before
+
     @property
     def deadline(self) -> float:
         """The earliest deadline of a waiting request, infinity if none waits."""

@@ -5,7 +5,8 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from stepwise.description.family import Conditioning
 
 log = logging.getLogger(__name__)
 
-# A progress response costs about 3 ms of CPU time, spread over four processes. So each picture
+# A progress response costs CPU time in the model, in Triton and in the client. So each picture
 # sends at most ten a second, and all pictures together use at most 15 ms per second of each core.
 PROGRESS_SECONDS = 0.1
 # Waiting requests report too, so that a request whose client left ends, and no proxy ends a silent
@@ -30,7 +31,9 @@ DONE = "DONE"
 
 Clock = Callable[[], float]
 # latents (rows, channels, height, width), timesteps (rows,), conditioning -> prediction
-Predict = Callable[[Float32, Float32, Conditioning], Float32]
+Predict = Callable[[Float32, Float32, Any], Float32]
+# Conditioning in the form that a ``Predict`` takes.
+Prepared = Mapping[str, Any]
 
 
 class Batcher:
@@ -40,7 +43,8 @@ class Batcher:
     ``capacity`` pictures run or wait. ``clock`` gives monotonic seconds. Each request that
     ``submit`` accepts gets exactly one final response, its last event or an error, on the thread
     that calls ``step``. With ``held``, finished requests count against the capacity until
-    ``release``, because videos still have to be decoded.
+    ``release``, because videos still have to be decoded. ``prepare`` converts conditioning once for
+    all calls with the same pictures.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Batcher:
         clock: Clock = time.monotonic,
         *,
         held: bool = False,
+        prepare: Callable[[Conditioning], Prepared] = dict,
     ) -> None:
         self._predict = predict
         self._clock = clock
@@ -63,7 +68,8 @@ class Batcher:
         self._step_seconds = 0.0
         self._next_progress = 0.0
         self._members: list[Picture] = []
-        self._conditioning: Conditioning = {}
+        self._prepare = prepare
+        self._conditioning: Prepared = {}
 
     def __len__(self) -> int:
         with self._lock:
@@ -78,7 +84,7 @@ class Batcher:
         with self._lock:
             now = self._clock()
             if self._held and request.id in self._held:
-                raise id_in_use(request)
+                raise id_in_use(request.id)
             self._queue.check(request, len(self._held or ()))
             self._active.check(request, now)
             self._queue.submit(request, now)
@@ -100,6 +106,11 @@ class Batcher:
                 return False
             self._active.cancel(request_id, self._clock())
             return True
+
+    def stop(self, request_id: str) -> None:
+        """Stop a request before its next step, if it is active."""
+        with self._lock:
+            self._active.stop(request_id)
 
     def release(self, request_id: str) -> None:
         """Stop counting a held request against the capacity.
@@ -149,6 +160,9 @@ class Batcher:
             if picture.finished or picture.denoised is not None:
                 self._report(picture)
         self._tell([picture for picture in present if not picture.finished])
+        if not len(self):
+            # An idle pipeline keeps no request in memory.
+            self._members, self._conditioning = [], {}
 
     def abandon(self, error: RequestError) -> None:
         """End every request with an error."""
@@ -188,7 +202,8 @@ class Batcher:
     def _guided(self, pictures: list[Picture]) -> list[Float32]:
         """Call the denoiser once and return each picture's guided prediction."""
         if pictures != self._members:
-            self._members, self._conditioning = pictures, stack_conditioning(pictures)
+            self._members = pictures
+            self._conditioning = self._prepare(stack_conditioning(pictures))
         latents, timesteps = stack_latents(pictures)
         prediction = self._predict(latents, timesteps, self._conditioning)
         if prediction.shape != latents.shape:

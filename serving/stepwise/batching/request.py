@@ -126,7 +126,7 @@ class Picture:
         self.generator = noise.Generator(self.seed)
         self.state[X] = self.generator.normal((1, *shape))[0]
         if settings.video is not None and settings.video.reference_noise:
-            # The encode model draws these numbers for the images that the video continues.
+            # The encoding draws these numbers for the images that the video continues.
             self.generator.skip((1, 3, settings.frames, settings.height, settings.width))
         self.started = self.told = now
 

@@ -18,12 +18,12 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Finish the work that is there, then end the thread."""
+    def close(self, seconds: float | None = None) -> None:
+        """Finish the work that is there, then end the thread; wait at most ``seconds``."""
         with self._wake:
             self._closing = True
             self._wake.notify()
-        self._thread.join()
+        self._thread.join(seconds)
 
     def _require_open(self) -> None:
         """Raise Unavailable when closing."""

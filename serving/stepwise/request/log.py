@@ -1,7 +1,7 @@
 """The request log: one JSON line for each answered request.
 
 ``STEPWISE_REQUEST_LOG`` names its file, and ``STEPWISE_LOG_PROMPTS=0`` leaves prompts out;
-``stepwise serve --request-log`` sets both. The three Python models append to the same file.
+``stepwise serve --request-log`` sets both. All pipelines append to the same file.
 """
 
 import json
@@ -42,10 +42,10 @@ def write(record: Record) -> None:
     if path is None:
         return
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    line = json.dumps({"time": now, **record}, ensure_ascii=False).translate(_ESCAPED)
     try:
+        line = json.dumps({"time": now, **record}, ensure_ascii=False).translate(_ESCAPED)
         _append(path, f"{line}\n".encode())
-    except OSError as error:
+    except (OSError, ValueError) as error:
         log.error("cannot write a line of the request log: %s", error)
 
 

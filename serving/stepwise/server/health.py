@@ -2,7 +2,7 @@
 
 After a stub is killed, ``/v2/health/ready`` still returns 200, and the stub stays a zombie that
 Triton never restarts. Triton refuses later requests (``Stub process ... is not healthy``), and a
-request that was running in ``denoise`` or ``decode`` never gets a response. While a stub is stopped
+request that was running never gets a response. While a stub is stopped
 (SIGSTOP), readiness is true as well and every request waits.
 """
 
@@ -104,7 +104,9 @@ class _Watch:
 
     def _is_stuck(self) -> str | None:
         server, now = self._server, time.monotonic()
-        self._paused += max(0.0, now - self._looked - _LONGEST_LOOK_SECONDS)
+        paused = max(0.0, now - self._looked - _LONGEST_LOOK_SECONDS)
+        self._paused += paused
+        self._answered += paused
         self._looked = now
         waiting = overdue(server.state, server.pipelines, now - self._paused)
         if waiting is not None:

@@ -1,12 +1,12 @@
 """Decodes latents to pictures or slices of videos over BLS, and sends a request's responses."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from stepwise.batching.request import Request
 from stepwise.description.errors import Cancelled, RequestError
 from stepwise.description.family import Family
 from stepwise.description.fields import Array
@@ -31,15 +31,15 @@ class Decoding:
 
     Peers take turns, within a peer its clients, and within a client its requests. Only a few videos
     are decoded at a time, and later ones wait for one to end. Single pictures, previews and
-    progress do not wait. ``stop`` gets the ID of a request whose client left or whose decoding
-    failed, ``release`` that of a request whose last response is about to be sent.
+    progress do not wait. ``stop`` gets the ID of a request that failed here or that its client
+    left, ``release`` that of a request without further responses.
     """
 
     def __init__(
         self,
         family: Family,
         graphs: Graphs,
-        stop: Callable[[str], object],
+        stop: Callable[[str], None],
         release: Callable[[str], None],
     ) -> None:
         self._family = family
@@ -47,6 +47,7 @@ class Decoding:
         self._stop = stop
         self._release = release
         self._cancelled: dict[str, None] = {}
+        self._lock = threading.Lock()
         self._videos: deque[Event] = deque()
         self._turns = RoundRobin("decode")
 
@@ -55,36 +56,49 @@ class Decoding:
         owner = (*event.member, event.request)
         self._turns.submit(owner, self._answer(event, latents, reply))
 
-    def fail(self, request: Request, error: RequestError, reply: Reply) -> None:
-        """Queue an error behind the responses of the same request."""
-        self._turns.submit((*request.settings.member, request.id), _fail(error, reply))
+    def fail(self, owner: tuple[str, ...], error: RequestError, reply: Reply) -> None:
+        """Queue an error behind the responses of the same request.
+
+        ``owner`` is its peer, its client and its ID.
+        """
+        self._turns.submit(owner, _fail(error, reply))
 
     def cancel(self, request_id: str) -> None:
         """Stop decoding a request."""
-        while len(self._cancelled) >= _REMEMBER_AT_MOST:
-            del self._cancelled[next(iter(self._cancelled))]
-        self._cancelled[request_id] = None
+        with self._lock:
+            while len(self._cancelled) >= _REMEMBER_AT_MOST:
+                del self._cancelled[next(iter(self._cancelled))]
+            self._cancelled[request_id] = None
 
-    def close(self) -> None:
-        """Finish the requests that are there, then end the thread."""
-        self._turns.close()
+    def close(self, seconds: float | None = None) -> None:
+        """Finish the requests that are there, for at most ``seconds``, then end the thread."""
+        self._turns.close(seconds)
 
     def _answer(self, event: Event, latents: Float32 | None, reply: Reply) -> Iterator[None]:
         """Send the responses of an event; each iteration sends one."""
         began, ended = time.monotonic(), event.record is not None
+        if reply.closed:
+            # An earlier event failed, which ended the request.
+            self._log(event, began, reply.error)
+            return
         try:
             if event.video is not None and latents is not None and latents.shape[1] > 1:
                 yield from self._begin(event, reply)
             for answer, last in self._responses(event, latents):
                 self._check(event, reply)
                 if last and ended:
-                    self._finish(event, began)
+                    # Before its client sees the end and sends more.
+                    self._log(event, began, None)
+                    self._release(event.request)
                 if not event.silent:
                     reply.send(pack(answer), final=last and ended)
                 yield
         except Exception as error:
-            self._give_up(event, began, error)
-            reply.fail(error)
+            refused = as_request_error(error)
+            self._log(event, began, refused)
+            self._stop(event.request)
+            self._release(event.request)
+            reply.fail(refused)
         finally:
             if event in self._videos:
                 self._videos.remove(event)
@@ -98,27 +112,20 @@ class Decoding:
 
     def _check(self, event: Event, reply: Reply) -> None:
         """Raise Cancelled if the client cancelled the request or left."""
-        if event.request in self._cancelled:
-            del self._cancelled[event.request]
+        with self._lock:
+            cancelled = event.request in self._cancelled
+            self._cancelled.pop(event.request, None)
+        if cancelled:
             raise Cancelled("the request was cancelled")
         if reply.left():
             raise Cancelled("the client has left")
 
-    def _finish(self, event: Event, began: float, **failed: str) -> None:
-        """Write a request's line of the log and free its place, before its client sees the end and
-        sends more.
-        """
+    def _log(self, event: Event, began: float, error: RequestError | None) -> None:
+        """Write a request's line of the log with its last event."""
         if event.record is not None:
+            failed = {} if error is None else {"outcome": error.code, "error": str(error)}
             decoding = {"decoding_ms": 1000 * (time.monotonic() - began)}
             log.write({**event.record, **decoding, **failed})
-        self._release(event.request)
-
-    def _give_up(self, event: Event, began: float, error: Exception) -> None:
-        """Make the denoiser end the request, which gets no more responses."""
-        if event.record is None:
-            self._stop(event.request)
-        outcome = as_request_error(error).code
-        self._finish(event, began, outcome=outcome, error=str(error))
 
     def _responses(
         self, event: Event, latents: Float32 | None

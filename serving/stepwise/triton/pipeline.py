@@ -2,12 +2,14 @@
 
 import json
 import os
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stepwise.batching.active_requests import id_in_use
 from stepwise.batching.admission import Admission
 from stepwise.batching.batcher import Batcher
 from stepwise.batching.door import Door
@@ -15,7 +17,6 @@ from stepwise.batching.loop import Loop
 from stepwise.batching.metrics import Metrics
 from stepwise.batching.request import Float32, Request, Summary, table
 from stepwise.description.errors import Cancelled, InvalidRequest, RequestError
-from stepwise.description.family import Conditioning
 from stepwise.description.fields import Array, text
 from stepwise.description.settings import Settings
 from stepwise.description.spec import CANCEL
@@ -28,7 +29,7 @@ from stepwise.request.ids import SHORTEST, can_be_guessed, private
 from stepwise.request.prepare import Preparer
 from stepwise.triton.bridge import (
     Graphs,
-    Kept,
+    Input,
     Prepared,
     as_request_error,
     metric_families,
@@ -41,6 +42,8 @@ from stepwise.triton.reply import Reply
 from stepwise.triton.threads import started
 
 _LONGEST_ID = 256
+# For the responses of a pipeline that cannot go on.
+_LAST_SECONDS = 10.0
 # Requests that are encoded at once; more wait. Enough to fill the batches of every encoder.
 _ENCODED_AT_ONCE = 8
 
@@ -54,6 +57,13 @@ class _Job:
     request: Any
     inputs: Mapping[str, Array]
     settings: Settings
+    cancelled: bool = False
+
+    def problem(self) -> RequestError | None:
+        """The error of a request that nobody waits for."""
+        if self.cancelled:
+            return Cancelled("the request was cancelled")
+        return Cancelled("the client has left") if self.reply.left() else None
 
 
 class Pipeline:
@@ -72,18 +82,24 @@ class Pipeline:
         self._prepare = Preparer(self._family, Path(args["model_repository"]))
         self._peer_header = peers.header()
         shared = shared_state.folder()
+        # Requests that wait for the encoders or are being encoded, by ID.
+        self._arriving: dict[str, _Job] = {}
+        self._lock = threading.Lock()
         self._open = shared_state.OpenRequests(shared, self._name)
         self._graphs = Graphs(self._name, CallLimit(shared, self._name))
         self._encoding = Encoding(self._family, self._graphs)
-        self._conditioning: Conditioning = {}
-        self._prepared: dict[str, Prepared] = {}
         self._metrics = Metrics(self._name, metric_families())
         self._batcher = Batcher(
-            self._predict, self._family.capacity, self._metrics, held=self._family.makes_videos
+            self._predict,
+            self._family.capacity,
+            self._metrics,
+            held=self._family.makes_videos,
+            # Texts are larger than latents, and the same in many calls.
+            prepare=lambda conditioning: {k: Prepared(k, v) for k, v in conditioning.items()},
         )
         self._metrics.follow(self._batcher, cache_metrics(self._name, self._encoding.cache))
         self._decoding = Decoding(
-            self._family, self._graphs, stop=self._batcher.cancel, release=self._batcher.release
+            self._family, self._graphs, stop=self._batcher.stop, release=self._batcher.release
         )
         self._loop = Loop(self._batcher, died=self._die)
         self._workers = started(_ENCODED_AT_ONCE, "encode")
@@ -92,6 +108,7 @@ class Pipeline:
             self._workers,
             occupied=lambda: self._batcher.occupied,
             run=self._encode,
+            problem=_Job.problem,
             refuse=self._refuse_job,
         )
 
@@ -121,7 +138,7 @@ class Pipeline:
 
     def _die(self) -> None:
         """Exit: the server monitors only processes, and this one is useless without its loop."""
-        self._decoding.close()
+        self._decoding.close(_LAST_SECONDS)
         os._exit(1)
 
     def _cancel(self, request_id: str) -> None:
@@ -130,6 +147,11 @@ class Pipeline:
                 f"cancel: got {request_id!r}, which others can guess; only a request with an ID of "
                 f"at least {SHORTEST} characters can be cancelled"
             )
+        with self._lock:
+            arriving = self._arriving.get(request_id)
+            if arriving is not None:
+                arriving.cancelled = True
+                return
         if not self._batcher.cancel(request_id):
             self._decoding.cancel(request_id)
 
@@ -141,28 +163,51 @@ class Pipeline:
             peer = peers.peer(given, self._peer_header, self._family)
             fed, settings = self._prepare(inputs, time.monotonic())
             settings = replace(settings, asked=asked, peer=peer)
-            job = _Job(request_id, reply, request, {**inputs, **fed}, settings)
-            self._door.submit(job, settings)
+            self._enter(_Job(request_id, reply, request, {**inputs, **fed}, settings))
         except Exception as error:
             self._refuse({"id": request_id, "pipeline": self._name, "asked": asked}, reply, error)
+
+    def _enter(self, job: _Job) -> None:
+        """Queue a request for the encoders, where a cancellation finds it."""
+        with self._lock:
+            if job.id in self._arriving:
+                raise id_in_use(job.id)
+            self._arriving[job.id] = job
+        try:
+            self._door.submit(job, job.settings)
+        except RequestError:
+            self._leave(job)
+            raise
+
+    def _leave(self, job: _Job) -> None:
+        with self._lock:
+            del self._arriving[job.id]
 
     def _encode(self, job: _Job) -> None:
         """Encode a request and queue it for the denoiser."""
         try:
-            if job.reply.left():
-                raise Cancelled("the client has left")
+            if (problem := job.problem()) is not None:
+                raise problem
             embeddings = self._encoding.encode(job.inputs, job.settings)
-            self._loop.submit(self._request(job.id, job.settings, embeddings, job.reply))
+            request = self._request(job.id, job.settings, embeddings, job.reply)
+            with self._lock:
+                if job.cancelled:
+                    raise Cancelled("the request was cancelled")
+                self._loop.submit(request)
+                del self._arriving[job.id]
         except Exception as error:
             self._refuse_job(job, error)
 
     def _refuse_job(self, job: _Job, error: Exception) -> None:
+        self._leave(job)
         self._refuse(self._described(job.id, job.settings), job.reply, error)
 
     def _refuse(self, described: log.Record, reply: Reply, error: Exception) -> None:
         refused = as_request_error(error)
-        log.write({**described, "outcome": refused.code, "error": str(refused)})
-        reply.fail(refused)
+        try:
+            log.write({**described, "outcome": refused.code, "error": str(refused)})
+        finally:
+            reply.fail(refused)
 
     def _request(
         self, request_id: str, settings: Settings, embeddings: Mapping[str, Array], reply: Reply
@@ -176,11 +221,13 @@ class Pipeline:
             self._decoding.submit(event, latents, reply)
 
         def fail(error: RequestError, summary: Summary) -> None:
-            described = self._described(request_id, settings)
-            log.write({**described, **asdict(summary), "error": str(error)})
-            self._decoding.fail(request, error, reply)
+            described = {**self._described(request_id, settings), **asdict(summary)}
+            # A request that failed in decoding was stopped here.
+            error = reply.error or error
+            log.write({**described, "outcome": error.code, "error": str(error)})
+            self._decoding.fail((*settings.member, request_id), error, reply)
 
-        request = Request(
+        return Request(
             id=request_id,
             settings=settings,
             row_conditioning=self._family.row_conditioning(embeddings, settings),
@@ -189,7 +236,6 @@ class Pipeline:
             fail=fail,
             shared=self._family.shared(settings),
         )
-        return request
 
     def _described(self, request_id: str, settings: Settings) -> log.Record:
         """The entry of a request in the log, without its outcome."""
@@ -204,18 +250,12 @@ class Pipeline:
             "steps": settings.steps,
         }
 
-    def _predict(self, latents: Float32, timesteps: Float32, conditioning: Conditioning) -> Float32:
+    def _predict(
+        self, latents: Float32, timesteps: Float32, conditioning: Mapping[str, Prepared]
+    ) -> Float32:
         denoiser = self._family.denoiser
         names = [tensor.name for tensor in denoiser.inputs]
-        if conditioning is not self._conditioning:
-            # The same pictures share many calls, and texts are larger than latents.
-            self._conditioning = conditioning
-            self._prepared = {name: Prepared(name, value) for name, value in conditioning.items()}
-        values: dict[str, Array | Kept | Prepared] = {
-            **self._prepared,
-            names[0]: latents,
-            names[1]: timesteps,
-        }
+        values: dict[str, Input] = {**conditioning, names[0]: latents, names[1]: timesteps}
         outputs = self._graphs.run(denoiser, {name: values[name] for name in names})
         prediction: Float32 = outputs[denoiser.outputs[0].name]
         return prediction

@@ -9,7 +9,7 @@ import pytest
 from stepwise.batching.admission import Admission
 from stepwise.batching.door import Door
 from stepwise.batching.queue import AGEING_SECONDS
-from stepwise.description.errors import Expired, Unavailable
+from stepwise.description.errors import Cancelled, Expired, Unavailable
 from tests.support.batching import request
 
 SECONDS = 10
@@ -106,13 +106,17 @@ class Jobs:
 
     def __init__(self, capacity=64, at_once=2):
         self.allowed = threading.Event()
-        self.done, self.refused = [], []
+        self.done, self.refused, self.problems = [], [], {}
         self.workers = ThreadPoolExecutor(at_once)
         admission = Admission(capacity, at_once)
-        self.door = Door(admission, self.workers, lambda: 0, self.run, self.refuse)
+        self.door = Door(
+            admission, self.workers, lambda: 0, self.run, self.problems.get, self.refuse
+        )
 
     def run(self, job):
         assert self.allowed.wait(SECONDS)
+        if job == "broken":
+            raise OSError("no space left")
         self.done.append(job)
 
     def refuse(self, job, error):
@@ -149,3 +153,29 @@ def test_a_closing_door_finishes_its_requests_and_accepts_no_more():
     closing.join(SECONDS)
     jobs.workers.shutdown()
     assert sorted(jobs.done) == list(range(9))
+
+
+def test_a_waiting_request_that_nobody_wants_is_refused():
+    jobs = Jobs(at_once=1)
+    for job in ("busy", "left", "patient"):
+        jobs.door.submit(job, settings())
+    jobs.problems |= {"busy": Cancelled("too late"), "left": Cancelled("the client has left")}
+    until = time.monotonic() + SECONDS
+    while not jobs.refused and time.monotonic() < until:
+        time.sleep(0.01)
+    assert jobs.refused == [("left", Cancelled)]
+    jobs.allowed.set()
+    jobs.door.close()
+    jobs.workers.shutdown()
+    assert sorted(jobs.done) == ["busy", "patient"]
+
+
+def test_a_request_that_breaks_its_worker_frees_its_place(caplog):
+    jobs = Jobs(at_once=1)
+    for job in ("broken", "next"):
+        jobs.door.submit(job, settings())
+    jobs.allowed.set()
+    jobs.door.close()
+    jobs.workers.shutdown()
+    assert jobs.done == ["next"]
+    assert "no space left" in caplog.text

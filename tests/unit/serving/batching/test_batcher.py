@@ -221,3 +221,11 @@ def test_videos_of_other_steps_and_samplers_get_their_solo_latents(bench):
         difference = np.abs(one.latents[0] - other.latents[0]).max()
         print(f"{difference:.1e}, at most 1e-6")
         assert difference <= 1e-6
+
+
+def test_an_idle_batcher_keeps_nothing_of_its_requests(bench):
+    bench.submit(steps=2, name="a")
+    bench.batcher.step()
+    assert bench.batcher._conditioning
+    bench.run()
+    assert (bench.batcher._members, bench.batcher._conditioning) == ([], {})

@@ -40,3 +40,13 @@ def test_an_early_cancellation_expires(bench):
     bench.now = REMEMBER_SECONDS + 1
     bench.batcher.cancel("another")
     assert bench.submit(name="late").summary is None
+
+
+def test_a_stop_ends_an_active_request_and_no_later_one(bench):
+    goes = bench.submit(steps=4, name="a")
+    bench.batcher.step()
+    bench.batcher.stop("a")
+    bench.batcher.stop("b")
+    bench.run()
+    assert isinstance(goes.errors[0], Cancelled)
+    assert bench.submit(name="b").summary is None
