@@ -32,8 +32,6 @@ DONE = "DONE"
 Clock = Callable[[], float]
 # latents (rows, channels, height, width), timesteps (rows,), conditioning -> prediction
 Predict = Callable[[Float32, Float32, Any], Float32]
-# Conditioning in the form that a ``Predict`` takes.
-Prepared = Mapping[str, Any]
 
 
 class Batcher:
@@ -55,7 +53,7 @@ class Batcher:
         clock: Clock = time.monotonic,
         *,
         held: bool = False,
-        prepare: Callable[[Conditioning], Prepared] = dict,
+        prepare: Callable[[Conditioning], Mapping[str, Any]] = dict,
     ) -> None:
         self._predict = predict
         self._clock = clock
@@ -69,7 +67,7 @@ class Batcher:
         self._next_progress = 0.0
         self._members: list[Picture] = []
         self._prepare = prepare
-        self._conditioning: Prepared = {}
+        self._conditioning: Mapping[str, Any] = {}
 
     def __len__(self) -> int:
         with self._lock:

@@ -1,13 +1,14 @@
 """A denoising request and its pictures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from stepwise.description.errors import RequestError
-from stepwise.description.family import Conditioning
+from stepwise.description.family import Conditioning, Family
+from stepwise.description.fields import Array
 from stepwise.description.settings import RANDOM_SEED, Settings
 from stepwise.request.events import Event, Kind
 from stepwise.request.response import shrink
@@ -29,6 +30,10 @@ class Summary:
     mean_batch: float
 
 
+Send = Callable[[Event, Float32 | None, Summary | None], None]
+Fail = Callable[[RequestError, Summary], None]
+
+
 @dataclass(frozen=True)
 class Request:
     """One request: its settings, its conditioning and its response callbacks.
@@ -44,8 +49,8 @@ class Request:
     settings: Settings
     row_conditioning: tuple[Conditioning, ...]
     table: Table
-    send: Callable[[Event, Float32 | None, Summary | None], None]
-    fail: Callable[[RequestError, Summary], None]
+    send: Send
+    fail: Fail
     shared: Conditioning = field(default_factory=dict)
 
     @property
@@ -63,6 +68,26 @@ class Request:
         """The request's pictures, with seeds counting up; ``now`` is when they begin to wait."""
         for index in range(self.settings.num_images):
             yield Picture(self, index, told=now)
+
+
+def encoded(
+    family: Family,
+    request_id: str,
+    settings: Settings,
+    embeddings: Mapping[str, Array],
+    send: Send,
+    fail: Fail,
+) -> Request:
+    """The request to a pipeline of ``family`` with its embeddings."""
+    return Request(
+        id=request_id,
+        settings=settings,
+        row_conditioning=family.row_conditioning(embeddings, settings),
+        table=table(settings),
+        send=send,
+        fail=fail,
+        shared=family.shared(settings),
+    )
 
 
 def table(settings: Settings) -> Table:

@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from numpy.typing import NDArray
 from tritonclient.grpc import model_config_pb2
 
-from stepwise.batching.request import Picture, Request, table
+from stepwise.batching.request import Picture, Request, encoded
 from stepwise.description.errors import InvalidRequest
 from stepwise.description.family import Family
 from stepwise.description.fields import Array
@@ -94,15 +94,7 @@ class LocalPipeline:
         embeddings = encode_prompts(self.family, prepared, resolved, self.run)
         if self.family.image_encoder is not None:
             embeddings[INPAINT_LATENTS.name] = self._encode_images(inputs, resolved)
-        return Request(
-            id="",
-            settings=resolved,
-            row_conditioning=self.family.row_conditioning(embeddings, resolved),
-            table=table(resolved),
-            send=_nobody,
-            fail=_nobody,
-            shared=self.family.shared(resolved),
-        )
+        return encoded(self.family, "", resolved, embeddings, _nobody, _nobody)
 
     def predict(self, feed: Mapping[str, Array]) -> Any:
         """Call the denoiser once with inputs by name; the prediction is (rows, *latent shape)."""

@@ -11,6 +11,8 @@ import triton_python_backend_utils as pb_utils
 from stepwise.description.errors import ModelFailed, RequestError, Unavailable, stopping
 from stepwise.description.fields import Array
 from stepwise.description.spec import Component, Tensor
+from stepwise.description.vae_caches import Cache, with_caches
+from stepwise.encoding.prompts import Run
 from stepwise.request.call_limit import CallLimit
 
 log = logging.getLogger(__name__)
@@ -118,6 +120,11 @@ class Graphs:
         # The response owns the tensors' memory.
         copies = {tensor.name(): tensor.as_numpy().copy() for tensor in read}
         return {**copies, **{output.name: Kept(answer, output.name) for output in kept}}
+
+    def slices(self, component: Component, caches: Sequence[Cache]) -> Run:
+        """A function that runs an autoencoder on slices of a video, and keeps its ``caches``."""
+        kept = with_caches(component, caches).outputs[len(component.outputs) :]
+        return lambda inputs: self.run(component, inputs, kept)
 
 
 def _failed(model: str, message: str) -> RequestError:

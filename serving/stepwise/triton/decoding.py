@@ -3,15 +3,12 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 from stepwise.description.errors import Cancelled, RequestError
 from stepwise.description.family import Family
 from stepwise.description.fields import Array
-from stepwise.description.manifest import VideoLayout
-from stepwise.description.vae_caches import with_caches
 from stepwise.request import log
 from stepwise.request.events import Event
 from stepwise.request.response import Float32, response
@@ -137,7 +134,8 @@ class Decoding:
             yield response(self._family, event, self._picture(latents)), True
         else:
             total = 1 + event.video.frames * (latents.shape[1] - 1)
-            for index, frames in sliced_vae.decode(self._run(event.video), latents, event.video):
+            run = self._graphs.slices(self._family.decoder, event.video.decoder_caches)
+            for index, frames in sliced_vae.decode(run, latents, event.video):
                 told = replace(event, index=index)
                 yield response(self._family, told, frames), index + len(frames) == total
 
@@ -146,15 +144,6 @@ class Decoding:
         outputs = self._graphs.run(decoder, {decoder.inputs[0].name: latents[None]})
         picture: Array = outputs[decoder.outputs[0].name][0]
         return picture
-
-    def _run(self, layout: VideoLayout) -> sliced_vae.Run:
-        decoder = self._family.decoder
-        caches = with_caches(decoder, layout.decoder_caches).outputs[len(decoder.outputs) :]
-
-        def run(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-            return self._graphs.run(decoder, inputs, caches)
-
-        return run
 
 
 def _fail(error: RequestError, reply: Reply) -> Iterator[None]:

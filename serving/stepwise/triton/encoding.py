@@ -2,13 +2,11 @@
 
 import threading
 from collections.abc import Mapping
-from typing import Any
 
 from stepwise.description.family import Family
 from stepwise.description.fields import Array
 from stepwise.description.settings import Settings
 from stepwise.description.spec import IMAGES, INPAINT_LATENTS, Component
-from stepwise.description.vae_caches import with_caches
 from stepwise.encoding.embedding_cache import EmbeddingCache
 from stepwise.encoding.prompts import embeddings, encode_prompt, feed
 from stepwise.triton.bridge import Graphs
@@ -79,10 +77,6 @@ class Encoding:
         layout, encoder = settings.video, self._family.image_encoder
         assert encoder is not None
         assert layout is not None
-        caches = with_caches(encoder, layout.encoder_caches).outputs[len(encoder.outputs) :]
-
-        def run(given: Mapping[str, Any]) -> Mapping[str, Any]:
-            return self._graphs.run(encoder, given, caches)
-
+        run = self._graphs.slices(encoder, layout.encoder_caches)
         with self._images:
             return inpaint_latents(run, inputs[_START], inputs.get(_END), settings, layout)

@@ -15,7 +15,7 @@ from stepwise.batching.batcher import Batcher
 from stepwise.batching.door import Door
 from stepwise.batching.loop import Loop
 from stepwise.batching.metrics import Metrics
-from stepwise.batching.request import Float32, Request, Summary, table
+from stepwise.batching.request import Float32, Request, Summary, encoded
 from stepwise.description.errors import Cancelled, InvalidRequest, RequestError
 from stepwise.description.fields import Array, text
 from stepwise.description.settings import Settings
@@ -227,15 +227,7 @@ class Pipeline:
             log.write({**described, "outcome": error.code, "error": str(error)})
             self._decoding.fail((*settings.member, request_id), error, reply)
 
-        return Request(
-            id=request_id,
-            settings=settings,
-            row_conditioning=self._family.row_conditioning(embeddings, settings),
-            table=table(settings),
-            send=report,
-            fail=fail,
-            shared=self._family.shared(settings),
-        )
+        return encoded(self._family, request_id, settings, embeddings, report, fail)
 
     def _described(self, request_id: str, settings: Settings) -> log.Record:
         """The entry of a request in the log, without its outcome."""
